@@ -1,0 +1,337 @@
+"""A run as plain data: frozen sections of fields, each with a value that can be written, read and changed.
+
+A `Recipe` is complete: nothing in it means "choose for me" (that is `linne.recipes`' work), and `None` means off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from linne.errors import RecipeError, suggest
+
+Loader = Literal["resident", "streaming"]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "one-cycle", "step", "constant"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which examples, at which size, in which batches."""
+
+    source: str
+    """What to learn from, as typed: `digits`, `folder:DIR`, a path."""
+    batch_size: int = 128
+    height: int = 32
+    """Pixels the model sees."""
+    width: int = 32
+    channels: int = 3
+    """1 for grey, 3 for RGB."""
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Of pixels scaled to 0-1, one value a channel."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 1.0
+    """Images are resized to (height, width) / crop_pct before the centre crop."""
+    val_fraction: float | None = 0.1
+    """Share of the training examples held out to choose the epoch, when the source has no validation split; None trains on all and keeps the last epoch."""
+    test_fraction: float = 0.15
+    """Share held out for the final test, when the source has no test split."""
+    split_seed: int = 0
+    """Decides who is held out; separate from `seed`, so that runs with other seeds are tested on the same examples."""
+    loader: Loader = "resident"
+    """`resident` decodes the set once and keeps it in memory; `streaming` decodes as it goes."""
+    num_workers: int = 0
+    """Decoding processes of the streaming loader."""
+    max_bad_images: int = 100
+    """Unreadable images tolerated before training refuses to go on."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data.batch_size", self.batch_size)
+        _at_least(1, "data.height", self.height)
+        _at_least(1, "data.width", self.width)
+        _at_least(0, "data.num_workers", self.num_workers)
+        _at_least(0, "data.max_bad_images", self.max_bad_images)
+        if self.channels not in (1, 3):
+            raise RecipeError(f"data.channels is {self.channels}, expected 1 (grey) or 3 (RGB)")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise RecipeError(
+                f"data.mean has {len(self.mean)} and data.std {len(self.std)} values for {self.channels} channels"
+            )
+        if min(self.std) <= 0:
+            raise RecipeError(f"data.std is {self.std}, expected values above 0")
+        if not 0.1 <= self.crop_pct <= 1:
+            raise RecipeError(f"data.crop_pct is {self.crop_pct:g}, expected 0.1 to 1")
+        if self.val_fraction is not None:
+            _fraction("data.val_fraction", self.val_fraction)
+        _fraction("data.test_fraction", self.test_fraction)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which network."""
+
+    name: str = "small"
+    """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    dropout: float | None = None
+    """Probability before the classifier, for models that take one."""
+
+    def __post_init__(self) -> None:
+        if self.dropout is not None:
+            _fraction("model.dropout", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """How the weights are found."""
+
+    optimizer: Optimizer = "adamw"
+    """`sgd` (with Nesterov momentum) or `adamw`."""
+    lr: float = 1e-3
+    """The peak learning rate."""
+    momentum: float = 0.9
+    """SGD's momentum; AdamW's beta1."""
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    """Applied to weights of two or more dimensions, not to biases and norms."""
+    epochs: int = 10
+    schedule: Schedule = "cosine"
+    warmup_epochs: float | None = None
+    """Linear ramp from 0 to `lr`; None starts at the peak."""
+    step_epochs: int = 30
+    """For `step`: epochs between two drops."""
+    step_factor: float = 0.1
+    """For `step`: what each drop multiplies the rate by."""
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    """Largest gradient norm; None does not clip."""
+    ema_decay: float | None = None
+    """Decay a step of the averaged weights that are evaluated and kept; None keeps the weights themselves."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "optim.epochs", self.epochs)
+        _at_least(1, "optim.step_epochs", self.step_epochs)
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise RecipeError(f"optim.lr is {self.lr:g}, expected a number above 0")
+        if self.weight_decay < 0:
+            raise RecipeError(f"optim.weight_decay is {self.weight_decay:g}, expected 0 or more")
+        for name in ("momentum", "beta2", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RecipeError(f"optim.{name} is {getattr(self, name):g}, expected 0 to less than 1")
+        if self.warmup_epochs is not None and not 0 <= self.warmup_epochs <= self.epochs:
+            raise RecipeError(
+                f"optim.warmup_epochs is {self.warmup_epochs:g}, expected 0 to the {self.epochs} epochs of training"
+            )
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise RecipeError(f"optim.clip_norm is {self.clip_norm:g}, expected a number above 0")
+        if self.ema_decay is not None:
+            _fraction("optim.ema_decay", self.ema_decay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """What is done to training images only; None is off."""
+
+    flip: bool = False
+    """Mirror half of the images left to right."""
+    crop_padding: int | None = None
+    """Shift by up to this many pixels, filling with reflected borders."""
+    cutout: int | None = None
+    """Blank a random square with this side in pixels."""
+    resized_crop_area: float | None = None
+    """Crop a random part of at least this share of the image and resize it (streaming loader only)."""
+
+    def __post_init__(self) -> None:
+        if self.crop_padding is not None:
+            _at_least(1, "augment.crop_padding", self.crop_padding)
+        if self.cutout is not None:
+            _at_least(1, "augment.cutout", self.cutout)
+        if self.resized_crop_area is not None:
+            _fraction("augment.resized_crop_area", self.resized_crop_area)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceConfig:
+    """Where it runs, and in which arithmetic."""
+
+    name: str = "cpu"
+    """`cpu`, `cuda`, `cuda:1`, `mps`, `xpu`."""
+    precision: Precision = "fp32"
+    """`bf16` and `fp16` train in mixed precision."""
+    channels_last: bool = False
+    compile: bool = False
+    """Let `torch.compile` build the network: minutes of compiling, then faster steps."""
+    num_threads: int | None = None
+    """CPU threads; None leaves torch's own choice. Results repeat bit for bit only with the same number."""
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None:
+            _at_least(1, "device.num_threads", self.num_threads)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything that decides a run's result."""
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    seed: int = 0
+    log_every: int = 50
+    """Steps between two measurements of loss and rate."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, "seed", self.seed)
+        _at_least(1, "log_every", self.log_every)
+        if self.augment.resized_crop_area is not None and self.data.loader == "resident":
+            raise RecipeError(
+                "augment.resized_crop_area needs the streaming loader: the resident one keeps images at their final size",
+                hint="use --set data.loader=streaming, or --set augment.resized_crop_area=none",
+            )
+
+    def override(self, changes: Mapping[str, Any]) -> Recipe:
+        """Return a copy with `changes` such as {"optim.lr": 0.1}; texts are read by `parse_value`.
+
+        Raises:
+            RecipeError: no such field, or a value of the wrong kind or range.
+        """
+        sections: dict[str, dict[str, Any]] = {}
+        top: dict[str, Any] = {}
+        for path, value in changes.items():
+            parsed = parse_value(path, value)
+            section, _, name = path.rpartition(".")
+            (sections.setdefault(section, {}) if section else top)[name] = parsed
+        for section, values in sections.items():
+            top[section] = dataclasses.replace(getattr(self, section), **values)
+        return dataclasses.replace(self, **top)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts of JSON-ready values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe written by `to_dict`; fields that are not there keep their defaults.
+
+        Raises:
+            RecipeError: an unknown field, or a value of the wrong kind or range.
+        """
+        flat = _flatten(values)
+        if "data.source" not in flat:
+            raise RecipeError("the recipe names no `data.source`")
+        base = cls(data=DataConfig(source=parse_value("data.source", flat["data.source"])))
+        return base.override(flat)
+
+
+@cache
+def recipe_fields() -> dict[str, Any]:
+    """Return the type of every field by its dotted path, in order: {"data.source": str, ...}."""
+    fields: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(Recipe).items():
+        if dataclasses.is_dataclass(kind):
+            fields.update({f"{name}.{k}": v for k, v in typing.get_type_hints(kind).items()})
+        else:
+            fields[name] = kind
+    return fields
+
+
+def parse_value(path: str, value: Any) -> Any:
+    """Return `value` as the type of field `path`; a text such as "0.1", "none", "true" or "0.5,0.5,0.5" is read.
+
+    Raises:
+        RecipeError: no such field, or not a value of its type.
+    """
+    fields = recipe_fields()
+    if path not in fields:
+        raise RecipeError(
+            f"no recipe field `{path}`",
+            hint=suggest(path, fields) or "`linne train --help` and docs/reference/recipe.md list the fields",
+        )
+    kind = fields[path]
+    try:
+        return _convert(kind, value)
+    except (TypeError, ValueError):
+        raise RecipeError(f"{path} is `{value}`, expected {_describe(kind)}") from None
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "off")):
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(value)
+        return value
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(_convert(args[0], part) for part in parts)
+    if kind is bool:
+        if isinstance(value, str):
+            return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[_known(value)]
+        if not isinstance(value, bool):
+            raise TypeError(value)
+        return value
+    if kind is int:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise TypeError(value)
+        return int(value)
+    if kind is float:
+        number = float(value)
+        if isinstance(value, bool) or math.isnan(number):
+            raise ValueError(value)
+        return number
+    if not isinstance(value, str) or not value:
+        raise TypeError(value)
+    return value
+
+
+def _known(text: str) -> str:
+    lowered = text.lower()
+    if lowered not in ("true", "yes", "on", "false", "no", "off"):
+        raise ValueError(text)
+    return lowered
+
+
+def _describe(kind: Any) -> str:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return f"{_describe(next(a for a in args if a is not type(None)))} or none"
+    if origin is Literal:
+        return "one of " + ", ".join(f"`{a}`" for a in args)
+    if origin is tuple:
+        return "numbers with commas between"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _at_least(minimum: int, name: str, value: int) -> None:
+    if value < minimum:
+        raise RecipeError(f"{name} is {value}, expected {minimum} or more")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise RecipeError(f"{name} is {value:g}, expected more than 0 and less than 1")
