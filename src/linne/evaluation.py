@@ -1,0 +1,241 @@
+"""A predictor and a split of a source in, an `EvalReport` out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linne import metrics
+from linne.data.source import Source, Split
+from linne.errors import BundleError, CheckFailed, ImageError, SourceError, suggest
+from linne.report import Calibration, CalibrationBin, ClassResult, ConfusedPair, EvalReport, Mistake
+
+if TYPE_CHECKING:
+    from linne.inference.predictor import Predictor
+
+UInt8 = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+CHUNK_BYTES = 64 * 2**20
+"""Decoded pixels held at once, so that memory does not grow with the split."""
+CHUNK_IMAGES = 1024
+NUM_LISTED = 25
+"""Confused pairs and worst mistakes kept in a report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What the model answered, example by example; N counts the images that could be read."""
+
+    logits_NK: Floats
+    """Classes in the bundle's order."""
+    labels_N: Ints
+    """Positions in the bundle's labels."""
+    positions_N: Ints
+    """Positions in the split."""
+    skipped: tuple[str, ...]
+    """Images that could not be read."""
+
+
+def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple[EvalReport, Outcomes]:
+    """Return how `predictor` does on a split of `source`, with the answers behind it.
+
+    Classes are matched by name: a class that only the bundle knows has no examples. Images that cannot be decoded
+    are left out and named. Memory stays flat but for one row of logits an example.
+
+    Raises:
+        SourceError: no such split, or no image of it can be read.
+        BundleError: the source has a class that the bundle does not know.
+        CheckFailed: the model answers with values that are not numbers.
+    """
+    examples = _split(source, split)
+    to_bundle_K = _class_mapping(source, predictor.labels)
+    logits: list[Floats] = []
+    positions: list[int] = []
+    skipped: list[str] = []
+    for chunk, where, unread in _chunks(examples, predictor):
+        skipped += unread
+        if where:
+            logits.append(predictor.logits(chunk))
+            positions += where
+    if not positions:
+        raise SourceError(
+            f"none of the {len(examples)} images of split `{split}` can be read; the first is `{skipped[0]}`"
+        )
+    positions_N = np.array(positions, dtype=np.int64)
+    outcomes = Outcomes(
+        logits_NK=np.concatenate(logits),
+        labels_N=to_bundle_K[examples.labels_N[positions_N]],
+        positions_N=positions_N,
+        skipped=tuple(skipped),
+    )
+    return _report(outcomes, predictor, source, examples), outcomes
+
+
+def _split(source: Source, name: str) -> Split:
+    if name not in source.splits:
+        there = ", ".join(f"`{split}`" for split in source.splits)
+        hint = suggest(name, source.splits)
+        raise SourceError(f"`{source.name}` has no split `{name}`; it has {there}", hint=hint)
+    if not len(source.splits[name]):
+        raise SourceError(f"split `{name}` of `{source.name}` has no examples")
+    return source.splits[name]
+
+
+def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
+    """Return the bundle's position of each of the source's classes."""
+    position = {label: k for k, label in enumerate(labels)}
+    unknown = [label for label in source.labels if label not in position]
+    if unknown:
+        others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        known = ", ".join(f"`{label}`" for label in labels[:10]) + (", ..." if len(labels) > 10 else "")
+        raise BundleError(
+            f"the bundle does not know the class `{unknown[0]}`{others} of `{source.name}`",
+            hint=suggest(unknown[0], labels) or f"its {len(labels)} classes are {known}",
+        )
+    return np.array([position[label] for label in source.labels], dtype=np.int64)
+
+
+def _chunks(split: Split, predictor: Predictor) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
+    """Yield (images, their positions in the split, names of the unreadable), in the order of the split."""
+    channels = predictor.bundle.input.channels
+    array = split.store.array
+    if array is not None and array.shape[3] == channels:
+        step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // max(1, array[:1].nbytes)))
+        for start in range(0, len(split), step):
+            chunk = array[split.indices_N[start : start + step]]
+            yield chunk, list(range(start, start + len(chunk))), []
+        return
+    images: list[UInt8] = []
+    positions: list[int] = []
+    skipped: list[str] = []
+    num_bytes = 0
+    for position, pixels in enumerate(_decoded(split, channels)):
+        if pixels is None:
+            skipped.append(split.example_name(position))
+            continue
+        images.append(pixels)
+        positions.append(position)
+        num_bytes += pixels.nbytes
+        if num_bytes >= CHUNK_BYTES or len(images) >= CHUNK_IMAGES:
+            yield images, positions, skipped
+            images, positions, skipped, num_bytes = [], [], [], 0
+    yield images, positions, skipped
+
+
+def _decoded(split: Split, channels: int) -> Iterator[UInt8 | None]:
+    """Yield each example's pixels, or None when they cannot be read, decoding a few ahead in threads.
+
+    Decoders release Python's lock, so threads use every core without sending pixels between processes.
+    """
+
+    def read(position: int) -> UInt8 | None:
+        try:
+            return split.pixels(position, channels)
+        except ImageError:
+            return None
+
+    num_threads = min(16, os.cpu_count() or 1)
+    if num_threads == 1 or split.store.array is not None:
+        yield from map(read, range(len(split)))
+        return
+    waiting: deque[Future[UInt8 | None]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for position in range(len(split)):
+            waiting.append(pool.submit(read, position))
+            if len(waiting) > 2 * num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _report(outcomes: Outcomes, predictor: Predictor, source: Source, split: Split) -> EvalReport:
+    logits_NK, labels_N, labels = outcomes.logits_NK, outcomes.labels_N, predictor.labels
+    num_bad = int((~np.isfinite(logits_NK).all(axis=1)).sum())
+    if num_bad:
+        raise CheckFailed(
+            f"the model's answers to {num_bad} of {len(labels_N)} images are not numbers",
+            hint="its weights have diverged; train again with a lower rate: --lr X",
+        )
+    predicted_N = metrics.predict(logits_NK)
+    sure_N = metrics.confidences(logits_NK)
+    right_N = predicted_N == labels_N
+    confusion_KK = metrics.confusion(predicted_N, labels_N, len(labels))
+    bins = metrics.calibration_bins(sure_N, right_N)
+    per_class = _class_results(metrics.class_scores(predicted_N, labels_N, len(labels)), confusion_KK, labels)
+    present = [row for row in per_class if row.count]
+    worst = metrics.worst_mistakes(predicted_N, labels_N, sure_N, NUM_LISTED)
+    return EvalReport(
+        accuracy=metrics.accuracy(predicted_N, labels_N),
+        accuracy_interval=metrics.wilson_interval(int(right_N.sum()), len(right_N)),
+        num_examples=len(labels_N),
+        loss=float(metrics.cross_entropies(logits_NK, labels_N).mean()),
+        top_k=metrics.top_k(metrics.ranks(logits_NK, labels_N), len(labels)),
+        macro={
+            name: sum(getattr(row, name) for row in present) / len(present) for name in ("precision", "recall", "f1")
+        },
+        per_class=per_class,
+        confusion=tuple(map(tuple, confusion_KK.tolist())),
+        calibration=Calibration(
+            ece=metrics.expected_calibration_error(bins),
+            mean_confidence=float(sure_N.mean()),
+            bins=_calibration_bins(bins),
+        ),
+        most_confused=tuple(
+            ConfusedPair(label=labels[k], predicted=labels[j], count=n, fraction=n / int(confusion_KK[k].sum()))
+            for k, j, n in metrics.most_confused(confusion_KK, NUM_LISTED)
+        ),
+        worst_mistakes=tuple(
+            Mistake(
+                name=split.example_name(int(outcomes.positions_N[n])),
+                label=labels[labels_N[n]],
+                predicted=labels[predicted_N[n]],
+                probability=float(sure_N[n]),
+            )
+            for n in worst
+        ),
+        skipped=outcomes.skipped,
+        source=source.name,
+        split=split.name,
+        bundle=str(predictor.bundle.path),
+        labels=labels,
+    )
+
+
+def _class_results(scores: metrics.ClassScores, confusion_KK: Ints, labels: tuple[str, ...]) -> tuple[ClassResult, ...]:
+    num_predicted_K = confusion_KK.sum(axis=0)
+    return tuple(
+        ClassResult(
+            label=label,
+            precision=float(scores.precision_K[k]),
+            recall=float(scores.recall_K[k]),
+            f1=float(scores.f1_K[k]),
+            accuracy=float(scores.recall_K[k]),
+            count=int(scores.count_K[k]),
+            num_predicted=int(num_predicted_K[k]),
+        )
+        for k, label in enumerate(labels)
+    )
+
+
+def _calibration_bins(bins: metrics.CalibrationBins) -> tuple[CalibrationBin, ...]:
+    rows = zip(*(column.tolist() for column in bins), strict=True)
+    return tuple(
+        CalibrationBin(
+            low=low,
+            high=high,
+            count=count,
+            confidence=None if math.isnan(confidence) else confidence,
+            accuracy=None if math.isnan(right) else right,
+        )
+        for low, high, count, confidence, right in rows
+    )
