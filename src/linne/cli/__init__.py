@@ -1,0 +1,144 @@
+"""The command line: a table of verbs, each loaded only when typed, and one place where everything ends.
+
+`VERBS` holds the one-line helps, so that `linne --help` imports no verb, no numpy and no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+import linne
+from linne.cli import failures
+
+VERBS = {
+    "train": ("linne.cli.train:command", "Train a classifier on a source and keep it as a bundle"),
+    "evaluate": ("linne.cli.evaluate:command", "Measure a bundle on a split of a source"),
+    "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
+    "models": ("linne.cli.models:command", "List the networks that can be trained"),
+    "data": ("linne.cli.data:command", "List the sources and where their files are looked for"),
+    "completion": ("linne.cli.completion:command", "Print the script that completes commands in a shell"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs from `VERBS` and ends every failure the same way."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of the table, which is the order of use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return the verb, imported now, or None."""
+        if name not in VERBS:
+            return None
+        module, _, attribute = VERBS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb and its arguments; a misspelt one gets the nearest match."""
+        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise failures.UnknownVerb(args[0], VERBS, ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs from the table."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
+        """Return the verbs that start with `incomplete`, from the table; options as click finds them."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, (_, text) in VERBS.items() if name.startswith(incomplete)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a reader that has seen enough (`| head`) ends it quietly."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What Python's own documentation advises: the flush at exit must not fail a second time.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(141) from None  # 128 + SIGPIPE, as a shell reports it
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and leave through `sys.exit` with a code of `linne.cli.failures`."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        first = (sys.argv[1:] if args is None else list(args))[:1]
+        debug = first == ["--debug"] or bool(os.environ.get("LINNE_DEBUG"))
+        with _terminate_as_interrupt() as signals:
+            try:
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            except SystemExit as leaving:
+                code = leaving.code
+            except Exception as error:
+                code = failures.tell(error, debug=debug)
+        sys.exit(128 + signals[0] if signals else code)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[list[int]]:
+    """Make SIGTERM end work the way Ctrl-C does; yields the list that then holds the signal's number."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: whoever runs us there decides
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@click.group(
+    cls=LazyGroup,
+    name="linne",
+    invoke_without_command=True,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(linne.__version__, prog_name="linne", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure, as LINNE_DEBUG=1 does.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """From labelled images to a trained, evaluated classifier that predicts.
+
+    \b
+    linne train digits                                 train on a named set
+    linne train photos/                                or on a folder, one sub-folder a class
+    linne evaluate runs/digits-1/bundle digits         measure the bundle that came out
+    linne predict runs/digits-1/bundle image.png       use it
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Run `linne` with `arguments` (those of the process when None) and leave through `sys.exit`."""
+    return cli.main(args=arguments, prog_name="linne")

@@ -1,0 +1,56 @@
+# `make demo` and `make test` need Python >= 3.11 and make, and set everything else up in .venv.
+# The first call installs (minutes, mostly PyTorch); later calls start at once.
+
+PYTHON ?= $(shell scripts/find_python)
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help demo test quick test-slow check format reference clean
+
+help:
+	@echo "make demo       train, evaluate and predict on real images, from nothing"
+	@echo "make test       every check and test"
+	@echo "make quick      the tests alone, under two minutes"
+	@echo "make test-slow  the tests on real data and long runs"
+	@echo "make check      format, lint, types, layers, generated docs"
+	@echo "make format     format the code and mend what the linter can"
+	@echo "make reference  write docs/reference from the code"
+	@echo "make clean      remove .venv and caches"
+
+demo: $(VENV)/installed-train
+	@scripts/demo
+
+test: check quick
+
+quick: $(VENV)/installed-dev
+	pytest -n auto --dist worksteal
+
+test-slow: $(VENV)/installed-dev
+	pytest -m slow
+
+check: $(VENV)/installed-dev
+	scripts/check
+
+format: $(VENV)/installed-dev
+	ruff format
+	ruff check --fix
+
+reference: $(VENV)/installed-dev
+	scripts/generate_reference
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# Stamps: installing is skipped while pyproject.toml is older than the last time it worked.
+$(VENV)/installed-train: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --compile -e '.[train]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --compile -e '.[all,dev]'
+	@touch $@ $(VENV)/installed-train
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

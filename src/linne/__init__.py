@@ -1,0 +1,97 @@
+"""linne: from labelled images to a trained, evaluated classifier that predicts.
+
+Public names are imported when first used, so that `import linne` takes milliseconds and no framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from linne.bundle import Bundle, open_bundle
+    from linne.data import open_source
+    from linne.data.source import Source, Split
+    from linne.errors import (
+        BundleError,
+        CheckFailed,
+        DeviceError,
+        ImageError,
+        LinneError,
+        RecipeError,
+        SourceError,
+    )
+    from linne.inference.predictor import Prediction, Predictor
+    from linne.preprocess import InputSpec
+    from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, ModelConfig, OptimConfig, Recipe
+    from linne.report import EvalReport
+    from linne.verbs import TrainResult, evaluate, list_models, list_sources, predict, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AugmentConfig",
+    "Bundle",
+    "BundleError",
+    "CheckFailed",
+    "DataConfig",
+    "DeviceConfig",
+    "DeviceError",
+    "EvalReport",
+    "ImageError",
+    "InputSpec",
+    "LinneError",
+    "ModelConfig",
+    "OptimConfig",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "RecipeError",
+    "Source",
+    "SourceError",
+    "Split",
+    "TrainResult",
+    "__version__",
+    "evaluate",
+    "list_models",
+    "list_sources",
+    "open_bundle",
+    "open_source",
+    "predict",
+    "train",
+]
+
+_MODULES = {
+    "linne.bundle": ("Bundle", "open_bundle"),
+    "linne.data": ("open_source",),
+    "linne.data.source": ("Source", "Split"),
+    "linne.errors": (
+        "BundleError",
+        "CheckFailed",
+        "DeviceError",
+        "ImageError",
+        "LinneError",
+        "RecipeError",
+        "SourceError",
+    ),
+    "linne.inference.predictor": ("Prediction", "Predictor"),
+    "linne.preprocess": ("InputSpec",),
+    "linne.recipe": ("AugmentConfig", "DataConfig", "DeviceConfig", "ModelConfig", "OptimConfig", "Recipe"),
+    "linne.report": ("EvalReport",),
+    "linne.verbs": ("TrainResult", "evaluate", "list_models", "list_sources", "predict", "train"),
+}
+"""Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
+
+
+def __getattr__(name: str) -> Any:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module `linne` has no attribute `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value  # the next use costs nothing
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

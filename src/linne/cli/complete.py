@@ -1,0 +1,45 @@
+"""What Tab offers for sources and models, without importing any framework."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+REGISTERED = re.compile(r"^@register_model(?:\(\))?\s*\ndef (\w+)\(", re.MULTILINE)
+"""How timm and torchvision mark the functions that are models' names."""
+
+
+def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the sources that start with `incomplete`, or else ask the shell for folders."""
+    from linne.data import SOURCES
+
+    names = [CompletionItem(name) for name in SOURCES if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="dir")]
+
+
+def models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return linne's own networks and the providers; a provider's names once it has been typed."""
+    provider, slash, _ = incomplete.partition("/")
+    names = [f"{provider}/{name}" for name in names_in_source(provider)] if slash else OWN_AND_PROVIDERS
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+OWN_AND_PROVIDERS = ["small", "mlp", "timm/", "torchvision/"]
+
+
+def names_in_source(provider: str) -> list[str]:
+    """Return the models of timm or torchvision as their source text registers them, sorted.
+
+    Reading the text takes a tenth of a second, importing either library several: too long for a key press.
+    """
+    if provider not in ("timm", "torchvision"):
+        return []
+    found = importlib.util.find_spec(provider)
+    if found is None or not found.submodule_search_locations:
+        return []
+    folder = Path(found.submodule_search_locations[0]) / "models"
+    return sorted({name for file in folder.glob("*.py") for name in REGISTERED.findall(file.read_text("utf-8"))})

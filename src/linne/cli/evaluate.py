@@ -1,0 +1,36 @@
+"""`linne evaluate`: a bundle and a source in, a report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from linne.cli import complete, console
+from linne.cli.settings import output_format
+
+
+@click.command("evaluate")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("source", shell_complete=complete.sources)
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="`train`, `val` or `test`.")
+@click.option("--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="A run's splits.json.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
+@output_format("text", "markdown", "json")
+def command(bundle: Path, source: str, split: str, splits_file: Path | None, device: str, style: str) -> None:
+    """Measure BUNDLE on a split of SOURCE.
+
+    Accuracy with its 95 % interval, top-k, loss, precision and recall a class, calibration,
+    and what is confused with what. Classes are matched by name.
+
+    \b
+    linne evaluate runs/digits-1/bundle digits
+    linne evaluate runs/photos-1/bundle photos/ --split val --json
+    """
+    from linne.verbs import evaluate
+
+    report = evaluate(bundle, source, split=split, device=device, splits_file=splits_file)
+    if style == "json":
+        console.data_json(report.to_dict())
+    else:
+        console.data(report.to_markdown() if style == "markdown" else report.to_text())

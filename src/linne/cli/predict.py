@@ -1,0 +1,51 @@
+"""`linne predict`: a bundle and images in, labels and probabilities out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from linne.cli import console, rows
+from linne.cli.settings import output_format
+from linne.errors import LinneError
+
+if TYPE_CHECKING:
+    from linne.inference.predictor import Prediction
+
+
+@click.command("predict")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Labels an image.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
+@output_format("text", "json", "jsonl", "csv")
+def command(bundle: Path, inputs: tuple[str, ...], top: int, device: str, style: str) -> None:
+    """Name what is on images, with probabilities.
+
+    INPUT is an image file, a folder (searched with its sub-folders), a quoted pattern, or `-` for
+    one image on stdin. An image that cannot be read becomes a row that says so, and exit code 1.
+
+    \b
+    linne predict runs/digits-1/bundle scan.png
+    linne predict runs/photos-1/bundle 'holiday/*.jpg' --top 1
+    linne predict runs/photos-1/bundle holiday/ --format csv > labels.csv
+    """
+    from linne.verbs import predict
+
+    tally = Counter[str]()
+    for line in rows.FORMATS[style](_counted(predict(bundle, inputs, top=top, device=device), tally)):
+        console.data(line)
+    if tally["failed"]:
+        raise LinneError(f"{tally['failed']} of {tally['images']} images could not be read")
+
+
+def _counted(predictions: Iterable[Prediction], tally: Counter[str]) -> Iterator[Prediction]:
+    """Return `predictions`, counting in `tally` as they pass."""
+    for prediction in predictions:
+        tally["images"] += 1
+        tally["failed"] += prediction.error is not None
+        yield prediction

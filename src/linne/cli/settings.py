@@ -1,0 +1,90 @@
+"""Options that several verbs share, and what happens when two of them say different things."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+FLAGS = {
+    "model": "model.name",
+    "epochs": "optim.epochs",
+    "batch_size": "data.batch_size",
+    "lr": "optim.lr",
+    "device": "device.name",
+    "seed": "seed",
+}
+"""The field each flag of `linne train` stands for."""
+
+
+class Setting(click.ParamType):
+    """`section.field=value` as ("section.field", "value"); the value is read by the recipe."""
+
+    name = "section.field=value"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what help shows."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return the two sides of the first `=`."""
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        path, equals, text = str(value).partition("=")
+        if not (path and equals and text):
+            self.fail(f"`{value}` is not `section.field=value`", param, ctx)
+        return path.strip(), text.strip()
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the fields that start with `incomplete`."""
+        from linne.recipe import recipe_fields
+
+        return [CompletionItem(f"{path}=") for path in recipe_fields() if path.startswith(incomplete)]
+
+
+def settle(settings: Iterable[tuple[str, str]], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by field, without those that a flag already says.
+
+    Raises:
+        click.UsageError: two values for one field.
+        RecipeError: no such field, or not a value of its type.
+    """
+    from linne.recipe import parse_value
+
+    said = {
+        FLAGS[name]: (f"--{name.replace('_', '-')} {v}", v)
+        for name, v in flags.items()
+        if name in FLAGS and v is not None
+    }
+    settled: dict[str, Any] = {}
+    for path, text in settings:
+        value = parse_value(path, text)
+        typed = f"--set {path}={text}"
+        if path in said and said[path][1] != value:
+            raise click.UsageError(f"`{said[path][0]}` and `{typed}` disagree", click.get_current_context(silent=True))
+        if path not in said:
+            settled[path] = value
+            said[path] = (typed, value)
+    return settled
+
+
+def output_format(*styles: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds `--format` and `--json`, and calls the command with `style`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option(
+            "--format", "style", type=click.Choice(styles), help=f"How to print it; `{styles[0]}` when not said."
+        )
+        @click.option("--json", "as_json", is_flag=True, help="The same as `--format json`.")
+        @functools.wraps(command)
+        def with_style(*, style: str | None, as_json: bool, **options: Any) -> None:
+            if as_json and style not in (None, "json"):
+                raise click.UsageError(f"`--json` and `--format {style}` disagree", click.get_current_context())
+            command(style="json" if as_json else style or styles[0], **options)
+
+        return with_style
+
+    return decorate

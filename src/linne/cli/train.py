@@ -1,0 +1,54 @@
+"""`linne train`: options in, `linne.verbs.train`, and where things are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from linne.cli import complete, console, failures
+from linne.cli.settings import Setting, settle
+
+
+@click.command("train")
+@click.argument("source", shell_complete=complete.sources)
+@click.option("--model", metavar="NAME", shell_complete=complete.models, help="Network: `small`, `mlp`, `timm/NAME`.")
+@click.option("--recipe", metavar="NAME|FILE.py:FUNCTION|RUN.json", help="Start from a recipe or repeat a run.")
+@click.option("--epochs", type=int, metavar="N", help="Passes over the training examples.")
+@click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
+@click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
+@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
+@click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
+@click.option("--set", "settings", type=Setting(), multiple=True, help="Any field of the recipe; repeatable.")
+@click.option("--quiet", is_flag=True, help="Say nothing while training.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(source: str, settings: tuple[tuple[str, str], ...], as_json: bool, **options: Any) -> None:
+    """Train a classifier on SOURCE and keep it as a bundle.
+
+    SOURCE is a named set (`linne data list`), a folder with one sub-folder a class, or `folder:DIR`.
+    What is not given is chosen from the source and the device, and printed with the reason.
+    Everything lands in a run folder: recipe, metrics, bundle, plots, report.
+
+    \b
+    linne train digits
+    linne train photos/ --model timm/resnet18 --epochs 20
+    linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
+    """
+    from linne.verbs import train
+
+    result = train(source, overrides=settle(settings, options), **options)
+    if as_json:
+        console.data_json(
+            {
+                "run": str(result.run),
+                "bundle": str(result.bundle),
+                "val_accuracy": result.val_accuracy,
+                "seconds": result.seconds,
+                "interrupted": result.interrupted,
+                "report": result.report.to_dict() if result.report else None,
+            }
+        )
+    if result.interrupted:
+        raise SystemExit(failures.INTERRUPTED)

@@ -1,0 +1,150 @@
+"""The recipe: values that can be written, read and changed, refused with a sentence when they cannot."""
+
+import dataclasses
+import json
+
+import pytest
+
+from linne.errors import RecipeError
+from linne.recipe import DataConfig, Recipe, parse_value, recipe_fields
+
+BASE = Recipe(data=DataConfig(source="digits"))
+
+
+def test_a_recipe_written_as_json_and_read_back_is_equal():
+    recipe = BASE.override(
+        {"optim.lr": "0.03", "augment.cutout": 4, "data.mean": "0.1,0.2,0.3", "device.compile": "yes"}
+    )
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_fields_missing_from_a_written_recipe_keep_their_defaults():
+    assert Recipe.from_dict({"data": {"source": "digits"}}) == BASE
+
+
+def test_a_recipe_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        BASE.seed = 1
+
+
+def test_override_returns_a_copy_with_only_those_fields_changed():
+    changed = BASE.override({"optim.epochs": 3, "seed": "7"})
+    assert (changed.optim.epochs, changed.seed) == (3, 7)
+    assert changed.override({"optim.epochs": 10, "seed": 0}) == BASE
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("optim.lr", "1e-3", 0.001),
+        ("optim.epochs", "12", 12),
+        ("optim.epochs", 12.0, 12),
+        ("augment.flip", "on", True),
+        ("augment.flip", "No", False),
+        ("augment.cutout", "none", None),
+        ("augment.cutout", "off", None),
+        ("data.val_fraction", "0.2", 0.2),
+        ("data.std", "0.2, 0.3, 0.4", (0.2, 0.3, 0.4)),
+        ("data.std", [0.2, 0.3, 0.4], (0.2, 0.3, 0.4)),
+        ("optim.schedule", "one-cycle", "one-cycle"),
+        ("model.name", "timm/resnet18", "timm/resnet18"),
+    ],
+)
+def test_a_typed_value_is_read_as_its_field_wants_it(path, text, value):
+    assert parse_value(path, text) == value
+    assert type(parse_value(path, text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("optim.epochs", "ten", "optim.epochs is `ten`, expected a whole number"),
+        ("optim.epochs", 2.5, "optim.epochs is `2.5`, expected a whole number"),
+        ("optim.epochs", True, "optim.epochs is `True`, expected a whole number"),
+        ("optim.lr", "fast", "optim.lr is `fast`, expected a number"),
+        ("optim.lr", "nan", "optim.lr is `nan`, expected a number"),
+        ("augment.flip", "maybe", "augment.flip is `maybe`, expected true or false"),
+        ("augment.flip", 1, "augment.flip is `1`, expected true or false"),
+        ("augment.cutout", "x", "augment.cutout is `x`, expected a whole number or none"),
+        ("data.mean", "a,b", "data.mean is `a,b`, expected numbers with commas between"),
+        ("model.name", "", "model.name is ``, expected a text"),
+        (
+            "optim.schedule",
+            "cosin",
+            "optim.schedule is `cosin`, expected one of `cosine`, `one-cycle`, `step`, `constant`",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_what_was_expected(path, text, message):
+    with pytest.raises(RecipeError) as caught:
+        parse_value(path, text)
+    assert caught.value.message == message
+
+
+def test_a_misspelt_field_gets_the_nearest_one():
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"optim.epoch": 3})
+    assert caught.value.message == "no recipe field `optim.epoch`"
+    assert caught.value.hint == "did you mean `optim.epochs`?"
+
+
+def test_a_strange_field_is_refused_with_where_the_fields_are_listed():
+    with pytest.raises(RecipeError) as caught:
+        parse_value("colour", "red")
+    assert caught.value.hint == "`linne train --help` and docs/reference/recipe.md list the fields"
+
+
+def test_a_written_recipe_with_an_unknown_field_is_refused():
+    with pytest.raises(RecipeError, match=r"no recipe field `optim\.lrs`"):
+        Recipe.from_dict({"data": {"source": "digits"}, "optim": {"lrs": 0.1}})
+
+
+def test_a_written_recipe_without_a_source_is_refused():
+    with pytest.raises(RecipeError, match=r"the recipe names no `data\.source`"):
+        Recipe.from_dict({"optim": {"lr": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.batch_size": 0}, "data.batch_size is 0, expected 1 or more"),
+        ({"data.channels": 2}, "data.channels is 2, expected 1 (grey) or 3 (RGB)"),
+        ({"data.channels": 1}, "data.mean has 3 and data.std 3 values for 1 channels"),
+        ({"data.std": "0,1,1"}, "data.std is (0.0, 1.0, 1.0), expected values above 0"),
+        ({"data.crop_pct": 2}, "data.crop_pct is 2, expected 0.1 to 1"),
+        ({"data.val_fraction": 1}, "data.val_fraction is 1, expected more than 0 and less than 1"),
+        ({"data.test_fraction": 0}, "data.test_fraction is 0, expected more than 0 and less than 1"),
+        ({"model.dropout": 1}, "model.dropout is 1, expected more than 0 and less than 1"),
+        ({"optim.lr": 0}, "optim.lr is 0, expected a number above 0"),
+        ({"optim.lr": "inf"}, "optim.lr is inf, expected a number above 0"),
+        ({"optim.weight_decay": -1}, "optim.weight_decay is -1, expected 0 or more"),
+        ({"optim.momentum": 1}, "optim.momentum is 1, expected 0 to less than 1"),
+        ({"optim.label_smoothing": -0.1}, "optim.label_smoothing is -0.1, expected 0 to less than 1"),
+        ({"optim.warmup_epochs": 11}, "optim.warmup_epochs is 11, expected 0 to the 10 epochs of training"),
+        ({"optim.clip_norm": 0}, "optim.clip_norm is 0, expected a number above 0"),
+        ({"optim.ema_decay": 1}, "optim.ema_decay is 1, expected more than 0 and less than 1"),
+        ({"augment.cutout": 0}, "augment.cutout is 0, expected 1 or more"),
+        ({"device.num_threads": 0}, "device.num_threads is 0, expected 1 or more"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_when_the_recipe_is_built(changes, message):
+    with pytest.raises(RecipeError) as caught:
+        BASE.override(changes)
+    assert caught.value.message == message
+
+
+def test_a_random_resized_crop_asks_for_the_streaming_loader_and_says_how():
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"augment.resized_crop_area": 0.3})
+    assert caught.value.message.startswith("augment.resized_crop_area needs the streaming loader")
+    assert caught.value.hint == "use --set data.loader=streaming, or --set augment.resized_crop_area=none"
+    assert BASE.override({"augment.resized_crop_area": 0.3, "data.loader": "streaming"}).data.loader == "streaming"
+
+
+def test_every_field_can_be_set_to_the_value_it_has():
+    values = BASE.to_dict()
+    for path in recipe_fields():
+        section, _, name = path.rpartition(".")
+        value = values[section][name] if section else values[name]
+        assert BASE.override({path: value}) == BASE, path
