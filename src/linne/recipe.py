@@ -43,7 +43,10 @@ class DataConfig:
     crop_pct: float = 1.0
     """Images are resized to (height, width) / crop_pct before the centre crop."""
     val_fraction: float | None = 0.1
-    """Share of the training examples held out to choose the epoch, when the source has no validation split; None trains on all and keeps the last epoch."""
+    """Share of the training examples held out to choose the epoch, when the source has no validation split.
+
+    None trains on all of them and keeps the last epoch.
+    """
     test_fraction: float = 0.15
     """Share held out for the final test, when the source has no test split."""
     split_seed: int = 0
@@ -196,7 +199,7 @@ class Recipe:
         _at_least(1, "log_every", self.log_every)
         if self.augment.resized_crop_area is not None and self.data.loader == "resident":
             raise RecipeError(
-                "augment.resized_crop_area needs the streaming loader: the resident one keeps images at their final size",
+                "augment.resized_crop_area needs the streaming loader: the resident one keeps no full pictures",
                 hint="use --set data.loader=streaming, or --set augment.resized_crop_area=none",
             )
 
@@ -220,6 +223,14 @@ class Recipe:
         """Return nested dicts of JSON-ready values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return every field's value by its dotted path."""
+        sections = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            path: getattr(sections[path.partition(".")[0]], path.partition(".")[2]) if "." in path else sections[path]
+            for path in recipe_fields()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:

@@ -1,0 +1,174 @@
+"""The run folder, the measurements in it, and what is said while it is made.
+
+Measurements go to `metrics.jsonl` as they come; progress goes to stderr, so that stdout stays free for data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from linne.errors import LinneError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+RUNS_FOLDER = "runs"
+
+
+class Run:
+    """A folder that holds everything one training leaves behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def create(cls, output: str | Path | None, name: str) -> Run:
+        """Make and return a new run folder: `output`, or the first free `runs/NAME-k`.
+
+        Raises:
+            LinneError: `output` exists and is not empty, or cannot be made.
+        """
+        if output is not None:
+            path = Path(output)
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                raise LinneError(
+                    f"the output folder `{path}` exists already",
+                    hint="name a new folder with --output, or leave it out: runs are numbered by themselves",
+                )
+            _make_folder(path)
+            return cls(path)
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+        for number in range(1, 1_000_000):
+            path = Path(RUNS_FOLDER) / f"{base}-{number}"
+            if not path.exists():
+                _make_folder(path)
+                return cls(path)
+        raise LinneError(f"`{RUNS_FOLDER}` holds a million runs named `{base}`")
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write `values` as readable JSON under `name`."""
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+        (self.path / name).write_text(text + "\n", encoding="utf-8")
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append `row` to metrics.jsonl, to be read by anyone who watches."""
+        if self._metrics is None:
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        # A diverged loss is written as null: JSON has no NaN.
+        clean = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in row.items()}
+        self._metrics.write(json.dumps(clean, allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Close metrics.jsonl."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LinneError(f"the output folder `{path}` cannot be made: {error.strerror}") from error
+
+
+class Narrator:
+    """Says on stderr what is happening: a live line on a terminal, one line an epoch elsewhere, nothing if quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = not quiet and sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_epoch_line = 0.0
+
+    def line(self, text: str = "") -> None:
+        """Say one line."""
+        if self._quiet:
+            return
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        """Say one line that should not be missed."""
+        self.line(f"warning: {text}")
+
+    def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
+        """Say rows in aligned columns."""
+        if not rows:
+            return
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            self.line((indent + "  ".join([*cells, row[-1]])).rstrip())
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[None]:
+        """Show how much of `total` is done, and when the rest will be, while inside."""
+        if not self._live:
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[now]}"),
+        ]
+        with Progress(*columns, console=Console(stderr=True), transient=True) as self._progress:
+            self._task = self._progress.add_task(what, total=total, now="")
+            try:
+                yield
+            finally:
+                self._progress.refresh()
+        self._progress = self._task = None
+
+    def advance(self, count: int = 1, now: str | None = None) -> None:
+        """Move the live line by `count`, with the latest measurement in `now`."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=count, **({} if now is None else {"now": now}))
+
+    def epoch_header(self) -> None:
+        """Say the heads of the columns of `epoch`."""
+        self.line()
+        self.line("  epoch     loss   val loss   val accuracy    images/s      time      left")
+
+    def epoch(self, row: Mapping[str, Any], epochs: int, images_per_second: float) -> None:
+        """Say what an epoch reached. Off a terminal at most one line in two seconds, and always the last."""
+        now = time.monotonic()
+        last = row["epoch"] == epochs
+        if not self._live and not last and epochs > 20 and now - self._last_epoch_line < 2:
+            return
+        self._last_epoch_line = now
+        val_loss = f"{row['val_loss']:>10.4f}" if row.get("val_loss") is not None else f"{'-':>10}"
+        accuracy = f"{100 * row['val_accuracy']:>12.2f} %" if row.get("val_accuracy") is not None else f"{'-':>14}"
+        left = row["seconds"] / row["epoch"] * (epochs - row["epoch"])
+        mark = " *" if row["best"] else ""
+        self.line(
+            f"  {row['epoch']:>3}/{epochs:<3} {row['train_loss']:>8.4f} {val_loss} {accuracy} "
+            f"{images_per_second:>11,.0f} {clock(row['seconds']):>9} {clock(left):>9}{mark}"
+        )
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as `8.3 s`, `2:05` or `1:02:03`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

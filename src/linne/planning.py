@@ -1,0 +1,178 @@
+"""From what a user typed to a complete recipe and an opened source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linne import models
+from linne.data import open_source
+from linne.data.source import Source, Split
+from linne.device import Device
+from linne.errors import ImageError, RecipeError, SourceError
+from linne.recipe import DataConfig, Recipe, parse_value
+from linne.recipes import read_recipe
+from linne.recipes.auto import Designed, Task, choose
+
+NUM_MEASURED = 512
+"""Pictures that mean and deviation are measured on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run, decided."""
+
+    recipe: Recipe
+    reasons: Mapping[str, str]
+    source: Source
+    device: Device
+
+
+def collect(
+    source: str | None, recipe: str | None, flags: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the given fields and where each was given: a recipe's, then flags and overrides over them.
+
+    Raises:
+        RecipeError: no source, an unknown field, or a flag and an override that disagree.
+    """
+    given: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    if recipe is not None:
+        given = read_recipe(recipe)
+        reasons = dict.fromkeys(given, f"recipe {recipe}")
+    typed = {path: parse_value(path, value) for path, value in flags.items() if value is not None}
+    for path, value in overrides.items():
+        parsed = parse_value(path, value)
+        if path in typed and typed[path] != parsed:
+            raise RecipeError(f"{path} is given twice: as {typed[path]} and as {parsed}")
+        typed[path] = parsed
+    if source is not None:
+        typed["data.source"] = source
+    given.update(typed)
+    reasons.update(dict.fromkeys(typed, "given"))
+    if "data.source" not in given:
+        raise RecipeError(
+            "no source to learn from", hint="name a set or a folder: linne train digits, linne train path/to/folder"
+        )
+    return given, reasons
+
+
+def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
+    """Return the complete recipe for `given`, with the source it names opened.
+
+    Raises:
+        SourceError, RecipeError, DeviceError: something given cannot be used.
+    """
+    given = dict(given)
+    device = Device.pick(given.pop("device.name", "auto"))
+    designed = None
+    if "model.name" in given:
+        provider, name = models.resolve(given["model.name"])
+        given["model.name"] = name if provider == "linne" else f"{provider}/{name}"
+        defaults = models.input_defaults(given["model.name"])
+        if defaults is not None:
+            designed = Designed(
+                height=defaults.height,
+                width=defaults.width,
+                mean=defaults.mean,
+                std=defaults.std,
+                interpolation=defaults.interpolation,
+                crop_pct=defaults.crop_pct,
+                fixed_size=defaults.fixed_size,
+            )
+    source = _open(given)
+    task = _task(source, device)
+    recipe, all_reasons = choose(task, given, reasons, designed)
+    recipe, all_reasons = _fit(recipe, all_reasons, task)
+    # Found out now rather than after the pictures are decoded: whether the model takes this input.
+    models.describe(
+        recipe.model.name,
+        num_classes=source.num_classes,
+        channels=recipe.data.channels,
+        height=recipe.data.height,
+        width=recipe.data.width,
+        dropout=recipe.model.dropout,
+    )
+    return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
+
+
+def _open(given: Mapping[str, Any]) -> Source:
+    defaults = DataConfig(source=given["data.source"])
+    return open_source(
+        given["data.source"],
+        val_fraction=given.get("data.val_fraction", defaults.val_fraction),
+        test_fraction=given.get("data.test_fraction", defaults.test_fraction),
+        split_seed=given.get("data.split_seed", defaults.split_seed),
+    )
+
+
+def _fit(recipe: Recipe, reasons: dict[str, str], task: Task) -> tuple[Recipe, dict[str, str]]:
+    """Shrink a given batch to a set that is smaller than it: an epoch has at least one full batch."""
+    if recipe.data.batch_size <= task.num_train:
+        return recipe, reasons
+    reason = f"{recipe.data.batch_size} {reasons['data.batch_size']}, but there are {task.num_train} training pictures"
+    return recipe.override({"data.batch_size": task.num_train}), {**reasons, "data.batch_size": reason}
+
+
+def _task(source: Source, device: Device) -> Task:
+    import torch
+
+    train = source.splits["train"]
+    mean, std = measure_pixels(train, source.channels)
+    return Task(
+        source=source.name,
+        num_train=len(train),
+        num_val=len(source.splits.get("val", ())),
+        num_classes=source.num_classes,
+        height=source.image_size[0],
+        width=source.image_size[1],
+        same_size=source.same_size,
+        channels=source.channels,
+        mean=mean,
+        std=std,
+        device=device.torch_device,
+        device_kind=device.kind,
+        precision=device.precision,
+        num_threads=torch.get_num_threads(),
+        num_cores=os.cpu_count() or 1,
+        memory_bytes=device.memory_bytes(),
+    )
+
+
+def measure_pixels(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation a channel, scaled to 0-1, of up to 512 pictures spread over `split`.
+
+    Raises:
+        SourceError: none of them can be read.
+    """
+    positions = np.unique(np.linspace(0, len(split) - 1, NUM_MEASURED).astype(np.int64))
+    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+    problem = ""
+    for position in positions:
+        try:
+            pixels = split.pixels(int(position), channels).reshape(-1, channels).astype(np.float64) / 255.0
+        except ImageError as error:  # named and counted when the whole set is loaded
+            problem = error.message
+            continue
+        count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
+    if count == 0:
+        raise SourceError(f"no picture could be read: {problem}")
+    mean = total / count
+    # Pictures of one even colour have no deviation; 1/255 keeps the division defined.
+    std = np.sqrt(np.maximum(squares / count - mean**2, (1 / 255) ** 2))
+    return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)
+
+
+def default_output_name(recipe: Recipe) -> str:
+    """Return what to call a run: its source and its model."""
+    source = recipe.data.source
+    if ":" in source or "/" in source or "\\" in source:
+        kind, _, rest = source.partition(":")
+        source = kind if rest and kind not in ("folder",) else Path(rest or source).resolve().name
+    return f"{source}-{recipe.model.name.replace('/', '-')}"

@@ -1,0 +1,224 @@
+"""The values that nobody gave, chosen from the source and the device, each with its reason.
+
+The numbers were found by measuring (docs/benchmarks/README.md) on digits, Fashion-MNIST and CIFAR-10; they are
+starting points that train well, not optima.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from linne.recipe import DataConfig, Recipe
+
+LARGEST_NATIVE_SIDE = 96
+"""Same-sized pictures up to this side are used as they are."""
+PHOTO_SIDE = {"cpu": 64}
+PHOTO_SIDE_ACCELERATOR = 128
+RESIDENT_SHARE = 0.25
+"""Of the memory that is free: what decoded pictures may fill."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """The facts that choices are made from."""
+
+    source: str
+    num_train: int
+    num_val: int
+    num_classes: int
+    height: int
+    """Of the source's pictures, or the median where sizes differ."""
+    width: int
+    same_size: bool
+    channels: int
+    mean: tuple[float, ...]
+    """Measured on training pixels, one value a channel of the source, scaled to 0-1."""
+    std: tuple[float, ...]
+    device: str
+    """torch's name: `cpu`, `cuda:0`."""
+    device_kind: str
+    precision: str
+    """The device's fastest arithmetic that trains as well as fp32."""
+    num_threads: int
+    num_cores: int
+    memory_bytes: int
+    """Free for pixels and training together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Designed:
+    """What a pretrained architecture was designed for; the facts of `models.provider.InputDefaults` that matter."""
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    fixed_size: bool
+
+
+class Choices:
+    """Values by field, with where each came from: given ones first, then the first reason that sets one."""
+
+    def __init__(self, given: Mapping[str, Any], given_reasons: Mapping[str, str]) -> None:
+        self.values = dict(given)
+        self.reasons = dict(given_reasons)
+
+    def set(self, path: str, value: Any, reason: str) -> Any:
+        """Set `path` unless it is set, and return what it is now."""
+        if path not in self.values:
+            self.values[path] = value
+            self.reasons[path] = reason
+        return self.values[path]
+
+
+def choose(
+    task: Task, given: Mapping[str, Any], given_reasons: Mapping[str, str], designed: Designed | None
+) -> tuple[Recipe, dict[str, str]]:
+    """Return a complete recipe and the reason of every value in it that was chosen or given.
+
+    `designed` describes the model that `given` names, when it was made for a certain input.
+    """
+    choices = Choices({"data.source": task.source, **given}, given_reasons)
+    _choose_input(choices, task, designed)
+    _choose_optim(choices, task)
+    _choose_augment(choices, task)
+    _choose_device(choices, task)
+    _choose_loader(choices, task)
+    values = choices.values
+    channels = values["data.channels"]
+    base = Recipe(data=DataConfig(source=task.source, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels))
+    return base.override(values), choices.reasons
+
+
+def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> None:
+    model = choices.set(
+        "model.name", "small", "our small convolutional network, sized by the input; --model names another"
+    )
+    size = f"{task.height} x {task.width}"
+    if designed is None:
+        if task.same_size and max(task.height, task.width) <= LARGEST_NATIVE_SIDE:
+            height, width, why = task.height, task.width, f"the pictures are {size}"
+        else:
+            side = PHOTO_SIDE.get(task.device_kind, PHOTO_SIDE_ACCELERATOR)
+            side = max(8, min(side, task.height, task.width))
+            height = width = side
+            why = f"pictures of about {size}; larger sees more and takes longer"
+        choices.set(
+            "data.channels", task.channels, "the pictures are grey" if task.channels == 1 else "colour pictures"
+        )
+    else:
+        height, width, why = designed.height, designed.width, f"what {model} was designed for"
+        small = task.same_size and max(task.height, task.width) <= LARGEST_NATIVE_SIDE
+        if small and not designed.fixed_size:
+            height, width = max(task.height, 32), max(task.width, 32)
+            why = f"the pictures are {size}" + ("" if min(task.height, task.width) >= 32 else ", enlarged to 32")
+        choices.set("data.channels", 3, f"{model} takes colour; grey pictures are repeated")
+        if choices.values["data.channels"] == 3:
+            choices.set("data.mean", designed.mean, f"what {model} was designed for")
+            choices.set("data.std", designed.std, f"what {model} was designed for")
+            choices.set("data.interpolation", designed.interpolation, f"what {model} was designed for")
+        if not small:
+            choices.set("data.crop_pct", designed.crop_pct, f"what {model} was designed for")
+    choices.set("data.height", height, why)
+    choices.set("data.width", width, why)
+    channels = choices.values["data.channels"]
+    choices.set("data.mean", _to_channels(task.mean, channels), "measured on the training pictures")
+    choices.set("data.std", _to_channels(task.std, channels), "measured on the training pictures")
+
+
+def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(values) == channels:
+        return values
+    return values * channels if len(values) == 1 else (sum(values) / len(values),)
+
+
+def _choose_optim(choices: Choices, task: Task) -> None:
+    small = choices.values["model.name"] == "small"
+    largest = 128 if task.device_kind == "cpu" else 512
+    batch = min(largest, max(8, 2 ** round(math.log2(max(task.num_train / 20, 1)))))
+    why = "large enough to keep the cores busy" if batch == largest else "about 20 steps an epoch for a small set"
+    batch = choices.set("data.batch_size", batch, f"{task.num_train:,} training pictures: {why}")
+    visits = 300_000 if task.device_kind == "cpu" else 1_000_000
+    epochs = min(30, max(3, round(visits / task.num_train)))
+    choices.set("optim.epochs", epochs, f"about {visits:,} pictures in all, at least 3 and at most 30 epochs")
+    epochs = choices.values["optim.epochs"]
+    optimizer = choices.set(
+        "optim.optimizer",
+        "sgd" if small else "adamw",
+        "learns fastest with the small network" if small else "trains every architecture without tuning",
+    )
+    if optimizer == "sgd":
+        choices.set("optim.lr", round(0.1 * batch / 128, 6), "0.1 for a batch of 128, in proportion")
+        choices.set("optim.weight_decay", 5e-4, "usual for convolutional networks with SGD")
+    else:
+        lr = 1e-3 * math.sqrt(batch / 128)
+        choices.set("optim.lr", float(f"{lr:.2g}"), "0.001 for a batch of 128, with the square root of the batch")
+        choices.set("optim.weight_decay", 0.05, "usual with AdamW")
+    choices.set("optim.schedule", "one-cycle", "reaches most in few epochs")
+    if choices.values["optim.schedule"] == "one-cycle":
+        choices.set("optim.warmup_epochs", round(0.2 * epochs, 3), "a fifth of the epochs to reach the peak rate")
+    smoothing = 0.0 if choices.values["model.name"] == "mlp" else 0.1
+    choices.set(
+        "optim.label_smoothing", smoothing, "keeps a network from being too sure" if smoothing else "not needed"
+    )
+
+
+def _choose_augment(choices: Choices, task: Task) -> None:
+    colour = task.channels == 3
+    choices.set(
+        "augment.flip",
+        colour,
+        "most things look the same mirrored; signs and text do not: --set augment.flip=false"
+        if colour
+        else "grey pictures are often digits or letters, which mirrored are others",
+    )
+    side = min(choices.values["data.height"], choices.values["data.width"])
+    shift = max(1, side // 16)
+    choices.set("augment.crop_padding", shift, f"shifts by up to {shift} pixels, a sixteenth of the side")
+
+
+def _choose_device(choices: Choices, task: Task) -> None:
+    choices.set("device.name", task.device, "found")
+    faster = f"faster on {task.device}" if task.precision != "fp32" else "the fastest arithmetic that this device has"
+    choices.set("device.precision", task.precision, faster)
+    convolutional = choices.values["model.name"] != "mlp"
+    choices.set(
+        "device.channels_last",
+        convolutional and task.device_kind in ("cpu", "cuda", "rocm"),
+        "convolutions run faster on it" if convolutional else "makes no difference to this model",
+    )
+    if task.device_kind == "cpu":
+        choices.set(
+            "device.num_threads", task.num_threads, "torch's choice; written down so that the run can be repeated"
+        )
+
+
+def _choose_loader(choices: Choices, task: Task) -> None:
+    values = choices.values
+    size = values["data.height"] * values["data.width"] * values["data.channels"]
+    needed, allowed = size * (task.num_train + task.num_val), int(RESIDENT_SHARE * task.memory_bytes)
+    if values.get("augment.resized_crop_area") is not None:
+        loader, why = "streaming", "random crops need the full picture"
+    elif needed <= allowed:
+        loader, why = "resident", f"decoded pictures take {_size(needed)} of {_size(task.memory_bytes)} free"
+    else:
+        loader, why = (
+            "streaming",
+            f"decoded pictures would take {_size(needed)}; a quarter of the free memory is {_size(allowed)}",
+        )
+    if choices.set("data.loader", loader, why) == "streaming":
+        workers = min(8, task.num_cores)
+        choices.set("data.num_workers", workers, f"{workers} of {task.num_cores} cores decode")
+    limit = max(10, (task.num_train + task.num_val) // 100)
+    choices.set("data.max_bad_images", limit, "one in a hundred, at least 10")
+    steps = max(1, -(-task.num_train // values["data.batch_size"]))
+    choices.set("log_every", min(50, max(1, steps // 10)), "about ten measurements an epoch")
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{max(num_bytes / 2**20, 0.1):.1f} MiB"

@@ -1,0 +1,39 @@
+"""An exponential moving average of the weights, evaluated and kept in their place."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class MovingAverage:
+    """A copy of a model whose weights follow the original's slowly."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._decay = decay
+        self._num_updates = 0
+        floating = [
+            (mine, theirs)
+            for mine, theirs in zip(_tensors(self.model), _tensors(model), strict=True)
+            if mine.is_floating_point()
+        ]
+        self._mine, self._theirs = [a for a, _ in floating], [b for _, b in floating]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move a step towards the original: mine = decay * mine + (1 - decay) * theirs.
+
+        The decay starts low, as min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten
+        (TensorFlow's `ExponentialMovingAverage`).
+        """
+        self._num_updates += 1
+        decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
+        torch._foreach_lerp_(self._mine, self._theirs, 1.0 - decay)
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    """Return weights and buffers; the norms' running statistics are averaged with the weights they belong to."""
+    return [*(p.detach() for p in model.parameters()), *model.buffers()]

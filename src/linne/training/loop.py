@@ -1,0 +1,174 @@
+"""Recipe in, bundle out: the whole story of a training, from the first step to the kept weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from linne import models
+from linne.bundle import Bundle
+from linne.data.loader import Batches, make_batches
+from linne.data.source import Source
+from linne.device import Device
+from linne.errors import CheckFailed
+from linne.log import Narrator, Run
+from linne.recipe import Recipe
+from linne.training.result import write_result
+from linne.training.state import Snapshot, TrainState
+from linne.training.step import evaluate_model, train_step
+
+Ending = Literal["finished", "interrupted", "diverged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training came to."""
+
+    bundle: Bundle | None
+    """None when it ended before an epoch was done."""
+    kept: Snapshot | None
+    ending: Ending
+    problem: str | None
+    """Where the loss stopped being a number, in words."""
+    bad_images: tuple[str, ...]
+    """Unreadable images that were left out: name and reason."""
+    seconds: float
+    """From the first step to the last, evaluation included, loading and writing not."""
+
+
+def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Trained:
+    """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
+
+    Ctrl-C and a loss that is no longer a number end the training early: the best epoch so far becomes the bundle.
+    """
+    device = Device.pick(recipe.device.name)
+    device.seed(recipe.seed, recipe.device.num_threads)
+    train_batches, val_batches = load(source, recipe, device, narrator)
+
+    data = recipe.data
+    ref = models.describe(
+        recipe.model.name,
+        num_classes=source.num_classes,
+        channels=data.channels,
+        height=data.height,
+        width=data.width,
+        dropout=recipe.model.dropout,
+    )
+    state = TrainState.create(models.build(ref), recipe, device)
+
+    ending: Ending = "finished"
+    problem = None
+    start = time.perf_counter()
+    narrator.epoch_header()
+    try:
+        with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
+            while state.epoch < recipe.optim.epochs:
+                epoch = _Epoch(start)
+                for batch in train_batches.epoch(state.epoch):
+                    loss = train_step(state, batch, recipe, device, len(train_batches))
+                    epoch.add(loss, len(batch.labels_N))
+                    if len(epoch.unread) == recipe.log_every:
+                        _log_steps(epoch, state, len(train_batches), run, narrator)
+                _log_steps(epoch, state, len(train_batches), run, narrator)
+                state.epoch += 1
+                _finish_epoch(epoch, state, val_batches, recipe, device, run, narrator)
+    except KeyboardInterrupt:
+        ending = "interrupted"
+    except CheckFailed as error:
+        ending, problem = "diverged", error.message
+    seconds = time.perf_counter() - start
+
+    kept = state.kept
+    best_epoch = kept.epoch if kept else None
+    run.log({"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": best_epoch, "reason": ending})
+    bad_images = (*train_batches.bad_images, *(val_batches.bad_images if val_batches else ()))
+    bundle = None
+    if kept is not None:
+        bundle = write_result(run, ref, kept, source, recipe, device, finished=ending == "finished")
+    return Trained(bundle, kept, ending, problem, bad_images, seconds)
+
+
+def load(source: Source, recipe: Recipe, device: Device, narrator: Narrator) -> tuple[Batches, Batches | None]:
+    """Return the training and validation batches, showing the progress of decoding."""
+    total = len(source.splits["train"]) + len(source.splits.get("val", ()))
+    with narrator.progress("decoding", total):
+        return make_batches(source, recipe, device, narrator.advance)
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """What one epoch has measured so far; times are `time.perf_counter` seconds."""
+
+    run_start: float
+    start: float = field(default_factory=time.perf_counter)
+    unread: list[torch.Tensor] = field(default_factory=list)
+    """Losses still on the device: reading one waits for it."""
+    unread_images: int = 0
+    unread_since: float = field(default_factory=time.perf_counter)
+    loss_sum: float = 0.0
+    num_steps: int = 0
+    num_images: int = 0
+
+    def add(self, loss: torch.Tensor, num_images: int) -> None:
+        self.unread.append(loss)
+        self.unread_images += num_images
+
+
+def _log_steps(epoch: _Epoch, state: TrainState, steps_per_epoch: int, run: Run, narrator: Narrator) -> None:
+    """Read the losses of the last steps, once for all of them, and log their mean.
+
+    Raises:
+        CheckFailed: one of them is not a finite number.
+    """
+    if not epoch.unread:
+        return
+    losses = torch.stack(epoch.unread).tolist()
+    now = time.perf_counter()
+    for position, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            step = state.step - len(losses) + position
+            raise CheckFailed(f"the loss became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
+    rate = epoch.unread_images / max(now - epoch.unread_since, 1e-9)
+    row = {
+        "event": "step",
+        "step": state.step,
+        "epoch": round(state.step / steps_per_epoch, 4),
+        "loss": sum(losses) / len(losses),
+        "lr": state.optimizer.param_groups[0]["lr"],
+        "images_per_second": round(rate, 1),
+        "seconds": round(now - epoch.run_start, 3),
+    }
+    run.log(row)
+    narrator.advance(len(losses), f"loss {row['loss']:.3f}, {rate:,.0f} images/s")
+    epoch.loss_sum += sum(losses)
+    epoch.num_steps += len(losses)
+    epoch.num_images += epoch.unread_images
+    epoch.unread, epoch.unread_images, epoch.unread_since = [], 0, now
+
+
+def _finish_epoch(
+    epoch: _Epoch,
+    state: TrainState,
+    val_batches: Batches | None,
+    recipe: Recipe,
+    device: Device,
+    run: Run,
+    narrator: Narrator,
+) -> None:
+    """Evaluate, keep the weights if they are the best so far, and say so."""
+    rate = epoch.num_images / max(time.perf_counter() - epoch.start, 1e-9)
+    row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step}
+    row["train_loss"] = epoch.loss_sum / max(epoch.num_steps, 1)
+    if val_batches is None:
+        row["best"] = state.keep(None, None)
+    else:
+        scores = evaluate_model(state, val_batches.in_order(), recipe, device)
+        row |= {"val_loss": scores.loss, "val_accuracy": scores.accuracy}
+        row["best"] = state.keep(scores.accuracy, scores.loss)
+    row["seconds"] = round(time.perf_counter() - epoch.run_start, 3)
+    run.log(row)
+    narrator.epoch(row, recipe.optim.epochs, rate)

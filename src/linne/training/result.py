@@ -1,0 +1,63 @@
+"""From the weights that a training keeps to a bundle."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from linne import models
+from linne.bundle import Bundle, canary_images, write_bundle
+from linne.data.loader import input_spec
+from linne.data.source import Source
+from linne.device import Device, describe_versions
+from linne.log import Run
+from linne.models.provider import ModelRef
+from linne.preprocess import Floats, InputSpec, normalise, resize_and_crop
+from linne.recipe import Recipe
+from linne.training.state import Snapshot
+
+
+def write_result(
+    run: Run, ref: ModelRef, kept: Snapshot, source: Source, recipe: Recipe, device: Device, *, finished: bool
+) -> Bundle:
+    """Write `kept` as the run's bundle and return it."""
+    spec = input_spec(recipe)
+    config = models.load_provider(ref.provider).config(ref, source.labels, spec.to_dict())
+    metrics = {"val": {"accuracy": kept.val_accuracy, "loss": kept.val_loss}} if kept.val_accuracy is not None else {}
+    return write_bundle(
+        run.path / "bundle",
+        labels=source.labels,
+        input=spec,
+        model=asdict(ref),
+        weights={name: tensor.contiguous().numpy() for name, tensor in kept.weights.items()},
+        config=config,
+        canary_logits_NK=_canary_logits(ref, kept, spec),
+        metrics=metrics,
+        provenance={
+            "recipe": recipe.to_dict(),
+            "seed": recipe.seed,
+            "versions": describe_versions(),
+            "device": f"{device.torch_device} ({device.name})",
+            "source": {
+                "name": source.name,
+                "fingerprint": source.fingerprint,
+                **{f"num_{name}": len(split) for name, split in source.splits.items()},
+            },
+            "epoch": kept.epoch,
+            "finished": finished,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+    )
+
+
+def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec) -> Floats:
+    """Return what the kept weights answer to the canaries: on the CPU, in fp32, through the reference preprocessing."""
+    model = models.build(ref).eval()
+    model.load_state_dict(kept.weights)
+    images_NHWC = np.stack([resize_and_crop(image, spec) for image in canary_images(spec)])
+    with torch.inference_mode():
+        logits_NK: Floats = model(torch.from_numpy(normalise(images_NHWC, spec))).numpy()
+    return logits_NK

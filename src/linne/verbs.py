@@ -1,0 +1,287 @@
+"""Every verb of the command line as a function, with the same names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linne.errors import CheckFailed, LinneError
+from linne.log import Narrator, Run, clock
+
+if TYPE_CHECKING:
+    from linne.data import SourceListing
+    from linne.inference.predictor import Prediction
+    from linne.models import ModelListing
+    from linne.planning import Plan
+    from linne.report import EvalReport
+    from linne.training.loop import Trained
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training left behind."""
+
+    run: Path
+    """The run folder."""
+    bundle: Path | None
+    """The bundle in it; None when training was interrupted before its first epoch was done."""
+    report: EvalReport | None
+    """The final evaluation, on the test split, or on the validation split of a source without one."""
+    val_accuracy: float | None
+    seconds: float
+    """Of training: from the first step to the last, validation included."""
+    interrupted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "run": str(self.run),
+            "bundle": None if self.bundle is None else str(self.bundle),
+            "val_accuracy": self.val_accuracy,
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+            "evaluation": None if self.report is None else self.report.to_dict(),
+        }
+
+
+def train(
+    source: str | None = None,
+    *,
+    model: str | None = None,
+    recipe: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    device: str | None = None,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    measure_speed: bool = False,
+    quiet: bool = False,
+) -> TrainResult:
+    """Train a classifier on `source` and return where it is and how good it is.
+
+    Args:
+        source: A named set, `folder:DIR` or a path; without it, the recipe's.
+        recipe: A built-in recipe, `FILE.py:function` or a run's recipe.json; what it leaves open is chosen.
+        output: The run folder; `runs/NAME-k` without it.
+        overrides: Further recipe fields, as {"optim.weight_decay": 0.01}.
+        measure_speed: First time a few steps with and without channels_last and torch.compile, and say the gain.
+        quiet: Say nothing on stderr.
+
+    Raises:
+        LinneError: something given cannot be used; the message says what and what to do.
+        CheckFailed: the loss stopped being a number. The best epoch before that is in the run's bundle.
+    """
+    from linne.planning import collect, default_output_name, make_plan
+
+    narrator = Narrator(quiet=quiet)
+    flags = {
+        "model.name": model,
+        "optim.epochs": epochs,
+        "data.batch_size": batch_size,
+        "optim.lr": lr,
+        "device.name": device,
+        "seed": seed,
+    }
+    given, reasons = collect(source, recipe, flags, overrides or {})
+    plan = make_plan(given, reasons)
+    run = Run.create(output, default_output_name(plan.recipe))
+    try:
+        return _train_in(run, plan, narrator, measure_speed=measure_speed)
+    finally:
+        run.close()
+
+
+def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) -> TrainResult:
+    from linne.data import save_manifest
+    from linne.training.loop import train as run_training
+
+    _say_plan(plan, run, narrator)
+    _write_plan(plan, run)
+    if plan.source.name.startswith("folder:") or Path(plan.source.name).is_dir():
+        save_manifest(plan.source, run.path / "splits.json")
+    if measure_speed:
+        from linne.training.speed import measure_gains
+
+        narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
+    trained = run_training(plan.recipe, plan.source, run, narrator)
+    for problem in trained.bad_images[:10]:
+        narrator.warn(f"left out: {problem}")
+    if len(trained.bad_images) > 10:
+        narrator.warn(f"left out: {len(trained.bad_images) - 10} more, listed in the report")
+    report = _conclude(run, plan, trained, narrator)
+    return TrainResult(
+        run=run.path,
+        bundle=trained.bundle.path if trained.bundle else None,
+        report=report,
+        val_accuracy=trained.kept.val_accuracy if trained.kept else None,
+        seconds=trained.seconds,
+        interrupted=trained.ending == "interrupted",
+    )
+
+
+def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> EvalReport | None:
+    """Evaluate the bundle through the same door as any user would, once, and write the reports."""
+    kept, bundle = trained.kept, trained.bundle
+    if bundle is None or kept is None:
+        why = trained.problem or "training was interrupted"
+        if trained.ending == "diverged":
+            raise CheckFailed(
+                f"{why}, before an epoch was done: there is no bundle",
+                hint=f"try a lower learning rate: --lr {plan.recipe.optim.lr / 10:g}",
+            )
+        narrator.line(f"\n{why} before an epoch was done: there is no bundle in {run.path}")
+        return None
+    if trained.ending != "finished":
+        of = "" if kept.val_accuracy is None else f", {100 * kept.val_accuracy:.2f} % on validation"
+        narrator.line(f"\nthe weights of epoch {kept.epoch}{of}, are kept in {bundle.path}")
+        if trained.ending == "diverged":
+            raise CheckFailed(
+                f"{trained.problem}; the weights of epoch {kept.epoch} are kept",
+                hint=f"try a lower learning rate: --lr {plan.recipe.optim.lr / 10:g}",
+            )
+        return None
+    from linne.bundle import add_metrics
+    from linne.evaluation import evaluate as evaluate_bundle
+    from linne.inference.predictor import Predictor
+    from linne.reporting import write_run_report
+
+    split = "test" if "test" in plan.source.splits else "val"
+    if split not in plan.source.splits:
+        narrator.line(f"\nno examples were held out: nothing to evaluate on. The bundle is {bundle.path}")
+        write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
+        return None
+    predictor = Predictor.open(bundle, device=plan.recipe.device.name)
+    report, outcomes = evaluate_bundle(predictor, plan.source, split)
+    bundle = add_metrics(bundle, {split: {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}})
+    page = write_run_report(run.path, bundle=bundle, report=report, outcomes=outcomes, split=plan.source.splits[split])
+    narrator.line(f"\ntrained in {clock(trained.seconds)}; kept epoch {kept.epoch} of {plan.recipe.optim.epochs}")
+    narrator.line(report.one_line())
+    narrator.line()
+    narrator.table([("bundle", str(bundle.path)), ("report", str(page)), ("plots", str(run.path / "plots"))], "")
+    return report
+
+
+def _say_plan(plan: Plan, run: Run, narrator: Narrator) -> None:
+    source, recipe = plan.source, plan.recipe
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
+    size = "x".join(map(str, source.image_size)) if source.same_size else "of many sizes"
+    colour = "grey" if source.channels == 1 else "colour"
+    narrator.line(f"source  {source.name}: {counts}; {source.num_classes} classes; {colour} pictures {size}")
+    for note in source.notes:
+        narrator.line(f"        {note}")
+    narrator.line(f"device  {plan.device.name} ({plan.device.reason})")
+    narrator.line(f"run     {run.path}")
+    narrator.line()
+    fields = recipe.to_fields()
+    rows = [(path, _show(fields[path]), why) for path, why in plan.reasons.items() if path != "data.source"]
+    narrator.table(rows)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_show, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _write_plan(plan: Plan, run: Run) -> None:
+    from linne import __version__
+    from linne.recipes import recipe_document
+
+    source = plan.source
+    facts = {
+        "linne": __version__,
+        "command": sys.argv,
+        "device": f"{plan.device.torch_device} ({plan.device.name})",
+        "source": {
+            "name": source.name,
+            "fingerprint": source.fingerprint,
+            "labels": list(source.labels),
+            "counts": {name: len(split) for name, split in source.splits.items()},
+            "notes": list(source.notes),
+        },
+    }
+    run.write_json("recipe.json", recipe_document(plan.recipe, plan.reasons, **facts))
+
+
+def evaluate(
+    bundle: str | Path,
+    source: str,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    splits_file: str | Path | None = None,
+) -> EvalReport:
+    """Return how well `bundle` does on a split of `source`.
+
+    The split is the one the bundle was trained beside: held-out examples are found again by the fractions and the
+    seed in its provenance, or read from `splits_file`, or from the `splits.json` of the run that the bundle lies in.
+
+    Raises:
+        LinneError: the bundle, the source or the split cannot be used.
+    """
+    from linne.bundle import open_bundle
+    from linne.data import open_source
+    from linne.evaluation import evaluate as evaluate_bundle
+    from linne.inference.predictor import Predictor
+
+    opened = open_bundle(bundle)
+    data = opened.provenance.get("recipe", {}).get("data", {})
+    trained_on = opened.provenance.get("source", {}).get("name") == source
+    if splits_file is None and trained_on and (beside := opened.path.parent / "splits.json").is_file():
+        splits_file = beside
+    found = open_source(
+        source,
+        val_fraction=data.get("val_fraction", 0.1),
+        test_fraction=data.get("test_fraction", 0.15),
+        split_seed=data.get("split_seed", 0),
+        splits_file=None if splits_file is None else Path(splits_file),
+    )
+    report, _ = evaluate_bundle(Predictor.open(opened, device=device), found, split)
+    return report
+
+
+def predict(
+    bundle: str | Path, inputs: str | Path | Iterable[str | Path], *, top: int = 5, device: str = "auto"
+) -> Iterator[Prediction]:
+    """Yield the labels and probabilities of each picture in `inputs`, in order.
+
+    Args:
+        inputs: Files, folders (their pictures, with those of sub-folders; hidden ones are ignored), glob patterns,
+            or `-` for one picture on stdin.
+        top: How many labels a picture, the most probable first.
+
+    A picture that cannot be read is a prediction with `error` set; the others are unaffected.
+
+    Raises:
+        LinneError: the bundle cannot be used, or an input names nothing.
+    """
+    from linne.inference.inputs import find_images
+    from linne.inference.predictor import Predictor
+
+    if isinstance(inputs, (str, Path)):
+        inputs = [inputs]
+    images = find_images(list(inputs))
+    if top < 1:
+        raise LinneError(f"top is {top}, expected 1 or more")
+    return Predictor.open(bundle, device=device).predict_files(images, top=top)
+
+
+def list_models(pattern: str | None = None) -> list[ModelListing]:
+    """Return the models whose name matches `pattern`: a part of it, or a glob such as `timm/resnet*`."""
+    from linne.models import list_models as listed
+
+    return listed(pattern)
+
+
+def list_sources() -> list[SourceListing]:
+    """Return the named sets: what they are, where they are looked for, and whether they are there."""
+    from linne.data import list_sources as listed
+
+    return listed()
