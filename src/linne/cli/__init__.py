@@ -28,7 +28,20 @@ VERBS = {
 }
 
 
-class LazyGroup(click.Group):
+class VerbGroup(click.Group):
+    """A group that offers the nearest match for a misspelt verb."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb and its arguments."""
+        verbs = self.list_commands(ctx)
+        if args[0] not in verbs and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise failures.UnknownVerb(args[0], verbs, ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(VerbGroup):
     """A group that knows its verbs from `VERBS` and ends every failure the same way."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -42,14 +55,6 @@ class LazyGroup(click.Group):
         module, _, attribute = VERBS[name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the verb and its arguments; a misspelt one gets the nearest match."""
-        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise failures.UnknownVerb(args[0], VERBS, ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs from the table."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-REGISTERED = re.compile(r"^@register_model(?:\(\))?\s*\ndef (\w+)\(", re.MULTILINE)
+REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 """How timm and torchvision mark the functions that are models' names."""
 
 
@@ -29,6 +29,14 @@ def models(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 
 OWN_AND_PROVIDERS = ["small", "mlp", "timm/", "torchvision/"]
+
+
+def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the built-in recipes that start with `incomplete`, or else ask the shell for files."""
+    from linne.recipes import RECIPES
+
+    names = [CompletionItem(name) for name in RECIPES if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
 
 
 def names_in_source(provider: str) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from linne.cli import console
+from linne.cli import VerbGroup
 from linne.cli.settings import output_format
 
 
-@click.group("data")
+@click.group("data", cls=VerbGroup)
 def command() -> None:
     """List the sources and where their files are looked for."""
 

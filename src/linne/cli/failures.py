@@ -60,7 +60,7 @@ def _usage(error: click.UsageError) -> tuple[str, str | None]:
     command = error.ctx.command_path if error.ctx else "linne"
     help_hint = f"`{command} --help` shows what it takes"
     if isinstance(error, UnknownVerb):
-        return error.message, error.hint or "`linne --help` lists the verbs"
+        return error.message, error.hint or f"`{command} --help` lists the verbs"
     if isinstance(error, click.NoSuchOption):
         known = [text for p in error.ctx.command.params for text in p.opts] if error.ctx else []
         return f"no option `{error.option_name}` for `{command}`", suggest(error.option_name, known) or help_hint

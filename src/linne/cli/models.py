@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from linne.cli import complete, console
+from linne.cli import complete
 from linne.cli.settings import output_format
 
 

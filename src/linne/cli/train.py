@@ -14,11 +14,16 @@ from linne.cli.settings import Setting, settle
 @click.command("train")
 @click.argument("source", shell_complete=complete.sources)
 @click.option("--model", metavar="NAME", shell_complete=complete.models, help="Network: `small`, `mlp`, `timm/NAME`.")
-@click.option("--recipe", metavar="NAME|FILE.py:FUNCTION|RUN.json", help="Start from a recipe or repeat a run.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.py:FUNCTION|RUN.json",
+    shell_complete=complete.recipes,
+    help="Start from a recipe or repeat a run.",
+)
 @click.option("--epochs", type=int, metavar="N", help="Passes over the training examples.")
 @click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
-@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`.")
+@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `mps`, `xpu`.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
 @click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
 @click.option("--set", "settings", type=Setting(), multiple=True, help="Any field of the recipe; repeatable.")
@@ -36,9 +41,10 @@ def command(source: str, settings: tuple[tuple[str, str], ...], as_json: bool, *
     linne train photos/ --model timm/resnet18 --epochs 20
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
     """
+    overrides = settle(settings, options)
     from linne.verbs import train
 
-    result = train(source, overrides=settle(settings, options), **options)
+    result = train(source, overrides=overrides, **options)
     if as_json:
         console.data_json(
             {
