@@ -1,0 +1,150 @@
+"""Where examples come from: `open_source` turns what a user typed into labelled, split examples.
+
+A new kind of source is one file with one function `(location, root) -> Examples`, and one line in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from linne.data.manifest import follow, read_manifest, save_manifest
+from linne.data.names import printable
+from linne.data.source import Source, Split
+from linne.data.split import Examples, divide, fingerprint
+from linne.errors import RecipeError, SourceError, suggest
+
+__all__ = ["SOURCES", "Source", "SourceListing", "Split", "list_sources", "open_source", "save_manifest"]
+
+SOURCES = {
+    "digits": "linne.data.digits:open_digits",
+    "folder": "linne.data.folder:open_folder",
+    "mnist": "linne.data.idx:open_mnist",
+    "fashion-mnist": "linne.data.idx:open_fashion_mnist",
+    "cifar10": "linne.data.cifar:open_cifar10",
+    "synthetic": "linne.data.synthetic:open_synthetic",
+}
+
+Opener = Callable[[str | None, Path | None], Examples]
+"""What `SOURCES` names: from what follows the colon, and where named sets are kept, to examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListing:
+    """One kind of source, for `linne data list`."""
+
+    name: str
+    """What to type."""
+    about: str
+    looked_in: tuple[str, ...]
+    """Folders where its files are looked for, in order; none for what needs no files."""
+    found: str | None
+    """Where it is, or None where it is not there."""
+
+
+def open_source(
+    name: str,
+    *,
+    val_fraction: float | None = 0.1,
+    test_fraction: float = 0.15,
+    split_seed: int = 0,
+    root: Path | None = None,
+    splits_file: Path | None = None,
+) -> Source:
+    """Return the source that a user typed as `name`, opened and split; no image is decoded.
+
+    Args:
+        name: `digits`, `folder:DIR`, a folder's path, `mnist[:DIR]`, `fashion-mnist[:DIR]`, `cifar10[:DIR]`,
+            `synthetic[:classes=4,size=16,count=400]`.
+        val_fraction: Share of train held out to choose the epoch where the source has no val split; None for none.
+        test_fraction: Share of train held out for the final test where the source has neither test nor val.
+        split_seed: Decides, with an example's name, whether it is held out.
+        root: Where named sets are kept, instead of `$LINNE_DATA` and the user's data folder.
+        splits_file: Splits that `save_manifest` wrote, to have again instead of making new ones.
+
+    Raises:
+        SourceError: the source is not known, not there, or cannot be trusted.
+        RecipeError: a fraction is out of range.
+    """
+    for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if fraction is not None and not 0 < fraction < 1:
+            raise RecipeError(f"{option} is {fraction:g}, expected more than 0 and less than 1")
+    kind, location, notes = _parse(name)
+    examples = _opener(kind)(location, root)
+    labels = examples.labels
+    if splits_file is None:
+        splits, more_notes = divide(examples, val_fraction, test_fraction, split_seed)
+    else:
+        manifest = read_manifest(splits_file)
+        splits, more_notes = follow(examples, manifest, printable(splits_file))
+        labels = manifest.labels
+    return Source(
+        name=name,
+        labels=labels,
+        splits=splits,
+        fingerprint=fingerprint(examples, splits, labels),
+        channels=examples.channels,
+        image_size=examples.image_size,
+        same_size=examples.same_size,
+        notes=(*notes, *examples.notes, *more_notes),
+    )
+
+
+def _parse(name: str) -> tuple[str, str | None, list[str]]:
+    """Return the kind, what follows its colon (None for nothing), and a note where the name has another reading."""
+    kind, colon, location = name.partition(":")
+    if kind in SOURCES and (colon or kind != "folder"):
+        # What a name means must not hang on the current folder; a path can always be typed as one.
+        shadowed = not colon and os.path.isdir(name)
+        notes = [f"`{name}` is the named set; for the folder of that name type `./{name}`"] if shadowed else []
+        return kind, location if colon else None, notes
+    if _looks_like_path(name):
+        return "folder", name, []
+    if colon and "/" not in kind:
+        raise SourceError(f"no kind of source `{printable(kind)}`", hint=suggest(kind, SOURCES) or _KNOWN)
+    near = suggest(name, [*SOURCES, *os.listdir()])
+    raise SourceError(f"no source or folder `{printable(name)}`", hint=near or _KNOWN)
+
+
+_KNOWN = "`linne data list` shows what there is; a folder is named by its path"
+
+
+def _looks_like_path(name: str) -> bool:
+    if any(mark in name for mark in ("~", ".", os.sep, os.altsep or os.sep)):
+        return True
+    return bool(name) and "\0" not in name and os.path.exists(name)
+
+
+def _opener(kind: str) -> Opener:
+    module, _, function = SOURCES[kind].partition(":")
+    return cast(Opener, getattr(import_module(module), function))
+
+
+def list_sources() -> list[SourceListing]:
+    """Return what can be given as SOURCE: what it is, where its files are looked for, and whether they are there."""
+    from linne.data.cifar import CIFAR10
+    from linne.data.idx import FASHION_MNIST, MNIST
+    from linne.data.places import find, places
+
+    has_sklearn = find_spec("sklearn") is not None
+    listings = [
+        SourceListing(
+            "digits",
+            "1,797 handwritten digits, 8 x 8 grey, part of scikit-learn",
+            (),
+            "scikit-learn" if has_sklearn else None,
+        ),
+        SourceListing("folder:DIR", "your own images, one sub-folder a class", ("DIR",), None),
+    ]
+    for named in (MNIST, FASHION_MNIST, CIFAR10):
+        folders = places(named, None, None)
+        paths = find(named, folders)
+        found = str(next(iter(paths.values())).parent) if paths else None
+        listings.append(SourceListing(named.name, named.about, tuple(map(str, folders)), found))
+    listings.append(SourceListing("synthetic", "striped images made on the spot, for trying things", (), "always"))
+    return listings

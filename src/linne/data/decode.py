@@ -1,0 +1,274 @@
+"""Bytes to pixels: the only decoder, the same in training, evaluation and prediction.
+
+What an image becomes is decided here and nowhere else, see docs/concepts/decoding.md. Pillow's plugins are called
+directly, one per allowed format, because `Image.open` would load forty parsers to find WebP and TIFF, and warns about
+large images through a process-wide setting. No setting of Pillow is changed, so threads may decode at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from linne.data import headers
+from linne.data.names import printable
+from linne.errors import ImageError
+
+UInt8 = NDArray[np.uint8]
+
+MAX_PIXELS = 50_000_000
+"""Larger images are refused from their header: decoding one would take more than a gigabyte."""
+MAX_BYTES = 256 * 2**20
+
+_HEAD_BYTES = 256 * 2**10
+_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image will be once decoded, read without decoding it."""
+
+    height: int
+    width: int
+    grey: bool
+    """Whether it holds no colour by its pixel format; a colour file of grey things is not grey."""
+
+
+def decode(data: bytes, channels: int, *, name: str = "image") -> UInt8:
+    """Return the image in `data` as uint8 H x W x `channels` (1 grey, 3 RGB), upright, on white, first frame.
+
+    JPEG, PNG, GIF, BMP, WebP, TIFF and PPM, recognised by content. Peak memory is about ten bytes a pixel.
+
+    Raises:
+        ImageError: `data` is not an image linne reads, is damaged or cut short, or too large; the message begins
+            with `name`.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}, expected 1 or 3")
+    try:
+        return _pixels(_loaded(data), channels)
+    except ImageError as refused:
+        raise _about(name, refused) from refused.__cause__
+
+
+def decode_file(path: str | os.PathLike[str], channels: int, *, name: str | None = None) -> UInt8:
+    """Return the image in the file `path` as `decode` does; the file is only read.
+
+    Raises:
+        ImageError: it cannot be read or decoded; the message begins with `name`, or with `path` without one.
+    """
+    name = printable(path) if name is None else name
+    try:
+        data = _read(path, MAX_BYTES)
+    except ImageError as refused:
+        raise _about(name, refused) from refused.__cause__
+    return decode(data, channels, name=name)
+
+
+def peek_file(path: str | os.PathLike[str]) -> Header:
+    """Return size and colour of the image in the file `path`, reading its first 256 KiB at most (TIFF: its tags).
+
+    Raises:
+        ImageError: the file cannot be read or its header is not understood.
+    """
+    try:
+        head = _read(path, _HEAD_BYTES)
+        kind = _kind(head)
+        if kind == "WEBP":  # its plugin wants the whole file
+            width, height = headers.webp_size(head) or (0, 0)
+            return Header(height, width, grey=False)
+        if kind == "TIFF":
+            with open(path, "rb") as file:
+                return _header(_opened(kind, head, file), 1)
+        head, orientation = headers.split_jpeg(head) if kind == "JPEG" else (head, 1)
+        image = _opened(kind, head, io.BytesIO(head))
+        return _header(image, orientation if orientation != 1 else _stated_orientation(image))
+    except ImageError as refused:
+        raise _about(printable(path), refused) from refused.__cause__
+
+
+def _header(image: ImageFile.ImageFile, orientation: int) -> Header:
+    width, height = image.size if orientation < 5 else image.size[::-1]
+    return Header(height, width, grey=_is_grey(image))
+
+
+def _about(name: str, refused: ImageError) -> ImageError:
+    return ImageError(f"`{name}` cannot be read: {refused.message}", hint=refused.hint)
+
+
+def _read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return at most `max_bytes` of a regular file; a longer file is an error only past `MAX_BYTES`."""
+    try:
+        status = os.stat(path)
+        # Asked before opening: opening a named pipe would wait for a writer.
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"it has {status.st_size:,} bytes, more than the {MAX_BYTES:,} accepted")
+        with open(path, "rb") as file:
+            return file.read(max_bytes)
+    except OSError as error:
+        raise ImageError((error.strerror or str(error)).lower()) from error
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(str(error)) from error
+
+
+def _kind(data: bytes) -> str:
+    """Return the format of `data`, one of `headers.FORMATS`."""
+    if not data:
+        raise ImageError("the file is empty")
+    kind = headers.sniff(data)
+    if kind is None:
+        raise ImageError(
+            f"it holds {headers.looks_like(data)}; expected JPEG, PNG, GIF, BMP, WebP, TIFF or PPM",
+            hint="convert it to JPEG or PNG, or take it out of the folder",
+        )
+    return kind
+
+
+def _opened(kind: str, head: bytes, stream: IO[bytes]) -> ImageFile.ImageFile:
+    """Return Pillow's lazy image: header read, size accepted, nothing decoded."""
+    if kind in ("GIF", "WEBP"):  # their plugins allocate the canvas on opening
+        _check_size((headers.gif_size(head) if kind == "GIF" else headers.webp_size(head)) or (0, 0))
+    try:
+        image = _READERS[kind](stream)
+    except Exception as error:  # Pillow's parsers raise a dozen types on damaged bytes
+        raise _damaged(kind, error) from error
+    _check_size(image.size)
+    return image
+
+
+def _loaded(data: bytes) -> Image.Image:
+    """Return the decoded image, upright, in whatever mode it was stored."""
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"it has {len(data):,} bytes, more than the {MAX_BYTES:,} accepted")
+    kind = _kind(data)
+    # Without metadata: Pillow parses a JPEG's EXIF on opening, and warns about what is damaged there.
+    data, orientation = headers.split_jpeg(data) if kind == "JPEG" else (data, 1)
+    image = _opened(kind, data, io.BytesIO(data))
+    try:
+        image.load()
+    except Exception as error:  # as above; a warning made an error by the caller's filters lands here too
+        raise _damaged(kind, error) from error
+    if kind == "PNG":
+        _scale_transparency(image, bit_depth=data[24])
+    if orientation == 1 and kind != "TIFF":  # a TIFF was turned by Pillow while loading
+        orientation = _stated_orientation(image)
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(f"it has {size[0]:,} x {size[1]:,} pixels, more than the {MAX_PIXELS:,} accepted")
+
+
+def _damaged(kind: str, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    state = "cut short" if "truncated" in reason.lower() else "damaged"
+    return ImageError(f"{state} {kind} ({reason})")
+
+
+def _stated_orientation(image: Image.Image) -> int:
+    exif = image.info.get("exif")
+    return headers.exif_orientation(exif) if isinstance(exif, bytes) else 1
+
+
+def _scale_transparency(image: Image.Image, *, bit_depth: int) -> None:
+    """Bring a PNG's transparent colour to the 8 bits of the pixels; Pillow leaves it as the file has it."""
+    stated = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(stated, tuple) and bit_depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in stated)
+    elif image.mode == "L" and isinstance(stated, int) and bit_depth in (2, 4):
+        image.info["transparency"] = stated * 255 // (2**bit_depth - 1)
+
+
+def _is_grey(image: ImageFile.ImageFile) -> bool:
+    if image.mode == "P" and image.palette is not None:
+        colours = np.frombuffer(bytes(image.palette.palette), np.uint8)
+        triples = colours[: len(colours) // 3 * 3].reshape(-1, 3)
+        return bool((triples == triples[:, :1]).all())
+    return image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+
+
+def _pixels(image: Image.Image, channels: int) -> UInt8:
+    """Return an image of any mode as uint8 H x W x `channels`."""
+    try:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            image = _to_8_bits(image)
+        elif image.mode in _ALPHA_MODES or "transparency" in image.info:
+            image = _on_white(image)
+        if image.mode not in ("L", "RGB"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        image = image.convert("L" if channels == 1 else "RGB")
+        return np.array(image).reshape(image.height, image.width, channels)  # a copy: arrays of `asarray` are read-only
+    except ImageError:
+        raise
+    except Exception as error:  # a mode or palette that Pillow cannot convert
+        raise _damaged(image.mode, error) from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return the image composited on white, RGB."""
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Return a grey image of more than 8 bits as mode L: 16 bits divided by 257, floats of 0-1 times 255.
+
+    Other ranges are refused: that an image is 0-4095, 0-1 or 0-255 stands nowhere in the file, and a wrong guess
+    would make it black or white.
+    """
+    values_HW: NDArray[Any] = np.asarray(image)
+    low, high = float(values_HW.min()), float(values_HW.max())
+    if image.mode == "F":
+        if not (low >= 0 and high <= 1):  # NaN fails both
+            raise ImageError(
+                f"its pixels are floating-point numbers from {low:g} to {high:g}, expected 0 to 1",
+                hint="save it with 8 or 16 bits a channel",
+            )
+        return Image.fromarray(np.rint(values_HW * 255).astype(np.uint8))
+    if image.mode == "I" and (image.format == "TIFF" or low < 0 or high > 65535):
+        raise ImageError("its pixels are 32-bit integers, whose range no file states", hint="save it with 8 or 16 bits")
+    values_HW = values_HW.astype(np.uint32)
+    grey_HW = ((values_HW + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey_HW[values_HW == transparent] = 255
+    return Image.fromarray(grey_HW)

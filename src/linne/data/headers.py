@@ -1,0 +1,141 @@
+"""What an image file's first bytes say, read without a decoder: format, size, orientation.
+
+Everything here takes hostile bytes: every read is bounds-checked, nothing is allocated from a length in the file.
+"""
+
+from __future__ import annotations
+
+import struct
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+_OTHERS = {
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"8BPS": "a Photoshop document",
+    b"\0\0\x01\0": "an icon",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xffO\xffQ": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\n": "JPEG XL",
+    b"version https://git-lfs": "a Git LFS pointer, not the file it stands for",
+}
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
+_ORIENTATION_TAG, _SHORT = 0x0112, 3
+
+
+def sniff(data: bytes) -> str | None:
+    """Return which of `FORMATS` the bytes `data` begin as, whatever the file is called; None for any other."""
+    for signature, kind in _SIGNATURES.items():
+        if data.startswith(signature):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    is_netpbm = len(data) > 2 and data[:1] == b"P" and data[1] in b"123456" and data[2] in b" \t\r\n\v\f#"
+    return "PPM" if is_netpbm else None
+
+
+def looks_like(data: bytes) -> str:
+    """Return what bytes that `sniff` does not know seem to be, for an error message: `HTML`, `HEIC`, `text`."""
+    for signature, what in _OTHERS.items():
+        if data.startswith(signature):
+            return what
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "a video")
+    opening = data[:512].lstrip().lower()
+    if opening.startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    if b"<svg" in opening:
+        return "SVG"
+    is_text = bool(opening) and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in opening)
+    return "text" if is_text else "no image format known here"
+
+
+def gif_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) of the canvas that a GIF's screen and first frame span; None where it has no frame."""
+    if len(data) < 13:
+        return None
+    screen_W, screen_H, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while position < len(data) and data[position] != 0x2C:  # an image descriptor
+        if data[position] == 0x21:  # an extension: its kind, then blocks that each say their length
+            position += 2
+            while position < len(data) and data[position]:
+                position += 1 + data[position]
+        position += 1
+    if position + 9 > len(data):
+        return None
+    left, top, width, height = struct.unpack_from("<HHHH", data, position + 1)
+    return max(screen_W, left + width), max(screen_H, top + height)
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) of a WebP's canvas; None where the header is cut or damaged."""
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8 " and len(data) >= 30:
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if chunk == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return None
+
+
+def split_jpeg(data: bytes) -> tuple[bytes, int]:
+    """Return a JPEG without its metadata, and its EXIF orientation (1-8).
+
+    Metadata is APP1 to APP13, APP15 and comments: EXIF, XMP, ICC profile, thumbnails, the index of a multi-picture
+    file. JFIF (APP0) and Adobe (APP14) segments stay, they decide colours. Anything unexpected is left as it is.
+    """
+    kept, orientation, position = [data[:2]], 1, 2
+    while data[position : position + 1] == b"\xff":
+        marker = data[position + 1 : position + 2]
+        if marker == b"\xff":  # padding, allowed before any marker
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        end = position + 2 + length
+        if not b"\xc0" <= marker <= b"\xfe" or b"\xd0" <= marker <= b"\xda" or length < 2 or end > len(data):
+            break  # the scan begins, or what follows is not a segment
+        if marker == b"\xe1" and orientation == 1 and data.startswith(b"Exif\0\0", position + 4):
+            orientation = exif_orientation(data[position + 4 : end])
+        if not (b"\xe1" <= marker <= b"\xef" or marker == b"\xfe") or marker == b"\xee":
+            kept.append(data[position:end])
+        position = end
+    return b"".join((*kept, data[position:])), orientation
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Return the orientation (1-8) that an EXIF block states for the main image, 1 where it states none or nonsense.
+
+    Values as in the Exif 2.32 standard, tag 0x0112: 6 means that the top of the scene is the image's right edge.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return 1
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    if start + 2 > len(tiff):
+        return 1
+    (num_entries,) = struct.unpack_from(order + "H", tiff, start)
+    for position in range(start + 2, min(start + 2 + 12 * num_entries, len(tiff) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, position)
+        if tag == _ORIENTATION_TAG:
+            return value if kind == _SHORT and 1 <= value <= 8 else 1
+    return 1

@@ -1,0 +1,207 @@
+"""How a folder of images is read: split folders or none, class folders, labels by name.
+
+DIR/cat/1.jpg  DIR/dog/2.jpg                             classes; linne makes the splits
+DIR/train/cat/1.jpg  DIR/val/cat/2.jpg  DIR/test/...     splits of classes; `valid` and `validation` are val
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from linne.data.names import counted, label_of, listed, printable
+from linne.data.split import SPLITS
+from linne.data.walk import Entries, join, list_folder, walk
+from linne.errors import SourceError, suggest
+
+_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+Images = Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The images of a folder, sorted into splits and classes."""
+
+    root: str
+    labels: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, Images]]
+    """For each split, for each label that has any, the path and size of its images."""
+    seen: Entries
+    """Everything that was met on the way."""
+    notes: tuple[str, ...]
+
+
+def read_layout(root: str, shown: str) -> Layout:
+    """Return how the folder `root` (a real path) is laid out; `shown` is what to call it in messages.
+
+    The classes are those of train, sorted by name, whatever the other splits hold.
+
+    Raises:
+        SourceError: it holds no classes, only one, empty ones, ones that differ only by case or Unicode spelling, a
+            class in val or test that train does not have, or split folders that can be read in two ways.
+    """
+    top = list_folder(root, "")
+    folders, notes = _split_folders(root, top, shown)
+    seen = [] if folders == {"train": ""} else [top]
+    found: dict[str, dict[str, Entries]] = {}
+    for name, folder in folders.items():
+        own = list_folder(root, folder)
+        found[name] = {path: walk(root, path) for path in own.folders}
+        seen += [own, *found[name].values()]
+        if own.images and own.folders:
+            where = printable(folder) or shown
+            notes.append(f"ignored {counted(len(own.images), 'image')} directly in `{where}`: they belong to no class")
+    splits = {name: _by_label(classes) for name, classes in found.items()}
+    labels = _labels(splits["train"], root, shown, top)
+    for name in folders:
+        if name != "train":
+            notes += _match(splits[name], labels, name, folders)
+    images = {n: {label: c.images for label, c in sorted(s.items()) if c.images} for n, s in splits.items()}
+    notes += _say_nested(splits)
+    return Layout(root, labels, images, join(seen), tuple(notes))
+
+
+def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str], list[str]]:
+    """Return the folder of each split, in the order of `SPLITS`; `{"train": ""}` where the top holds classes."""
+    named = [folder for folder in top.folders if folder.casefold() in _SPLIT_NAMES]
+    with_classes = [folder for folder in named if list_folder(root, folder).folders]
+    others = [folder for folder in top.folders if folder not in named]
+    if not with_classes:
+        if named and not others:
+            raise SourceError(
+                f"`{printable(named[0])}` in `{shown}` holds no class folders",
+                hint=f"put each class's images in a folder of its own, such as `{printable(named[0])}/cat/1.jpg`",
+            )
+        notes = [f"`{printable(folder)}` is read as a class: it holds no folders" for folder in named]
+        return {"train": ""}, notes
+    folders: dict[str, str] = {}
+    for folder in with_classes:
+        name = _SPLIT_NAMES[folder.casefold()]
+        if name in folders:
+            raise SourceError(
+                f"`{printable(folders[name])}` and `{printable(folder)}` in `{shown}` both name the {name} split",
+                hint="remove or rename one of them",
+            )
+        folders[name] = folder
+    if "train" not in folders:
+        raise SourceError(
+            f"`{shown}` has {listed([printable(f) for f in with_classes])} but no `train` with class folders",
+            hint="rename the folder of the training images to `train`, or name a folder of classes",
+        )
+    notes = _pass_over(root, folders, [f for f in named if f not in with_classes], others, shown)
+    ordered = {name: folders[name] for name in SPLITS if name in folders}
+    recognised = ", ".join(f"{name} is `{printable(folder)}`" for name, folder in ordered.items())
+    return ordered, [f"split folders found: {recognised}", *notes]
+
+
+def _pass_over(
+    root: str, folders: Mapping[str, str], flat: Sequence[str], others: Sequence[str], shown: str
+) -> list[str]:
+    """Return notes on the folders beside the splits that are not used."""
+    notes = []
+    for folder in flat:
+        number = counted(len(list_folder(root, folder).images), "image")
+        notes.append(f"`{printable(folder)}` is not used: it holds {number} and no class folders")
+    with_images = [printable(folder) for folder in others if walk(root, folder).images]
+    if with_images and len(folders) == 1:
+        raise SourceError(
+            f"`{shown}` can be read in two ways: `train` holds folders, as a split does, and beside it are "
+            f"{listed(with_images)}, as classes are",
+            hint="rename `train` if it is a class; move the others elsewhere if it is the training split",
+        )
+    if with_images:
+        notes.append(f"not used: {listed(with_images)}, beside the split folders")
+    return notes
+
+
+def _by_label(classes: Mapping[str, Entries]) -> dict[str, Entries]:
+    """Return the classes of one split by label; `classes` is by path."""
+    spelt: dict[str, str] = {}
+    by_label = {}
+    for path, entries in classes.items():
+        label = label_of(os.path.basename(path))
+        other = spelt.setdefault(label.casefold(), path)
+        if other != path:
+            raise SourceError(
+                f"the class folders {listed(_tell_apart(other, path))} differ only by case or Unicode spelling",
+                hint="put the images of both into one of them: not every system can tell them apart",
+            )
+        by_label[label] = entries
+    return by_label
+
+
+def _tell_apart(one: str, other: str) -> list[str]:
+    """Return both paths printable; as code points where they would look the same."""
+    shown = [printable(one), printable(other)]
+    return shown if label_of(one) != label_of(other) else [path.encode("unicode_escape").decode() for path in shown]
+
+
+def _labels(classes: Mapping[str, Entries], root: str, shown: str, top: Entries) -> tuple[str, ...]:
+    """Return the labels of the training classes, sorted."""
+    labels = tuple(sorted(classes))
+    if not labels and top.images:
+        raise SourceError(
+            f"`{shown}` holds {counted(len(top.images), 'image')} but no class folders",
+            hint="put each class's images in a folder of its own, such as `DIR/cat/1.jpg`",
+        )
+    if not any(entries.images for entries in classes.values()):
+        raise SourceError(f"`{shown}` holds no images{_explain(join(classes.values()), top)}", hint=_LAYOUT_HINT)
+    empty = [label for label in labels if not classes[label].images]
+    if empty:
+        verb = "has" if len(empty) == 1 else "have"
+        why = _explain(join(classes[label] for label in empty))
+        raise SourceError(
+            f"{'class' if len(empty) == 1 else 'classes'} {listed(empty, 5)} {verb} no images{why}",
+            hint="add images, or remove the folder if it is not a class",
+        )
+    if len(labels) == 1:
+        inside = _inner(root, classes[labels[0]])
+        raise SourceError(
+            f"`{shown}` has only one class, `{labels[0]}`; expected at least two",
+            hint=f"did you mean `{shown.rstrip('/')}/{inside}`?" if inside else "add a folder for each other class",
+        )
+    return labels
+
+
+_LAYOUT_HINT = "linne expects one folder a class, such as `DIR/cat/1.jpg` and `DIR/dog/1.jpg`"
+
+
+def _inner(root: str, only: Entries) -> str | None:
+    """Return the folder that holds the classes where the only class is a wrapper around them."""
+    parents = {os.path.dirname(folder) for folder in only.folders}
+    inner = min(parents, key=len, default=None)
+    return printable(inner) if inner and len(only.folders) > 1 else None
+
+
+def _explain(*met: Entries) -> str:
+    """Return what there is instead of images, in parentheses."""
+    seen = join(met)
+    kinds = sorted({os.path.splitext(path)[1].lower() or "without extension" for path in seen.others})
+    found = [f"{counted(len(seen.others), 'other file')}: {printable(', '.join(kinds[:5]))}"] if kinds else []
+    if seen.links:
+        found.append(f"{counted(len(seen.links), 'link')} not followed")
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _match(classes: Mapping[str, Entries], labels: Sequence[str], name: str, folders: Mapping[str, str]) -> list[str]:
+    """Return notes on classes that the split `name` lacks; raise for those that train lacks."""
+    unknown = [label for label, entries in classes.items() if entries.images and label not in labels]
+    if unknown:
+        shown = [f"{printable(folders[name])}/{label}" for label in unknown]
+        lacks = f"which `{printable(folders['train'])}` does not have"
+        raise SourceError(
+            f"{listed(shown, 5)} {'is a class' if len(unknown) == 1 else 'are classes'} {lacks}",
+            hint=suggest(unknown[0], labels) or "add training images of it, or remove it",
+        )
+    missing = [label for label in labels if label not in classes or not classes[label].images]
+    return [f"{name} has no images of {listed(missing, 5)}"] if missing else []
+
+
+def _say_nested(splits: Mapping[str, Mapping[str, Entries]]) -> list[str]:
+    nested = [folder for classes in splits.values() for entries in classes.values() for folder in entries.folders]
+    if not nested:
+        return []
+    shown = listed([printable(folder) for folder in nested])
+    return [f"images in {counted(len(nested), 'folder')} inside class folders belong to those classes: {shown}"]

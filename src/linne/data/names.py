@@ -1,0 +1,37 @@
+"""How files and classes are named in labels, messages and manifests."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+
+
+def printable(text: str | bytes | os.PathLike[str]) -> str:
+    r"""Return `text` on one line and in valid UTF-8: what cannot be printed is escaped (`\n`, `\u202e`, `\udcff`).
+
+    Two different texts stay different (backslashes are doubled), so the result still identifies a file.
+    """
+    text = os.fsdecode(text)
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+
+
+def label_of(folder_name: str) -> str:
+    """Return the class label of a folder: its printable name in Unicode NFC.
+
+    macOS copies may spell `é` as two code points; both spellings are one class.
+    """
+    return printable(unicodedata.normalize("NFC", folder_name))
+
+
+def listed(names: Sequence[str], limit: int = 3) -> str:
+    """Return the first `limit` names in backticks, and how many more there are."""
+    text = ", ".join(f"`{name}`" for name in names[:limit])
+    return f"{text} and {len(names) - limit} more" if len(names) > limit else text
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 image`, `2 images`, `1,200 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

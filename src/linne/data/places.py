@@ -1,0 +1,113 @@
+"""Where the named sets' files are looked for, and what is said when they are not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from linne.data.names import listed, printable
+from linne.errors import SourceError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedSet:
+    """A published set that the user brings as its official files."""
+
+    name: str
+    about: str
+    page: str
+    """Where its publisher offers the files."""
+    inside: tuple[str, ...]
+    """Folders that hold the files, below a place, in the publisher's or torchvision's layout."""
+    files: Mapping[str, tuple[str, ...]]
+    """Each file's role, and the names it goes by; the first is the publisher's."""
+
+
+def places(named: NamedSet, location: str | None, root: Path | None) -> list[Path]:
+    """Return the folders to look in, in order.
+
+    With `location` (the DIR in `mnist:DIR`) only there; otherwise `root`, or `$LINNE_DATA` and then the user's data
+    folder. Below each: as it is, and the official folder names.
+    """
+    if location is not None:
+        folder = Path(location).expanduser()
+        return [folder, *(folder / inner for inner in named.inside)]
+    bases = [root] if root is not None else _bases()
+    found = []
+    for base in bases:
+        own = base / named.name
+        found += [own, *(own / inner for inner in named.inside), *(base / inner for inner in named.inside)]
+    return list(dict.fromkeys(found))
+
+
+def _bases() -> list[Path]:
+    from platformdirs import user_data_path
+
+    stated = os.environ.get("LINNE_DATA")
+    return [*([Path(stated).expanduser()] if stated else []), user_data_path("linne", appauthor=False)]
+
+
+def find(named: NamedSet, folders: list[Path]) -> dict[str, Path] | None:
+    """Return the path of each of the set's files, in the first of `folders` that has them all; None without one."""
+    for folder in folders:
+        paths = _present(named, folder)
+        if len(paths) == len(named.files):
+            return paths
+    return None
+
+
+def locate(named: NamedSet, location: str | None, root: Path | None) -> dict[str, Path]:
+    """Return the path of each of the set's files.
+
+    Raises:
+        SourceError: no place has them all; the message names every place, the hint the files and what to type.
+    """
+    if location is not None:
+        _check_folder(named, Path(location).expanduser())
+    folders = places(named, location, root)
+    paths = find(named, folders)
+    if paths is not None:
+        return paths
+    fullest = max(folders, key=lambda folder: len(_present(named, folder)))
+    present = _present(named, fullest)
+    if present:
+        missing = [names[0] for role, names in named.files.items() if role not in present]
+        what = f"`{named.name}` is incomplete: `{printable(fullest)}` lacks {listed(missing, 8)}"
+    else:
+        what = f"`{named.name}` is not here; looked in {listed([printable(folder) for folder in folders], 20)}"
+    official = ", ".join(f"`{names[0]}`" for names in named.files.values())
+    raise SourceError(what, hint=f"get {official} from {named.page} and type `linne train {named.name}:DIR`")
+
+
+def _present(named: NamedSet, folder: Path) -> dict[str, Path]:
+    found = {}
+    for role, names in named.files.items():
+        for name in names:
+            if (folder / name).is_file():
+                found[role] = folder / name
+                break
+    return found
+
+
+def _check_folder(named: NamedSet, folder: Path) -> None:
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise SourceError(
+            f"`{printable(folder)}` is a file; `{named.name}` expects the folder with its files",
+            hint=f"unpack archives first, then type `linne train {named.name}:DIR`",
+        )
+    raise SourceError(f"no folder `{printable(folder)}`", hint=nearest_path(folder))
+
+
+def nearest_path(path: Path) -> str | None:
+    """Return "did you mean `x`?" for the entry beside `path` whose name is nearest, or None."""
+    from difflib import get_close_matches
+
+    try:
+        near = get_close_matches(path.name, os.listdir(path.parent), n=1)
+    except OSError:
+        return None
+    return f"did you mean `{printable(path.parent / near[0])}`?" if near else None
