@@ -7,6 +7,7 @@ random crops of the full picture.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,7 +78,7 @@ def make_batches(
     made: list[Batches] = []
     if recipe.data.loader == "resident":
         pixels = load_pixels(splits, finish.spec, recipe.data.max_bad_images, advance)
-        on_device = device.put(torch.from_numpy(pixels.images_NHWC))
+        on_device = device.put(_as_tensor(pixels.images_NHWC))
         for split, rows, names in zip(splits, pixels.rows, pixels.bad_images, strict=True):
             made.append(ResidentBatches(on_device, rows, split.labels_N, names, recipe, finish))
     else:
@@ -85,6 +86,13 @@ def make_batches(
     if made[0].num_examples == 0:
         raise SourceError(f"no readable training image in `{source.name}`")
     return made[0], made[1] if len(made) > 1 else None
+
+
+def _as_tensor(array: NDArray[np.uint8]) -> torch.Tensor:
+    """Return a tensor over the array's own memory, which nobody writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def permutation(seed: int, epoch: int, count: int) -> Ints:

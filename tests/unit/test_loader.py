@@ -1,0 +1,185 @@
+"""From splits to batches: both loaders see every example once and give the same pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from linne.data.loader import cut, make_batches, permutation
+from linne.data.source import Source, Split
+from linne.device import Device
+from linne.errors import ImageError, SourceError
+from linne.preprocess import normalise
+from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, OptimConfig, Recipe
+
+CPU = Device.pick("cpu")
+
+
+@dataclass
+class Pictures:
+    """A store of pictures in memory; `broken` ones cannot be read, `lend` says whether the array is offered."""
+
+    images_NHWC: np.ndarray
+    lend: bool = True
+    broken: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.images_NHWC)
+
+    @property
+    def array(self):
+        return self.images_NHWC if self.lend else None
+
+    def pixels(self, index: int, channels: int) -> np.ndarray:
+        if index in self.broken:
+            raise ImageError(f"`{self.name(index)}` cannot be read: it is broken")
+        return np.repeat(self.images_NHWC[index], channels // self.images_NHWC.shape[3], axis=2)
+
+    def name(self, index: int) -> str:
+        return f"picture[{index}]"
+
+
+def make_source(store: Pictures, num_val: int = 10) -> Source:
+    count = len(store)
+    labels_N = np.arange(count) % 3
+    train, val = np.arange(num_val, count), np.arange(num_val)
+    splits = {"train": Split("train", store, train, labels_N[train]), "val": Split("val", store, val, labels_N[val])}
+    _, height, width, channels = store.images_NHWC.shape
+    return Source("test", ("a", "b", "c"), splits, "0", channels, (height, width), True)
+
+
+def random_pictures(count: int = 60, height: int = 9, width: int = 7, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+
+
+def make_recipe(loader: str = "resident", augment: AugmentConfig | None = None, **data) -> Recipe:
+    channels = data.pop("channels", 3)
+    values = {"height": 9, "width": 7, "batch_size": 8, "max_bad_images": 3, **data}
+    spec = {"channels": channels, "mean": (0.4,) * channels, "std": (0.3,) * channels}
+    return Recipe(
+        data=DataConfig(source="test", loader=loader, **spec, **values),
+        optim=OptimConfig(),
+        augment=augment or AugmentConfig(),
+        device=DeviceConfig(),
+        seed=5,
+    )
+
+
+def all_images(batches) -> torch.Tensor:
+    return torch.cat([batch.images_NCHW for batch in batches])
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_evaluation_batches_are_the_reference_preprocessing_in_order(loader):
+    store = Pictures(random_pictures())
+    recipe = make_recipe(loader)
+    _, val = make_batches(make_source(store), recipe, CPU)
+    from linne.data.loader import input_spec
+
+    expected = normalise(store.images_NHWC[:10], input_spec(recipe))
+    assert val is not None
+    assert np.array_equal(all_images(val.in_order()).numpy(), expected)
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_an_epoch_sees_every_example_once_with_its_own_label(loader):
+    store = Pictures(random_pictures(61))
+    train, _ = make_batches(make_source(store), make_recipe(loader), CPU)
+    seen = []
+    sizes = []
+    for batch in train.epoch(0):
+        sizes.append(len(batch.labels_N))
+        for image, label in zip(batch.images_NCHW, batch.labels_N, strict=True):
+            pixels = ((image * 0.3 + 0.4) * 255).round().byte().permute(1, 2, 0).numpy()
+            index = next(i for i in range(61) if np.array_equal(store.images_NHWC[i], pixels))
+            assert label == index % 3
+            seen.append(index)
+    assert sorted(seen) == list(range(10, 61))
+    assert len(sizes) == len(train) == 7
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= 8
+
+
+def test_both_loaders_give_the_same_batches_augmentation_included():
+    store = Pictures(random_pictures())
+    augment = AugmentConfig(flip=True, crop_padding=2, cutout=3)
+    resident, _ = make_batches(make_source(store), make_recipe("resident", augment), CPU)
+    streaming, _ = make_batches(make_source(store), make_recipe("streaming", augment), CPU)
+    assert torch.equal(all_images(resident.epoch(2)), all_images(streaming.epoch(2)))
+
+
+def test_the_number_of_workers_changes_nothing():
+    store = Pictures(random_pictures(), lend=False)
+    augment = AugmentConfig(flip=True, resized_crop_area=0.3)
+    alone, _ = make_batches(make_source(store), make_recipe("streaming", augment), CPU)
+    helped, _ = make_batches(make_source(store), make_recipe("streaming", augment, num_workers=2), CPU)
+    assert torch.equal(all_images(alone.epoch(1)), all_images(helped.epoch(1)))
+
+
+def test_epochs_differ_and_repeat():
+    store = Pictures(random_pictures())
+    train, _ = make_batches(make_source(store), make_recipe(augment=AugmentConfig(flip=True)), CPU)
+    assert torch.equal(all_images(train.epoch(0)), all_images(train.epoch(0)))
+    assert not torch.equal(all_images(train.epoch(0)), all_images(train.epoch(1)))
+
+
+def test_the_resident_loader_borrows_an_array_of_the_right_size_instead_of_copying_it():
+    store = Pictures(random_pictures())
+    store.images_NHWC.flags.writeable = False  # as a memory-mapped file is
+    train, val = make_batches(make_source(store), make_recipe(), CPU)
+    for batches in (train, val):
+        assert batches._images_NHWC.data_ptr() == store.images_NHWC.ctypes.data
+
+
+def test_grey_pictures_feed_a_colour_model_without_a_colour_copy():
+    store = Pictures(random_pictures(channels=1))
+    train, _ = make_batches(make_source(store), make_recipe(), CPU)
+    assert train._images_NHWC.data_ptr() == store.images_NHWC.ctypes.data
+    images = all_images(train.epoch(0))
+    assert images.shape[1] == 3
+    assert torch.equal(images[:, 0], images[:, 2])
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_unreadable_images_are_left_out_and_named(loader):
+    store = Pictures(random_pictures(), lend=False, broken={2, 30, 31})
+    train, val = make_batches(make_source(store), make_recipe(loader), CPU)
+    labels = torch.cat([batch.labels_N for batch in train.epoch(0)])
+    assert len(labels) == train.num_examples == 48
+    assert len(all_images(val.in_order())) == 9
+    assert list(train.bad_images) == [f"`picture[{i}]` cannot be read: it is broken" for i in (30, 31)]
+    assert list(val.bad_images) == ["`picture[2]` cannot be read: it is broken"]
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_too_many_unreadable_images_stop_the_run_and_say_what_to_do(loader):
+    store = Pictures(random_pictures(), lend=False, broken=set(range(20, 26)))
+    with pytest.raises(SourceError) as caught:
+        train, _ = make_batches(make_source(store), make_recipe(loader), CPU)
+        list(train.epoch(0))
+    assert "images cannot be read, more than the 3 that data.max_bad_images allows" in caught.value.message
+    assert "`picture[" in caught.value.message
+    assert "--set data.max_bad_images=" in (caught.value.hint or "")
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    store = Pictures(random_pictures(13))
+    train, _ = make_batches(make_source(store), make_recipe(batch_size=100), CPU)
+    assert [len(batch.labels_N) for batch in train.epoch(0)] == [3]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (7, 3), (100, 32), (1347, 64), (64, 64), (65, 64)])
+def test_batches_cover_everything_and_differ_by_at_most_one(count, size):
+    parts = cut(np.arange(count), size)
+    assert np.array_equal(np.concatenate(parts), np.arange(count))
+    assert max(map(len, parts)) <= size
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_order_is_a_pure_function_of_seed_and_epoch():
+    assert np.array_equal(permutation(1, 2, 50), permutation(1, 2, 50))
+    assert not np.array_equal(permutation(1, 2, 50), permutation(2, 1, 50))
+    assert sorted(permutation(1, 2, 50)) == list(range(50))
