@@ -141,7 +141,9 @@ class Narrator:
     def advance(self, count: int = 1, now: str | None = None) -> None:
         """Move the live line by `count`, with the latest measurement in `now`."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=count, **({} if now is None else {"now": now}))
+            self._progress.advance(self._task, count)
+            if now is not None:
+                self._progress.update(self._task, now=now)
 
     def epoch_header(self) -> None:
         """Say the heads of the columns of `epoch`."""

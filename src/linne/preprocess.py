@@ -75,7 +75,7 @@ class InputSpec:
         Raises:
             BundleError: a field is missing, unknown or out of range.
         """
-        fields = {k: tuple(v) if k in ("mean", "std") else v for k, v in values.items()}
+        fields: dict[str, Any] = {k: tuple(v) if k in ("mean", "std") else v for k, v in values.items()}
         try:
             return cls(**fields)
         except TypeError as error:

@@ -157,9 +157,13 @@ def test_unreadable_images_are_left_out_and_named(loader):
 @pytest.mark.parametrize("loader", ["resident", "streaming"])
 def test_too_many_unreadable_images_stop_the_run_and_say_what_to_do(loader):
     store = Pictures(random_pictures(), lend=False, broken=set(range(20, 26)))
-    with pytest.raises(SourceError) as caught:
+
+    def load() -> None:
         train, _ = make_batches(make_source(store), make_recipe(loader), CPU)
         list(train.epoch(0))
+
+    with pytest.raises(SourceError) as caught:
+        load()
     assert "images cannot be read, more than the 3 that data.max_bad_images allows" in caught.value.message
     assert "`picture[" in caught.value.message
     assert "--set data.max_bad_images=" in (caught.value.hint or "")

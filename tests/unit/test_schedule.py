@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_cosine_falls_along_half_a_cosine():
 
 def test_warm_up_rises_linearly_to_the_peak_and_starts_above_zero():
     values = factors(schedule="cosine", epochs=4, warmup_epochs=1.0)
-    rises = {round(b - a, 12) for a, b in zip(values[:10], values[1:10], strict=False)}
+    rises = {round(b - a, 12) for a, b in pairwise(values[:10])}
     assert len(rises) == 1
     assert values[0] > 0
     assert max(values) == values[10] == 1.0
@@ -41,8 +42,8 @@ def test_one_cycle_rises_from_a_twenty_fifth_and_falls_to_zero():
     assert values[10] == 1.0
     assert values[30] == pytest.approx(0.5)
     assert values[-1] == pytest.approx(1 / 40)
-    assert all(a < b for a, b in zip(values[:10], values[1:11], strict=True))
-    assert all(a > b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a < b for a, b in pairwise(values[:11]))
+    assert all(a > b for a, b in pairwise(values[10:]))
 
 
 def test_one_cycle_without_a_warm_up_peaks_after_three_tenths():

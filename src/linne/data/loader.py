@@ -177,9 +177,11 @@ class ResidentBatches:
         for first in range(0, len(batches), in_group):
             group = batches[first : first + in_group]
             images, labels = self._make(np.concatenate(group), draws_ND)
-            sizes = [len(batch) for batch in group]
-            for images_NCHW, labels_N in zip(images.split(sizes), labels.split(sizes), strict=True):
-                yield Batch(images_NCHW, labels_N)
+            start = 0
+            for batch in group:
+                stop = start + len(batch)
+                yield Batch(images[start:stop], labels[start:stop])
+                start = stop
 
     def in_order(self) -> Iterator[Batch]:
         size = max(1, EVAL_BATCH_BYTES // self._batch_bytes)

@@ -45,7 +45,7 @@ class TrainState:
         """Return the state before the first step, with `model` on `device`."""
         model = model.to(device.torch_device)
         if recipe.device.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         decay = recipe.optim.ema_decay
         fp16 = recipe.device.precision == "fp16"
         return cls(
