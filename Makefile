@@ -24,7 +24,7 @@ demo: $(VENV)/installed-train
 test: check quick
 
 quick: $(VENV)/installed-dev
-	pytest -n auto --dist worksteal
+	pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/installed-dev
 	pytest -m slow

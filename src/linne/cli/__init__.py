@@ -28,6 +28,13 @@ VERBS = {
 }
 
 
+def help_when_alone() -> None:
+    """Show the help of the group that is running, when no verb was typed."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
 class VerbGroup(click.Group):
     """A group that offers the nearest match for a misspelt verb."""
 
@@ -39,6 +46,16 @@ class VerbGroup(click.Group):
         if args[0] not in verbs and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise failures.UnknownVerb(args[0], verbs, ctx)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(self.lines(ctx))
+
+    def lines(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return each verb with its line of help."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        return [(name, command.get_short_help_str(80)) for name, command in commands.items() if command]
 
 
 class LazyGroup(VerbGroup):
@@ -56,10 +73,9 @@ class LazyGroup(VerbGroup):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs from the table."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+    def lines(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return each verb with its line of help, from the table."""
+        return [(name, text) for name, (_, text) in VERBS.items()]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
         """Return the verbs that start with `incomplete`, from the table; options as click finds them."""
@@ -130,18 +146,16 @@ def _terminate_as_interrupt() -> Iterator[list[int]]:
 )
 @click.version_option(linne.__version__, prog_name="linne", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure, as LINNE_DEBUG=1 does.")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """From labelled images to a trained, evaluated classifier that predicts.
 
     \b
-    linne train digits                                 train on a named set
-    linne train photos/                                or on a folder, one sub-folder a class
-    linne evaluate runs/digits-1/bundle digits         measure the bundle that came out
-    linne predict runs/digits-1/bundle image.png       use it
+    linne train digits                                  train on a named set
+    linne train photos/                                 or on a folder, one sub-folder a class
+    linne evaluate runs/digits-small-1/bundle digits    measure the bundle that came out
+    linne predict runs/digits-small-1/bundle scan.png   use it
     """
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+    help_when_alone()
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:

@@ -12,6 +12,8 @@ from click.shell_completion import CompletionItem
 REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 """How timm and torchvision mark the functions that are models' names."""
 
+OWN_AND_PROVIDERS = ["small", "mlp", "timm/", "torchvision/"]
+
 
 def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the sources that start with `incomplete`, or else ask the shell for folders."""
@@ -28,15 +30,19 @@ def models(context: click.Context, parameter: click.Parameter, incomplete: str) 
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-OWN_AND_PROVIDERS = ["small", "mlp", "timm/", "torchvision/"]
-
-
 def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the built-in recipes that start with `incomplete`, or else ask the shell for files."""
     from linne.recipes import RECIPES
 
     names = [CompletionItem(name) for name in RECIPES if name.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]
+
+
+def fields(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the recipe's fields that start with `incomplete`."""
+    from linne.recipe import recipe_fields
+
+    return [CompletionItem(f"{path}=") for path in recipe_fields() if path.startswith(incomplete)]
 
 
 def names_in_source(provider: str) -> list[str]:

@@ -12,8 +12,8 @@ import click
 
 
 def data(text: str) -> None:
-    """Write what was asked for to stdout."""
-    click.echo(text)
+    """Write what was asked for to stdout, with one line end."""
+    click.echo(text.rstrip("\n"))
 
 
 def data_json(value: Any) -> None:

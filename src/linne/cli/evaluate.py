@@ -24,8 +24,8 @@ def command(bundle: Path, source: str, split: str, splits_file: Path | None, dev
     and what is confused with what. Classes are matched by name.
 
     \b
-    linne evaluate runs/digits-1/bundle digits
-    linne evaluate runs/photos-1/bundle photos/ --split val --json
+    linne evaluate runs/digits-small-1/bundle digits
+    linne evaluate runs/photos-small-1/bundle photos/ --split val --json
     """
     from linne.verbs import evaluate
 

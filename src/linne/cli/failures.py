@@ -65,7 +65,8 @@ def _usage(error: click.UsageError) -> tuple[str, str | None]:
         known = [text for p in error.ctx.command.params for text in p.opts] if error.ctx else []
         return f"no option `{error.option_name}` for `{command}`", suggest(error.option_name, known) or help_hint
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"`{command}` needs {error.param.make_metavar(*_context(error))}", help_hint
+        wanted = error.param.make_metavar(*_context(error)).strip("[]")
+        return f"`{command}` needs {wanted}", help_hint
     if isinstance(error, click.BadParameter) and error.param is not None:
         named = (
             "`/`".join(error.param.opts) if isinstance(error.param, click.Option) else error.param.human_readable_name

@@ -30,9 +30,9 @@ def command(bundle: Path, inputs: tuple[str, ...], top: int, device: str, style:
     one image on stdin. An image that cannot be read becomes a row that says so, and exit code 1.
 
     \b
-    linne predict runs/digits-1/bundle scan.png
-    linne predict runs/photos-1/bundle 'holiday/*.jpg' --top 1
-    linne predict runs/photos-1/bundle holiday/ --format csv > labels.csv
+    linne predict runs/digits-small-1/bundle scan.png
+    linne predict runs/photos-small-1/bundle 'holiday/*.jpg' --top 1
+    linne predict runs/photos-small-1/bundle holiday/ --format csv > labels.csv
     """
     from linne.verbs import predict
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 FLAGS = {
     "model": "model.name",
@@ -20,29 +19,15 @@ FLAGS = {
 """The field each flag of `linne train` stands for."""
 
 
-class Setting(click.ParamType):
-    """`section.field=value` as ("section.field", "value"); the value is read by the recipe."""
-
-    name = "section.field=value"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """Return what help shows."""
-        return self.name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Return the two sides of the first `=`."""
-        if isinstance(value, tuple):
-            return value[0], value[1]
-        path, equals, text = str(value).partition("=")
-        if not (path and equals and text):
-            self.fail(f"`{value}` is not `section.field=value`", param, ctx)
-        return path.strip(), text.strip()
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the fields that start with `incomplete`."""
-        from linne.recipe import recipe_fields
-
-        return [CompletionItem(f"{path}=") for path in recipe_fields() if path.startswith(incomplete)]
+def read_settings(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return each `section.field=value` as ("section.field", "value"); the recipe reads the value."""
+    sides = [text.partition("=") for text in texts]
+    for text, (path, _, value) in zip(texts, sides, strict=True):
+        if not (path.strip() and value.strip()):
+            raise click.BadParameter(f"`{text}` is not `section.field=value`", context, parameter)
+    return tuple((path.strip(), value.strip()) for path, _, value in sides)
 
 
 def settle(settings: Iterable[tuple[str, str]], flags: Mapping[str, Any]) -> dict[str, Any]:

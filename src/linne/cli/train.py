@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from linne.cli import complete, console, failures
-from linne.cli.settings import Setting, settle
+from linne.cli.settings import read_settings, settle
 
 
 @click.command("train")
-@click.argument("source", shell_complete=complete.sources)
+@click.argument("source", required=False, shell_complete=complete.sources)
 @click.option("--model", metavar="NAME", shell_complete=complete.models, help="Network: `small`, `mlp`, `timm/NAME`.")
 @click.option(
     "--recipe",
@@ -26,35 +26,38 @@ from linne.cli.settings import Setting, settle
 @click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `mps`, `xpu`.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
 @click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
-@click.option("--set", "settings", type=Setting(), multiple=True, help="Any field of the recipe; repeatable.")
+@click.option(
+    *("--set", "settings"),
+    multiple=True,
+    metavar="section.field=value",
+    callback=read_settings,
+    shell_complete=complete.fields,
+    help="Any field of the recipe; repeatable.",
+)
+@click.option("--measure-speed", is_flag=True, help="First time what channels_last and torch.compile would gain.")
 @click.option("--quiet", is_flag=True, help="Say nothing while training.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(source: str, settings: tuple[tuple[str, str], ...], as_json: bool, **options: Any) -> None:
+def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: bool, **options: Any) -> None:
     """Train a classifier on SOURCE and keep it as a bundle.
 
-    SOURCE is a named set (`linne data list`), a folder with one sub-folder a class, or `folder:DIR`.
-    What is not given is chosen from the source and the device, and printed with the reason.
-    Everything lands in a run folder: recipe, metrics, bundle, plots, report.
+    SOURCE is a named set (`linne data list`), a folder with one sub-folder a class, or `folder:DIR`;
+    it may be left out when a recipe names it. What is not given is chosen from the source and the
+    device, and said with the reason. Everything lands in a run folder: recipe, metrics, bundle,
+    plots, report.
 
     \b
     linne train digits
     linne train photos/ --model timm/resnet18 --epochs 20
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
+    linne train --recipe runs/digits-small-1/recipe.json
     """
+    if source is None and options["recipe"] is None:
+        raise click.MissingParameter(ctx=click.get_current_context(), param=command.params[0])
     overrides = settle(settings, options)
     from linne.verbs import train
 
     result = train(source, overrides=overrides, **options)
     if as_json:
-        console.data_json(
-            {
-                "run": str(result.run),
-                "bundle": str(result.bundle),
-                "val_accuracy": result.val_accuracy,
-                "seconds": result.seconds,
-                "interrupted": result.interrupted,
-                "report": result.report.to_dict() if result.report else None,
-            }
-        )
+        console.data_json(result.to_dict())
     if result.interrupted:
         raise SystemExit(failures.INTERRUPTED)
