@@ -20,7 +20,7 @@ CIFAR10 = NamedSet(
     name="cifar10",
     about="60,000 small colour photos of ten kinds of things, 32 x 32",
     page="https://www.cs.toronto.edu/~kriz/cifar.html (`cifar-10-binary.tar.gz`)",
-    inside=("cifar-10-batches-bin", "cifar-10-binary/cifar-10-batches-bin"),
+    official="cifar-10-batches-bin",
     files={name: (name,) for name in (*_TRAIN, "test_batch.bin")},
 )
 _LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -55,16 +55,18 @@ def open_cifar10(location: str | None, root: Path | None) -> Examples:
 def _read(name: str, paths: Sequence[Path]) -> Split:
     """Return a split of the images of `paths`, in order: rows of a label, 1,024 red, 1,024 green, 1,024 blue."""
     counts = [_num_rows(path) for path in paths]
-    images_NHWC: UInt8 = np.empty((sum(counts), 32, 32, 3), np.uint8)
+    images_NPC: UInt8 = np.empty((sum(counts), 32 * 32, 3), np.uint8)
     labels_N: Ints = np.empty(sum(counts), np.int64)
     start = 0
     for path, count in zip(paths, counts, strict=True):
         rows = np.fromfile(path, np.uint8, count * _ROW_BYTES).reshape(-1, _ROW_BYTES)
         labels_N[start : start + count] = rows[:, 0]
-        images_NHWC[start : start + count] = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        # Colour by colour: four times as fast as one transpose of all.
+        for channel, plane in enumerate((slice(1, 1025), slice(1025, 2049), slice(2049, 3073))):
+            images_NPC[start : start + count, :, channel] = rows[:, plane]
         start += count
-    check_labels(labels_N, len(images_NHWC), len(_LABELS), f"`{printable(paths[0].parent)}`")
-    return array_split(name, images_NHWC, labels_N, name)
+    check_labels(labels_N, len(images_NPC), len(_LABELS), f"`{printable(paths[0].parent)}`")
+    return array_split(name, images_NPC.reshape(-1, 32, 32, 3), labels_N, name)
 
 
 def _num_rows(path: Path) -> int:

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from typing import IO, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
 }
+_SIZES = {"GIF": headers.gif_size, "WEBP": headers.webp_size}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -114,8 +116,8 @@ def peek_file(path: str | os.PathLike[str]) -> Header:
             width, height = headers.webp_size(head) or (0, 0)
             return Header(height, width, grey=False)
         if kind == "TIFF":
-            with open(path, "rb") as file:
-                return _header(_opened(kind, head, file), 1)
+            with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as whole:
+                return _header(_opened(kind, whole, file), 1)
         head, orientation = headers.split_jpeg(head) if kind == "JPEG" else (head, 1)
         image = _opened(kind, head, io.BytesIO(head))
         return _header(image, orientation if orientation != 1 else _stated_orientation(image))
@@ -162,10 +164,12 @@ def _kind(data: bytes) -> str:
     return kind
 
 
-def _opened(kind: str, head: bytes, stream: IO[bytes]) -> ImageFile.ImageFile:
+def _opened(kind: str, head: bytes | mmap, stream: IO[bytes]) -> ImageFile.ImageFile:
     """Return Pillow's lazy image: header read, size accepted, nothing decoded."""
-    if kind in ("GIF", "WEBP"):  # their plugins allocate the canvas on opening
-        _check_size((headers.gif_size(head) if kind == "GIF" else headers.webp_size(head)) or (0, 0))
+    if kind in _SIZES:  # their plugins allocate the canvas on opening
+        _check_size(_SIZES[kind](head) or (0, 0))
+    if kind == "TIFF" and not headers.tiff_is_whole(head):
+        raise ImageError("cut short TIFF (its tags lie beyond its end)")
     try:
         image = _READERS[kind](stream)
     except Exception as error:  # Pillow's parsers raise a dozen types on damaged bytes

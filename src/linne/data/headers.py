@@ -6,6 +6,7 @@ Everything here takes hostile bytes: every read is bounds-checked, nothing is al
 from __future__ import annotations
 
 import struct
+from mmap import mmap
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
@@ -36,6 +37,25 @@ _OTHERS = {
 }
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
+_TIFF_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+"""TIFF 6.0, section 2, and BigTIFF's 16 to 18; the rest are one byte or unknown."""
 
 
 def sniff(data: bytes) -> str | None:
@@ -65,7 +85,7 @@ def looks_like(data: bytes) -> str:
     return "text" if is_text else "no image format known here"
 
 
-def gif_size(data: bytes) -> tuple[int, int] | None:
+def gif_size(data: bytes | mmap) -> tuple[int, int] | None:
     """Return (width, height) of the canvas that a GIF's screen and first frame span; None where it has no frame."""
     if len(data) < 13:
         return None
@@ -83,7 +103,7 @@ def gif_size(data: bytes) -> tuple[int, int] | None:
     return max(screen_W, left + width), max(screen_H, top + height)
 
 
-def webp_size(data: bytes) -> tuple[int, int] | None:
+def webp_size(data: bytes | mmap) -> tuple[int, int] | None:
     """Return (width, height) of a WebP's canvas; None where the header is cut or damaged."""
     chunk = data[12:16]
     if chunk == b"VP8X" and len(data) >= 30:
@@ -95,6 +115,30 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     return None
+
+
+def tiff_is_whole(data: bytes | mmap) -> bool:
+    """Return whether the tags of a TIFF's first image, and what they point to, lie within `data`.
+
+    Pillow skips tags that do not, with a warning, and reads the pixels by the defaults of what it skipped.
+    """
+    order, big = "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+")
+    pointer, counter, inline = ("Q", "Q", 8) if big else ("I", "H", 4)
+    entry = struct.Struct(f"{order}HH{pointer}{pointer}")
+    try:
+        (start,) = struct.unpack_from(order + pointer, data, inline)
+        (num_entries,) = struct.unpack_from(order + counter, data, start)
+        start += struct.calcsize(counter)
+        if start + num_entries * entry.size + inline > len(data):
+            return False
+        for position in range(start, start + num_entries * entry.size, entry.size):
+            _, kind, count, offset = entry.unpack_from(data, position)
+            size = _TIFF_TYPE_BYTES.get(kind, 0) * count
+            if size > inline and offset + size > len(data):
+                return False
+    except (struct.error, OverflowError):
+        return False
+    return True
 
 
 def split_jpeg(data: bytes) -> tuple[bytes, int]:

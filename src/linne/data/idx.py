@@ -41,14 +41,14 @@ MNIST = NamedSet(
     name="mnist",
     about="70,000 handwritten digits, 28 x 28 grey",
     page="http://yann.lecun.com/exdb/mnist",
-    inside=("MNIST/raw", "raw", "MNIST", "mnist"),
+    official="MNIST/raw",
     files=_FILES,
 )
 FASHION_MNIST = NamedSet(
     name="fashion-mnist",
     about="70,000 photos of clothes in ten kinds, 28 x 28 grey",
     page="https://github.com/zalandoresearch/fashion-mnist",
-    inside=("FashionMNIST/raw", "raw", "FashionMNIST", "fashion-mnist", "data/fashion"),
+    official="FashionMNIST/raw",
     files=_FILES,
 )
 _FASHION_LABELS = (

@@ -19,8 +19,8 @@ class NamedSet:
     about: str
     page: str
     """Where its publisher offers the files."""
-    inside: tuple[str, ...]
-    """Folders that hold the files, below a place, in the publisher's or torchvision's layout."""
+    official: str
+    """The folder that holds the files when the publisher's archive, or torchvision, has unpacked them."""
     files: Mapping[str, tuple[str, ...]]
     """Each file's role, and the names it goes by; the first is the publisher's."""
 
@@ -28,17 +28,16 @@ class NamedSet:
 def places(named: NamedSet, location: str | None, root: Path | None) -> list[Path]:
     """Return the folders to look in, in order.
 
-    With `location` (the DIR in `mnist:DIR`) only there; otherwise `root`, or `$LINNE_DATA` and then the user's data
-    folder. Below each: as it is, and the official folder names.
+    With `location` (the DIR in `mnist:DIR`) only there; otherwise below `root`, or below `$LINNE_DATA` and then the
+    user's data folder.
     """
     if location is not None:
         folder = Path(location).expanduser()
-        return [folder, *(folder / inner for inner in named.inside)]
-    bases = [root] if root is not None else _bases()
-    found = []
-    for base in bases:
-        own = base / named.name
-        found += [own, *(own / inner for inner in named.inside), *(base / inner for inner in named.inside)]
+        found = [folder, folder / named.name, folder / named.official, folder / Path(named.official).name]
+    else:
+        found = []
+        for base in [root] if root is not None else _bases():
+            found += [base / named.name, base / named.name / named.official, base / named.official]
     return list(dict.fromkeys(found))
 
 
