@@ -118,7 +118,7 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
         run=run.path,
         bundle=trained.bundle.path if trained.bundle else None,
         report=report,
-        val_accuracy=trained.kept.val_accuracy if trained.kept else None,
+        val_accuracy=trained.kept.scores.accuracy if trained.kept and trained.kept.scores else None,
         seconds=trained.seconds,
         interrupted=trained.ending == "interrupted",
     )
@@ -137,8 +137,8 @@ def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eva
         narrator.line(f"\n{why} before an epoch was done: there is no bundle in {run.path}")
         return None
     if trained.ending != "finished":
-        of = "" if kept.val_accuracy is None else f", {100 * kept.val_accuracy:.2f} % on validation"
-        narrator.line(f"\nthe weights of epoch {kept.epoch}{of}, are kept in {bundle.path}")
+        of = "" if kept.scores is None else f" ({100 * kept.scores.accuracy:.2f} % right on validation)"
+        narrator.line(f"\nthe weights of epoch {kept.epoch}{of} are kept in {bundle.path}")
         if trained.ending == "diverged":
             raise CheckFailed(
                 f"{trained.problem}; the weights of epoch {kept.epoch} are kept",

@@ -179,7 +179,11 @@ def _choose_augment(choices: Choices, task: Task) -> None:
     )
     side = min(choices.values["data.height"], choices.values["data.width"])
     shift = max(1, side // 16)
-    choices.set("augment.crop_padding", shift, f"shifts by up to {shift} pixels, a sixteenth of the side")
+    choices.set(
+        "augment.crop_padding",
+        shift,
+        f"shifts by up to {shift} pixel{'s' if shift > 1 else ''}, about a sixteenth of the side",
+    )
 
 
 def _choose_device(choices: Choices, task: Task) -> None:

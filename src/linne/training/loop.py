@@ -164,11 +164,11 @@ def _finish_epoch(
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step}
     row["train_loss"] = epoch.loss_sum / max(epoch.num_steps, 1)
     if val_batches is None:
-        row["best"] = state.keep(None, None)
+        row["best"] = state.keep(None)
     else:
         scores = evaluate_model(state, val_batches.in_order(), recipe, device)
         row |= {"val_loss": scores.loss, "val_accuracy": scores.accuracy}
-        row["best"] = state.keep(scores.accuracy, scores.loss)
+        row["best"] = state.keep(scores)
     row["seconds"] = round(time.perf_counter() - epoch.run_start, 3)
     run.log(row)
     narrator.epoch(row, recipe.optim.epochs, rate)

@@ -26,7 +26,7 @@ def write_result(
     """Write `kept` as the run's bundle and return it."""
     spec = input_spec(recipe)
     config = models.load_provider(ref.provider).config(ref, source.labels, spec.to_dict())
-    metrics = {"val": {"accuracy": kept.val_accuracy, "loss": kept.val_loss}} if kept.val_accuracy is not None else {}
+    metrics = {"val": asdict(kept.scores)} if kept.scores is not None else {}
     return write_bundle(
         run.path / "bundle",
         labels=source.labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,23 @@ from linne.training.optimizer import make_optimizer
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """What a pass over a split found."""
+
+    accuracy: float
+    loss: float
+    """Mean cross-entropy an example, without label smoothing."""
+    num_examples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The weights of the epoch to keep, on the host."""
 
     epoch: int
     """Counted from 1."""
-    val_accuracy: float | None
-    val_loss: float | None
+    scores: Scores | None
+    """On validation; None without a validation split."""
     weights: dict[str, torch.Tensor]
 
 
@@ -38,6 +49,8 @@ class TrainState:
     """Scales the loss against underflow in fp16; None in the other precisions."""
     step: int = 0
     epoch: int = 0
+    best_accuracy: float = 0.0
+    """The highest on validation so far, of any epoch."""
     kept: Snapshot | None = None
 
     @classmethod
@@ -61,18 +74,24 @@ class TrainState:
         """The network that is evaluated and kept."""
         return self.forward if self.ema is None else self.ema.model
 
-    def keep(self, val_accuracy: float | None, val_loss: float | None) -> bool:
-        """Remember the weights of this epoch if they are the best so far, and return whether they are.
+    def keep(self, scores: Scores | None) -> bool:
+        """Remember the weights of this epoch if they are the ones to keep so far, and return whether they are.
 
-        Higher validation accuracy wins, then lower loss; without a validation split the newest epoch does.
+        Accuracies within one standard error of the best count as equal, since a small validation split cannot tell
+        them apart; among those the lowest loss wins (after the one-standard-error rule of Breiman et al. 1984).
+        Without scores the newest epoch is kept.
         """
-        if self.kept is not None and val_accuracy is not None and val_loss is not None:
-            best_accuracy, best_loss = self.kept.val_accuracy or 0.0, self.kept.val_loss
-            if val_accuracy < best_accuracy:
+        if scores is not None:
+            self.best_accuracy = max(self.best_accuracy, scores.accuracy)
+            floor = self.best_accuracy - math.sqrt(
+                self.best_accuracy * (1 - self.best_accuracy) / max(scores.num_examples, 1)
+            )
+            if scores.accuracy < floor:
                 return False
-            if val_accuracy == best_accuracy and best_loss is not None and val_loss >= best_loss:
+            rival = None if self.kept is None else self.kept.scores
+            if rival is not None and rival.accuracy >= floor and rival.loss <= scores.loss:
                 return False
         source = self.model if self.ema is None else self.ema.model
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in source.state_dict().items()}
-        self.kept = Snapshot(self.epoch, val_accuracy, val_loss, weights)
+        self.kept = Snapshot(self.epoch, scores, weights)
         return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -12,7 +11,7 @@ from linne.data.loader import Batch
 from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.schedule import lr_factor
-from linne.training.state import TrainState
+from linne.training.state import Scores, TrainState
 
 
 def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, steps_per_epoch: int) -> torch.Tensor:
@@ -46,15 +45,6 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     return loss.detach()
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What a pass over a split found."""
-
-    accuracy: float
-    loss: float
-    """Mean cross-entropy an example, without label smoothing."""
-
-
 @torch.inference_mode()
 def evaluate_model(state: TrainState, batches: Iterable[Batch], recipe: Recipe, device: Device) -> Scores:
     """Return the scores of the weights that would be kept, over all of `batches`; the device is read once."""
@@ -68,4 +58,4 @@ def evaluate_model(state: TrainState, batches: Iterable[Batch], recipe: Recipe, 
         loss_sum = loss_sum + F.cross_entropy(logits_NK.float(), batch.labels_N, reduction="sum")
         count += len(batch.labels_N)
     state.forward.train()
-    return Scores(accuracy=float(correct) / max(count, 1), loss=float(loss_sum) / max(count, 1))
+    return Scores(float(correct) / max(count, 1), float(loss_sum) / max(count, 1), count)
