@@ -64,23 +64,14 @@ def _usage(error: click.UsageError) -> tuple[str, str | None]:
     if isinstance(error, click.NoSuchOption):
         known = [text for p in error.ctx.command.params for text in p.opts] if error.ctx else []
         return f"no option `{error.option_name}` for `{command}`", suggest(error.option_name, known) or help_hint
-    if isinstance(error, click.MissingParameter) and error.param is not None:
-        wanted = error.param.make_metavar(*_context(error)).strip("[]")
-        return f"`{command}` needs {wanted}", help_hint
+    if isinstance(error, click.MissingParameter) and error.param is not None and error.ctx is not None:
+        return f"`{command}` needs {error.param.make_metavar(error.ctx).strip('[]')}", help_hint
     if isinstance(error, click.BadParameter) and error.param is not None:
         named = (
             "`/`".join(error.param.opts) if isinstance(error.param, click.Option) else error.param.human_readable_name
         )
         return f"`{named}`: {_house_voice(error.message)}", help_hint
     return _house_voice(error.format_message()), help_hint
-
-
-def _context(error: click.UsageError) -> list[click.Context]:
-    # click 8.2 gave `make_metavar` a context; 8.1 takes none.
-    from inspect import signature
-
-    takes_one = "ctx" in signature(click.Parameter.make_metavar).parameters
-    return [error.ctx] if takes_one and error.ctx else []
 
 
 def _house_voice(message: str) -> str:
