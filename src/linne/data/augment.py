@@ -28,9 +28,8 @@ def uniforms(seed: int, epoch: int, ids_N: NDArray[np.int64]) -> NDArray[np.floa
     The generator is SplitMix64 (Steele, Lea and Flood 2014) used as a counter: hashing (key, id, place).
     """
     key = _mix(np.array([(seed * int(_GOLDEN) + epoch) % 2**64], dtype=np.uint64))
-    counters = ids_N.astype(np.uint64)[:, None] * np.uint64(NUM_DRAWS) + np.arange(1, NUM_DRAWS + 1, dtype=np.uint64)
-    spread: NDArray[np.uint64] = key + counters * _GOLDEN
-    bits = _mix(spread)
+    counters = ids_N[:, None] * NUM_DRAWS + np.arange(1, NUM_DRAWS + 1)
+    bits = _mix(key + counters.astype(np.uint64) * _GOLDEN)
     numbers: NDArray[np.float32] = (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
     return numbers
 
