@@ -12,7 +12,8 @@ from click.shell_completion import CompletionItem
 REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 """How timm and torchvision mark the functions that are models' names."""
 
-OWN_AND_PROVIDERS = ["small", "mlp", "timm/", "torchvision/"]
+OWN = ["small", "mlp"]
+PROVIDERS = ["timm", "torchvision"]
 
 
 def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -24,9 +25,10 @@ def sources(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return linne's own networks and the providers; a provider's names once it has been typed."""
-    provider, slash, _ = incomplete.partition("/")
-    names = [f"{provider}/{name}" for name in names_in_source(provider)] if slash else OWN_AND_PROVIDERS
+    """Return the networks that start with `incomplete`; with nothing typed, linne's own and the providers."""
+    names = [*OWN, *(f"{provider}/" for provider in PROVIDERS)]
+    if incomplete:  # all names and not `timm/` alone, after which the shell would set a space
+        names = [*OWN, *(f"{provider}/{name}" for provider in PROVIDERS for name in names_in_source(provider))]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -50,8 +52,6 @@ def names_in_source(provider: str) -> list[str]:
 
     Reading the text takes a tenth of a second, importing either library several: too long for a key press.
     """
-    if provider not in ("timm", "torchvision"):
-        return []
     found = importlib.util.find_spec(provider)
     if found is None or not found.submodule_search_locations:
         return []

@@ -13,7 +13,7 @@ SHELLS = {
     "fish": "type once: linne completion fish > ~/.config/fish/completions/linne.fish",
     "powershell": "put this line in $PROFILE: linne completion powershell | Out-String | Invoke-Expression",
 }
-"""What to do with each shell's script, said at its top."""
+"""What to do with each shell's script, said at its end."""
 
 
 @click.command("completion")
@@ -35,4 +35,5 @@ def command(shell: str) -> None:
     group = click.get_current_context().find_root().command
     # ShellComplete's own `source` and not the bash one, which first starts bash to ask for its version.
     script = click.shell_completion.ShellComplete.source(found(group, {}, "linne", "_LINNE_COMPLETE"))
-    console.data(f"# {SHELLS[shell]}\n{script.strip()}")
+    # At the end: it is what stays in view on a terminal, and zsh wants its own line first.
+    console.data(f"{script.strip()}\n# {SHELLS[shell]}")
