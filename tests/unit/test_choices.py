@@ -1,0 +1,137 @@
+"""The values that nobody gave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from linne.recipe import Recipe, recipe_fields
+from linne.recipes import RECIPES, read_recipe, recipe_document
+from linne.recipes.auto import Designed, Task, choose
+
+DIGITS = Task(
+    source="digits",
+    num_train=1211,
+    num_val=136,
+    num_classes=10,
+    height=8,
+    width=8,
+    same_size=True,
+    channels=1,
+    mean=(0.3,),
+    std=(0.4,),
+    device="cpu",
+    device_kind="cpu",
+    precision="fp32",
+    num_threads=2,
+    num_cores=2,
+    memory_bytes=8 * 2**30,
+)
+PHOTOS = replace(
+    DIGITS, source="photos", height=375, width=500, same_size=False, channels=3, mean=(0.5, 0.4, 0.3), std=(0.2,) * 3
+)
+RESNET = Designed(
+    height=224,
+    width=224,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    interpolation="bicubic",
+    crop_pct=0.95,
+    fixed_size=False,
+)
+
+
+def chosen(task: Task, designed: Designed | None = None, **given) -> tuple[Recipe, dict[str, str]]:
+    given = {path.replace("__", "."): value for path, value in given.items()}
+    return choose(task, given, dict.fromkeys(given, "given"), designed)
+
+
+@pytest.mark.parametrize("task", [DIGITS, PHOTOS, replace(PHOTOS, device="cuda:0", device_kind="cuda")], ids=str)
+def test_every_chosen_value_has_a_reason(task):
+    recipe, reasons = chosen(task)
+    assert set(reasons) <= set(recipe_fields())
+    assert all(reasons.values())
+    base = Recipe(data=replace(recipe.data, source="x"))
+    changed = {p for p, v in recipe.to_fields().items() if v != base.to_fields()[p] and not p.startswith("data.")}
+    assert changed <= set(reasons), "a value that is not the default is explained"
+
+
+def test_small_pictures_are_used_as_they_are_and_digits_are_never_mirrored():
+    recipe, reasons = chosen(DIGITS)
+    assert (recipe.data.height, recipe.data.width, recipe.data.channels) == (8, 8, 1)
+    assert not recipe.augment.flip
+    assert reasons["data.height"] == "the pictures are 8 x 8"
+
+
+def test_photos_are_shrunk_more_on_a_cpu_than_on_an_accelerator():
+    on_cpu, _ = chosen(PHOTOS)
+    on_gpu, _ = chosen(replace(PHOTOS, device="cuda:0", device_kind="cuda", precision="bf16"))
+    assert (on_cpu.data.height, on_gpu.data.height) == (64, 128)
+    assert on_gpu.device.precision == "bf16"
+    assert on_cpu.augment.flip
+
+
+def test_given_values_are_kept_and_what_depends_on_them_follows():
+    small, _ = chosen(DIGITS, data__batch_size=32)
+    large, reasons = chosen(DIGITS, data__batch_size=128)
+    assert large.optim.lr == pytest.approx(4 * small.optim.lr)
+    assert reasons["data.batch_size"] == "given"
+    recipe, _ = chosen(DIGITS, optim__epochs=5)
+    assert recipe.optim.warmup_epochs == 1.0
+
+
+def test_a_designed_model_brings_its_normalisation_and_its_size():
+    recipe, reasons = chosen(PHOTOS, RESNET, model__name="timm/resnet18")
+    assert (recipe.data.height, recipe.data.mean, recipe.data.crop_pct) == (224, RESNET.mean, 0.95)
+    assert recipe.data.interpolation == "bicubic"
+    assert reasons["data.height"] == "what timm/resnet18 was designed for"
+
+
+def test_a_designed_model_takes_small_pictures_at_their_size_and_tiny_ones_enlarged():
+    cifar = replace(PHOTOS, height=32, width=32, same_size=True)
+    recipe, _ = chosen(cifar, RESNET, model__name="timm/resnet18")
+    assert (recipe.data.height, recipe.data.crop_pct) == (32, 1.0)
+    recipe, reasons = chosen(DIGITS, RESNET, model__name="timm/resnet18")
+    assert (recipe.data.height, recipe.data.channels) == (32, 3)
+    assert "enlarged to 32" in reasons["data.height"]
+
+
+def test_a_set_that_does_not_fit_in_memory_is_streamed_with_workers():
+    recipe, reasons = chosen(replace(PHOTOS, num_train=10_000_000, num_cores=6))
+    assert recipe.data.loader == "streaming"
+    assert recipe.data.num_workers == 6
+    assert "decoded pictures would take" in reasons["data.loader"]
+
+
+def test_random_crops_ask_for_the_streaming_loader():
+    recipe, _ = chosen(PHOTOS, augment__resized_crop_area=0.3)
+    assert recipe.data.loader == "streaming"
+
+
+@pytest.mark.parametrize("num_train", [1, 2, 7, 19, 100, 10**4, 10**6])
+def test_any_size_of_set_gets_a_batch_it_can_fill_and_at_least_three_epochs(num_train):
+    recipe, _ = chosen(replace(DIGITS, num_train=num_train))
+    assert 8 <= recipe.data.batch_size <= 128
+    assert 3 <= recipe.optim.epochs <= 30
+
+
+def test_a_grey_choice_for_colour_pictures_averages_their_statistics():
+    recipe, _ = chosen(PHOTOS, data__channels=1)
+    assert recipe.data.mean == pytest.approx((0.4,))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_built_in_recipe_names_fields_that_exist_and_can_be_chosen_around(name):
+    fields = read_recipe(name)
+    recipe, _ = choose(DIGITS, fields, dict.fromkeys(fields, name), None)
+    for path, value in fields.items():
+        assert recipe.to_fields()[path] == value
+
+
+def test_a_written_recipe_reads_back_equal(tmp_path):
+    import json
+
+    recipe, reasons = chosen(PHOTOS)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe_document(recipe, reasons)))
+    assert read_recipe(str(tmp_path / "recipe.json")) == recipe.to_fields()
