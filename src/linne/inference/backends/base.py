@@ -1,0 +1,34 @@
+"""What every backend offers."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from linne.bundle import Bundle
+from linne.preprocess import Floats
+
+
+class Backend(Protocol):
+    """A bundle's network, loaded: one batch of normalised images in, logits out."""
+
+    description: str
+    """What runs where, for people: `torch 2.15.0 on cpu`."""
+
+    @classmethod
+    def why_unavailable(cls) -> str | None:
+        """Return why this backend cannot be used on this machine, with what to install, or None."""
+
+    @classmethod
+    def open(cls, bundle: Bundle, device: str) -> Self:
+        """Return the backend with the bundle's network on `device` (`auto`, `cpu`, `cuda:1`).
+
+        Raises:
+            BundleError: the bundle's model cannot be built, or its weights do not fit it.
+            DeviceError: the device cannot be used.
+        """
+
+    def run(self, images_NCHW: Floats) -> Floats:
+        """Return logits N x K, float32, one row an image whatever the others in the batch are."""
+
+    def close(self) -> None:
+        """Give the network's memory back; nothing can be run afterwards. A second call does nothing."""
