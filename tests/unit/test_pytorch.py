@@ -1,0 +1,126 @@
+"""What only the torch backend promises; what every backend promises is in tests/conformance."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from linne.bundle import Bundle, canary_batch, write_bundle
+from linne.errors import BundleError, DeviceError, RecipeError
+from linne.inference.backends.pytorch import TorchBackend
+from linne.preprocess import InputSpec
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from linne import models  # noqa: E402 - after torch is known to be there
+from linne.device import Device  # noqa: E402
+
+LABELS = ("cat", "dog", "owl")
+SPEC = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
+REF = models.describe("mlp", num_classes=3, channels=1, height=8, width=8)
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    torch.manual_seed(0)
+    return models.build(REF).eval()
+
+
+@pytest.fixture
+def bundle(network: Any, tmp_path: Path) -> Bundle:
+    with torch.inference_mode():
+        logits_NK = network(torch.from_numpy(canary_batch(SPEC))).numpy()
+    return write_bundle(
+        tmp_path / "b",
+        labels=LABELS,
+        input=SPEC,
+        model=dataclasses.asdict(REF),
+        weights={name: value.numpy() for name, value in network.state_dict().items()},
+        config=models.config(REF, LABELS, SPEC.to_dict()),
+        canary_logits_NK=logits_NK,
+        metrics={},
+        provenance={},
+    )
+
+
+def test_the_backend_computes_what_the_network_computed(network: Any, bundle: Bundle) -> None:
+    images_NCHW = canary_batch(SPEC)
+    with torch.inference_mode():
+        expected_NK = network(torch.from_numpy(images_NCHW)).numpy()
+    np.testing.assert_array_equal(TorchBackend.open(bundle, "cpu").run(images_NCHW), expected_NK)
+
+
+def test_opening_takes_no_number_from_the_global_generator(bundle: Bundle) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    TorchBackend.open(bundle, "cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_it_says_which_torch_on_which_device(bundle: Bundle) -> None:
+    description = TorchBackend.open(bundle, "cpu").description
+    assert description == f"torch {torch.__version__} on {Device.pick('cpu').name}"
+
+
+def test_weights_that_do_not_fit_the_model_are_named(bundle: Bundle) -> None:
+    wider = dataclasses.replace(bundle, model={**bundle.model, "width": 9})
+    with pytest.raises(BundleError) as caught:
+        TorchBackend.open(wider, "cpu")
+    assert caught.value.message == (
+        f"bundle `{bundle.path}`: the weights do not fit its model: `1.weight` is 128 x 64, expected 128 x 72"
+    )
+    other = dataclasses.replace(bundle, model={**bundle.model, "name": "small"})
+    with pytest.raises(BundleError) as caught:
+        TorchBackend.open(other, "cpu")
+    assert "the weights do not fit its model: no `" in caught.value.message
+    assert caught.value.message.endswith(" more")
+
+
+def test_a_model_that_linne_cannot_build_is_refused(bundle: Bundle) -> None:
+    strange = dataclasses.replace(bundle, model={"provider": "linne"})
+    with pytest.raises(BundleError, match=f"bundle `{bundle.path}`: its model cannot be read: "):
+        TorchBackend.open(strange, "cpu")
+    unknown = dataclasses.replace(bundle, model={**bundle.model, "provider": "os"})
+    with pytest.raises(RecipeError, match="no model provider `os`"):
+        TorchBackend.open(unknown, "cpu")
+
+
+def test_an_unknown_device_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(DeviceError, match="no device `cqu`"):
+        TorchBackend.open(bundle, "cqu")
+
+
+class Recording(torch.nn.Module):
+    """A network that keeps the precision it was run in."""
+
+    seen: tuple[bool, str] | None = None
+
+    def forward(self, images: Any) -> Any:
+        self.seen = (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())
+        return images.flatten(1)[:, :3]
+
+
+def test_fp32_is_multiplied_as_fp32_whatever_the_process_allows() -> None:
+    network = Recording()
+    backend = TorchBackend(network, Device.pick("cpu"), "recording")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        backend.run(canary_batch(SPEC))
+        assert network.seen == (False, "highest")
+        assert torch.get_float32_matmul_precision() == "medium", "what the process chose is left as it was"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_closed_backend_has_let_go_of_its_network(bundle: Bundle) -> None:
+    backend = TorchBackend.open(bundle, "cpu")
+    backend.close()
+    assert backend.network is None
+    with pytest.raises(RuntimeError, match="the backend is closed"):
+        backend.run(canary_batch(SPEC))
