@@ -108,8 +108,7 @@ def test_a_function_is_short(file):
     long = [
         f"{node.name}: {length} lines"
         for node in ast.walk(tree_of(file))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and (length := num_lines(node)) > LONGEST_FUNCTION
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (length := num_lines(node)) > LONGEST_FUNCTION
     ]
     assert not long
 

@@ -1,10 +1,15 @@
 """The documentation names what the code has, and nothing that is not there."""
 
+import ast
+import itertools
 import re
+import shlex
 
+import click
 import pytest
 
-from linne.cli import VERBS
+import linne
+from linne.cli import VERBS, cli
 from linne.data import SOURCES
 from linne.recipe import recipe_fields
 
@@ -36,6 +41,41 @@ def test_every_verb_is_in_the_reference_the_guide_and_the_readme(pages, verb):
 def test_every_source_is_in_a_guide(pages, source):
     guides = "\n".join(text for name, text in pages.items() if name.startswith("docs/guides/"))
     assert re.search(rf"`{source}[`:]", guides)
+
+
+def code_blocks(pages, *languages):
+    for name, text in pages.items():
+        for language, code in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            if language in languages:
+                yield name, code
+
+
+def test_every_linne_command_in_the_documentation_is_understood(pages):
+    seen = 0
+    for name, code in code_blocks(pages, "sh", "console"):
+        for line in code.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] != ["linne"]:
+                continue
+            words = list(itertools.takewhile(lambda word: word not in (">", "|"), words[1:]))
+            command, path = cli, "linne"
+            while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+                path, command = f"{path} {words[0]}", command.get_command(click.Context(command), words.pop(0))
+                assert command is not None, f"{name}: {line}"
+            if not isinstance(command, click.Group):
+                command.make_context(path, words)  # raises what the user would see
+            seen += 1
+    assert seen > 10
+
+
+def test_every_python_example_uses_names_that_are_public(pages):
+    used = set()
+    for name, code in code_blocks(pages, "python"):
+        for node in ast.walk(ast.parse(code, filename=name)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "linne":
+                used.add(node.attr)
+    assert used
+    assert used <= set(linne.__all__)
 
 
 def test_links_between_pages_lead_somewhere(pages, repository):
