@@ -170,6 +170,27 @@ def test_an_answer_that_is_not_a_number_is_an_error_row(bundle: Bundle) -> None:
     assert row.error == "the model's answer is not a number"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its address space")
+def test_a_strip_that_would_become_gigabytes_is_an_error_row(tmp_path: Path) -> None:
+    spec = InputSpec(channels=3, height=224, width=224, mean=(0.5,) * 3, std=(0.5,) * 3)
+    bundle = write_null_bundle(tmp_path / "b", LABELS, spec)
+    for name, pixels_HWC in {"strip": picture(1, 1, 30_000), "whole": picture(2)}.items():
+        (tmp_path / f"{name}.png").write_bytes(png(pixels_HWC))
+    program = (
+        "import resource, sys\n"
+        "from linne.inference.predictor import Predictor\n"
+        "predictor = Predictor.open(sys.argv[1], backend='null')\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
+        "for row in predictor.predict_files(sys.argv[2:]):\n"
+        "    sys.stdout.write(f'{row.error}\\n')\n"
+    )
+    words = [sys.executable, "-c", program, bundle.path, tmp_path / "strip.png", tmp_path / "whole.png"]
+    child = subprocess.run(words, capture_output=True, text=True, check=False)
+    strip, whole = child.stdout.splitlines()
+    assert "strip.png" in strip
+    assert whole == "None"
+
+
 # Streaming
 
 

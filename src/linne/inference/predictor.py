@@ -132,11 +132,10 @@ class Predictor:
                 good = [pixels for pixels in read if not isinstance(pixels, str)]
                 answers = iter(_softmax(self._run(good))) if good else iter(())
                 for image, pixels in zip(batch, read, strict=True):
-                    name = image[0] if isinstance(image, tuple) else str(image)
                     if isinstance(pixels, str):
-                        yield Prediction(name, (), (), error=pixels)
+                        yield Prediction(_name(image), (), (), error=pixels)
                     else:
-                        yield self._prediction(name, next(answers), top)
+                        yield self._prediction(_name(image), next(answers), top)
 
     def _read(self, image: Image) -> UInt8 | str:
         """Return the pixels at the model's size, or why there are none."""
@@ -147,6 +146,8 @@ class Predictor:
             return resize_and_crop(decode_file(Path(image), spec.channels), spec)
         except ImageError as error:
             return error.message
+        except MemoryError:  # a strip one pixel high becomes gigabytes when its short side is resized
+            return f"`{_name(image)}` does not fit into memory at {spec.height} x {spec.width} pixels"
 
     def _run(self, cropped: Sequence[UInt8]) -> Floats:
         """Return the logits of images that have been through `resize_and_crop`."""
@@ -157,6 +158,10 @@ class Predictor:
             return Prediction(name, (), (), error="the model's answer is not a number")
         best = np.argsort(-probabilities_K, kind="stable")[:top]
         return Prediction(name, tuple(self.labels[k] for k in best), tuple(float(probabilities_K[k]) for k in best))
+
+
+def _name(image: Image) -> str:
+    return image[0] if isinstance(image, tuple) else str(image)
 
 
 def _softmax(logits_NK: Floats) -> NDArray[np.float64]:
