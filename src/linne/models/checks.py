@@ -1,0 +1,112 @@
+"""What every provider checks: its package, names and options, and whether a network takes an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from linne.errors import LinneError, RecipeError, suggest
+from linne.models.provider import ModelRef
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Build = Callable[[ModelRef], "nn.Module"]
+At = Callable[[int, int, int, float | None], ModelRef]
+"""From (channels, height, width, dropout) to a reference."""
+
+SIZES = (16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
+"""Sides tried for a hint: powers of two, multiples of the usual patches and windows, and what inception needs."""
+
+
+def import_failure(package: str, error: Exception) -> str:
+    """Return in one sentence why `package` cannot be imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        return f'{package} is not installed; install it with `pip install "linne[train]"`'
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{package} is installed but cannot be imported: {reason}"
+
+
+def require_known(provider: str, name: str, names: Collection[str]) -> None:
+    """Raise RecipeError with the nearest match unless `name` is one of `names`."""
+    if name not in names:
+        raise RecipeError(f"no model `{name}` in {provider}", hint=suggest(name, names))
+
+
+def require_options(ref: ModelRef, known: Collection[str]) -> None:
+    """Raise RecipeError when `ref` carries an option that `describe` never writes.
+
+    A bundle may come from anywhere, and constructors take arguments that read files or fetch them.
+    """
+    for option in ref.options:
+        if option not in known:
+            raise RecipeError(f"`{ref.full_name}` is described with an option `{option}` that linne does not know")
+
+
+def checked(
+    at: At, build: Build, channels: int, height: int, width: int, dropout: float | None, designed: int = 32
+) -> ModelRef:
+    """Return `at(channels, height, width, dropout)`, having run its network on shapes alone.
+
+    Args:
+        designed: the side in pixels that the network was made for; tried as well when others are looked for.
+
+    Raises:
+        RecipeError: it cannot; the message says whether dropout, the size or the channels are the reason, found by
+            trying others.
+    """
+    ref = at(channels, height, width, dropout)
+    failure = why_not(build, ref)
+    if failure is None:
+        return ref
+    name = ref.full_name
+    if dropout is not None and why_not(build, at(channels, height, width, None)) is None:
+        raise RecipeError(f"`{name}` takes no dropout", hint="use `--set model.dropout=none`") from failure
+
+    def works(channels: int, side: int) -> bool:
+        return why_not(build, at(channels, side, side, None)) is None
+
+    # The nearest that works, upwards first: what is too small for a network is the usual case.
+    known, longest = sorted({*SIZES, designed}), max(height, width)
+    sides = [side for side in known if side >= longest] + [side for side in reversed(known) if side < longest]
+    side = next((side for side in sides if works(channels, side)), None)
+    if side is not None:
+        hint = f"use `--set data.height={side} --set data.width={side}`"
+        raise RecipeError(f"`{name}` cannot take {height} x {width} pixels", hint=hint) from failure
+    if channels == 1 and works(3, designed):
+        raise RecipeError(f"`{name}` cannot take grey images", hint="use `--set data.channels=3`") from failure
+    reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+    raise RecipeError(f"`{name}` cannot be built: {reason}") from failure
+
+
+def why_not(build: Build, ref: ModelRef) -> Exception | None:
+    """Return the error with which `ref`'s network refuses its input, or None when it gives logits N x K.
+
+    Runs in evaluation mode on the meta device, which has shapes but no numbers: no memory, and no random number
+    is drawn. Networks that need numbers while they are built are run on the CPU instead.
+
+    Raises:
+        RecipeError: it gives something else, whatever the input.
+    """
+    for device in ("meta", "cpu"):
+        try:
+            _run(build, ref, device)
+            return None
+        except LinneError:
+            raise
+        except Exception as error:  # a network refuses an input with whatever its author chose, often a bare assert
+            needs_numbers = isinstance(error, NotImplementedError) or "meta" in str(error)
+            if device == "cpu" or not needs_numbers:
+                return error
+    return None
+
+
+def _run(build: Build, ref: ModelRef, device: str) -> None:
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+        logits_NK = build(ref).eval()(torch.zeros(2, ref.channels, ref.height, ref.width))
+    expected = (2, ref.num_classes)
+    found = tuple(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
+    if found != expected:
+        raise RecipeError(f"`{ref.full_name}` is no classifier: two images give {found}, expected logits {expected}")

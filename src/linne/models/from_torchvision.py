@@ -1,0 +1,131 @@
+"""torchvision's classification networks, with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from linne.errors import RecipeError
+from linne.models import checks, config_json
+from linne.models.provider import InputDefaults, ModelRef
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DROPOUT_FAMILIES = (
+    "alexnet",
+    "efficientnet",
+    "googlenet",
+    "inception",
+    "mnasnet",
+    "mobilenet",
+    "squeezenet",
+    "vgg",
+)
+"""Whose constructor's `dropout` is the one before the classifier. `vit`'s and `swin`'s is in every block."""
+
+
+class TorchvisionModels:
+    """The provider `torchvision`."""
+
+    def why_unavailable(self) -> str | None:
+        """Return why torchvision cannot be used, or None."""
+        try:
+            import torchvision  # noqa: F401
+        except Exception as error:
+            return checks.import_failure("torchvision", error)
+        return None
+
+    def names(self) -> list[str]:
+        """Return every classifier's name, sorted; detection, segmentation and video are left out."""
+        from torchvision import models
+
+        return sorted(models.list_models(module=models))
+
+    def input_defaults(self, name: str) -> InputDefaults:
+        """Return what torchvision's default weights of `name` were trained for. Nothing is fetched."""
+        from torchvision import models
+
+        checks.require_known("torchvision", name, self.names())
+        preset = models.get_model_weights(name).DEFAULT.transforms()
+        side, resized = preset.crop_size[0], preset.resize_size[0]
+        red, green, blue = preset.mean
+        red_std, green_std, blue_std = preset.std
+        return InputDefaults(
+            height=side,
+            width=side,
+            mean=(red, green, blue),
+            std=(red_std, green_std, blue_std),
+            interpolation=preset.interpolation.value,
+            crop_pct=side / resized,
+            fixed_size=name.startswith(("vit_", "maxvit_")),
+        )
+
+    def describe(
+        self, name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None
+    ) -> ModelRef:
+        """Return the reference, having run the network on shapes alone.
+
+        `options` holds `image_size` or `input_size` for networks whose weights depend on it, and `dropout`.
+        """
+        designed = self.input_defaults(name).height
+
+        def at(channels: int, height: int, width: int, dropout: float | None) -> ModelRef:
+            options: dict[str, Any] = {}
+            if name.startswith("vit_"):
+                options["image_size"] = height  # square only: another width fails the check
+            if name.startswith("maxvit_"):
+                options["input_size"] = [height, width]
+            if dropout is not None:
+                options["dropout"] = dropout
+            return ModelRef(
+                provider="torchvision",
+                name=name,
+                num_classes=num_classes,
+                channels=channels,
+                height=height,
+                width=width,
+                options=options,
+            )
+
+        return checks.checked(at, self.build, channels, height, width, dropout, designed)
+
+    def build(self, ref: ModelRef) -> nn.Module:
+        """Return the network with freshly drawn weights, in training mode. Nothing is fetched.
+
+        With one channel it is the network that gives a grey image the answer that the three-channel network with
+        the same seed gives to it in all three channels.
+        """
+        from torchvision import models
+
+        checks.require_known("torchvision", ref.name, self.names())
+        checks.require_options(ref, ("dropout", "image_size", "input_size"))
+        if "dropout" in ref.options and not ref.name.startswith(DROPOUT_FAMILIES):
+            raise RecipeError(f"`{ref.full_name}` takes no dropout", hint="use `--set model.dropout=none`")
+        arguments = dict(ref.options)
+        if ref.name in ("googlenet", "inception_v3"):
+            # Auxiliary heads would change what training mode returns; without a choice of init_weights it warns.
+            arguments |= {"aux_logits": False, "init_weights": True}
+        network: nn.Module = models.get_model(ref.name, weights=None, num_classes=ref.num_classes, **arguments)
+        if ref.channels == 1:
+            _take_grey(network)
+        return network
+
+    def config(self, ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Return timm's layout under an architecture and model type that other libraries refuse by name."""
+        return config_json.foreign_layout(ref, labels, input_spec)
+
+
+def _take_grey(network: nn.Module) -> None:
+    """Make the first convolution of RGB take one channel instead, by summing its weights over the colours.
+
+    The sum keeps the size of what comes out: drawn for a fan-in of three colours, used with one.
+    """
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            module.weight = nn.Parameter(module.weight.detach().sum(dim=1, keepdim=True))
+            module.in_channels = 1
+            return
+    raise RecipeError("the network has no convolution that takes RGB, so it cannot take grey images")

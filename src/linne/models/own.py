@@ -1,0 +1,69 @@
+"""linne's own networks, which take any size: `small` and `mlp`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from linne.models import checks, config_json
+from linne.models.provider import InputDefaults, ModelRef
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAMES = ("mlp", "small")
+
+
+class OwnModels:
+    """The provider `linne`."""
+
+    def why_unavailable(self) -> str | None:
+        """Return why torch cannot be used, or None."""
+        try:
+            import torch  # noqa: F401
+        except Exception as error:
+            return checks.import_failure("torch", error)
+        return None
+
+    def names(self) -> list[str]:
+        """Return every network's name, sorted, without importing anything."""
+        return list(NAMES)
+
+    def input_defaults(self, name: str) -> InputDefaults | None:
+        """Return None: our networks are sized by their input."""
+        checks.require_known("linne", name, NAMES)
+        return None
+
+    def describe(
+        self, name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None
+    ) -> ModelRef:
+        """Return the reference, having run the network on shapes alone."""
+        checks.require_known("linne", name, NAMES)
+
+        def at(channels: int, height: int, width: int, dropout: float | None) -> ModelRef:
+            options = {} if dropout is None else {"dropout": dropout}
+            return ModelRef(
+                provider="linne",
+                name=name,
+                num_classes=num_classes,
+                channels=channels,
+                height=height,
+                width=width,
+                options=options,
+            )
+
+        return checks.checked(at, self.build, channels, height, width, dropout)
+
+    def build(self, ref: ModelRef) -> nn.Module:
+        """Return the network with freshly drawn weights, in training mode."""
+        checks.require_known("linne", ref.name, NAMES)
+        checks.require_options(ref, ("dropout",))
+        if ref.name == "mlp":
+            from linne.models.mlp import build_mlp as build_own
+        else:
+            from linne.models.small import build_small as build_own
+        return build_own(ref.num_classes, ref.channels, ref.height, ref.width, ref.options.get("dropout"))
+
+    def config(self, ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Return timm's layout under an architecture and model type that other libraries refuse by name."""
+        return config_json.foreign_layout(ref, labels, input_spec)
