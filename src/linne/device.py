@@ -99,6 +99,24 @@ class Device:
         with torch.autocast(self.torch_device.partition(":")[0], dtype=dtype):
             yield
 
+    @contextlib.contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Multiply fp32 as fp32 inside, whatever the process allows outside.
+
+        cuDNN's default for convolutions, TF32, moves the logits of MobileNetV2 by 4e-3 of their size (its rounding
+        imitated on a CPU), which is more than a bundle's canaries may differ.
+        """
+        import torch
+
+        convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = convolutions
+            torch.set_float32_matmul_precision(products)
+
     def seed(self, seed: int, num_threads: int | None = None) -> None:
         """Seed torch's generators and choose repeatable kernels, so that a run can be repeated bit for bit."""
         import torch

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from linne.errors import BundleError
+from linne.errors import BundleError, ImageError
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -27,6 +27,8 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 CROP_MODES = ("center", "squash")
+MAX_RESIZED_PIXELS = 50 * 10**6
+"""A picture one pixel high, resized to keep its aspect ratio, would fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +89,9 @@ def resize_and_crop(pixels_HWC: UInt8, spec: InputSpec) -> UInt8:
 
     Geometry and rounding follow timm's evaluation transform (`timm.data.create_transform`, itself torchvision's
     `Resize` + `CenterCrop` on PIL images), so that a bundle answers the same there.
+
+    Raises:
+        ImageError: the picture is so long and thin that resizing it would fill the memory.
     """
     height, width, channels = pixels_HWC.shape
     if channels != spec.channels:
@@ -105,6 +110,11 @@ def resize_and_crop(pixels_HWC: UInt8, spec: InputSpec) -> UInt8:
     else:  # timm ResizeKeepRatio(longest=0): cover the box, round to nearest
         ratio = min(height / scaled_H, width / scaled_W)
         resized_H, resized_W = round(height / ratio), round(width / ratio)
+    if resized_H * resized_W > MAX_RESIZED_PIXELS:
+        raise ImageError(
+            f"an image of {height} x {width} pixels would become {resized_H} x {resized_W} before its centre is cut "
+            f"out, more than {MAX_RESIZED_PIXELS // 10**6} million pixels"
+        )
     resized = _resize(pixels_HWC, resized_H, resized_W, spec.interpolation)
     return _center_crop(resized, target_H, target_W)
 

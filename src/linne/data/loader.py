@@ -270,14 +270,15 @@ class _Examples(torch.utils.data.Dataset[tuple[int, UInt8 | str]]):
 
     def __getitem__(self, position: int) -> tuple[int, UInt8 | str]:
         try:
+            if self.crop_area is None or self.draws_ND is None:
+                return position, self.split.cropped(position, self.spec)
             pixels_HWC = self.split.pixels(position, self.spec.channels)
-        except ImageError as error:
-            return position, f"{error.message}"
-        if self.crop_area is not None and self.draws_ND is not None:
             height, width, _ = pixels_HWC.shape
             top, left, crop_H, crop_W = resized_crop_box(self.draws_ND[position], self.crop_area, height, width)
-            pixels_HWC = pixels_HWC[top : top + crop_H, left : left + crop_W]
-        return position, resize_and_crop(np.ascontiguousarray(pixels_HWC), self.spec)
+            part_HWC = np.ascontiguousarray(pixels_HWC[top : top + crop_H, left : left + crop_W])
+            return position, resize_and_crop(part_HWC, self.spec)
+        except ImageError as error:
+            return position, error.message
 
 
 def _collate(examples: list[tuple[int, UInt8 | str]]) -> tuple[torch.Tensor, list[int], dict[int, str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from linne.data.source import ImageStore, Split
 from linne.errors import ImageError, SourceError
-from linne.preprocess import InputSpec, UInt8, resize_and_crop
+from linne.preprocess import InputSpec, UInt8
 
 Ints = NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def _decode_into(
 
     def decode(position: int) -> None:
         try:
-            images_NHWC[position] = resize_and_crop(split.pixels(position, spec.channels), spec)
+            images_NHWC[position] = split.cropped(position, spec)
         except ImageError as error:
             problems[position] = error.message
         if advance is not None:

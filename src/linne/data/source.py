@@ -13,7 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-UInt8 = NDArray[np.uint8]
+from linne.errors import ImageError
+from linne.preprocess import InputSpec, UInt8, resize_and_crop
+
 Ints = NDArray[np.int64]
 
 
@@ -55,6 +57,18 @@ class Split:
     def pixels(self, position: int, channels: int) -> UInt8:
         """Return the pixels of example `position` of this split."""
         return self.store.pixels(int(self.indices_N[position]), channels)
+
+    def cropped(self, position: int, spec: InputSpec) -> UInt8:
+        """Return example `position` at the size and with the channels of `spec`, by the reference preprocessing.
+
+        Raises:
+            ImageError: it cannot be decoded or resized; the message names it.
+        """
+        pixels_HWC = self.pixels(position, spec.channels)
+        try:
+            return resize_and_crop(pixels_HWC, spec)
+        except ImageError as error:
+            raise ImageError(f"`{self.example_name(position)}`: {error.message}") from error
 
     def example_name(self, position: int) -> str:
         """Return what to call example `position` of this split."""

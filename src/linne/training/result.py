@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 from dataclasses import asdict
 
-import numpy as np
 import torch
 
 from linne import models
-from linne.bundle import Bundle, canary_images, write_bundle
+from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.data.loader import input_spec
 from linne.data.source import Source
 from linne.device import Device, describe_versions
 from linne.log import Run
 from linne.models.provider import ModelRef
-from linne.preprocess import Floats, InputSpec, normalise, resize_and_crop
+from linne.preprocess import Floats, InputSpec
 from linne.recipe import Recipe
 from linne.training.state import Snapshot
 
@@ -57,7 +56,6 @@ def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec) -> Floats:
     """Return what the kept weights answer to the canaries: on the CPU, in fp32, through the reference preprocessing."""
     model = models.build(ref).eval()
     model.load_state_dict(kept.weights)
-    images_NHWC = np.stack([resize_and_crop(image, spec) for image in canary_images(spec)])
     with torch.inference_mode():
-        logits_NK: Floats = model(torch.from_numpy(normalise(images_NHWC, spec))).numpy()
+        logits_NK: Floats = model(torch.from_numpy(canary_batch(spec))).numpy()
     return logits_NK

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -65,7 +64,7 @@ class TorchBackend:
 
         if self.network is None:
             raise RuntimeError("the backend is closed")
-        with torch.inference_mode(), _full_precision():
+        with torch.inference_mode(), self.device.full_precision():
             logits = self.network(torch.from_numpy(images_NCHW).to(self.device.torch_device))
             logits_NK: Floats = logits.float().cpu().numpy()
         return logits_NK
@@ -73,25 +72,6 @@ class TorchBackend:
     def close(self) -> None:
         """Let go of the network; torch keeps device memory for the next one."""
         self.network = None
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Multiply fp32 as fp32 inside, whatever the process allows outside.
-
-    cuDNN's default for convolutions, TF32, moves the logits of MobileNetV2 by 4e-3 of their size (its rounding imitated
-    on a CPU), which is more than a bundle's canaries may differ.
-    """
-    import torch
-
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
 
 
 def _load(network: nn.Module, bundle: Bundle) -> None:
