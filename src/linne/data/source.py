@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.errors import ImageError
-from linne.preprocess import InputSpec, UInt8, resize_and_crop
+from linne.preprocess import InputSpec, resize_and_crop
 
+UInt8 = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
 

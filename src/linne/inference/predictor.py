@@ -139,15 +139,18 @@ class Predictor:
 
     def _read(self, image: Image) -> UInt8 | str:
         """Return the pixels at the model's size, or why there are none."""
-        spec = self.bundle.input
+        channels = self.bundle.input.channels
         try:
             if isinstance(image, tuple):
-                return resize_and_crop(decode(image[1], spec.channels, name=image[0]), spec)
-            return resize_and_crop(decode_file(Path(image), spec.channels), spec)
+                pixels_HWC = decode(image[1], channels, name=image[0])
+            else:
+                pixels_HWC = decode_file(Path(image), channels)
         except ImageError as error:
             return error.message
-        except MemoryError:  # a strip one pixel high becomes gigabytes when its short side is resized
-            return f"`{_name(image)}` does not fit into memory at {spec.height} x {spec.width} pixels"
+        try:
+            return resize_and_crop(pixels_HWC, self.bundle.input)
+        except ImageError as error:
+            return f"`{_name(image)}`: {error.message}"
 
     def _run(self, cropped: Sequence[UInt8]) -> Floats:
         """Return the logits of images that have been through `resize_and_crop`."""
