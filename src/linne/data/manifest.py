@@ -82,15 +82,18 @@ def read_manifest(path: Path) -> Manifest:
         for label, names in classes.items():
             for name in names:
                 if name in places:
-                    raise SourceError(f"split file `{shown}` has `{name}` twice: in {places[name][0]} and in {split}")
+                    twice = f"`{printable(name)}` twice: in {places[name][0]} and in {split}"
+                    raise SourceError(f"split file `{shown}` has {twice}")
                 places[name] = (split, label)
     return Manifest(tuple(content["labels"]), places)
 
 
 def _problem(content: Any) -> str | None:
     """Return what is wrong with a parsed manifest, or None."""
-    if not isinstance(content, dict) or content.keys() != {"format", "labels", "splits"} or content["format"] != FORMAT:
-        return f"expected the fields format (a number up to {FORMAT}), labels and splits"
+    if not isinstance(content, dict) or content.keys() != {"format", "labels", "splits"}:
+        return "expected the fields format, labels and splits, and no other"
+    if content["format"] is True or content["format"] != FORMAT:
+        return f"format is {content['format']!r:.40}, expected {FORMAT}"
     labels, splits = content["labels"], content["splits"]
     if not _texts(labels) or len(set(labels)) != len(labels):
         return "labels are not a list of different texts"
@@ -100,7 +103,8 @@ def _problem(content: Any) -> str | None:
         if not isinstance(classes, dict) or not all(_texts(names) for names in classes.values()):
             return f"{split} is not a list of names for each label"
         if not classes.keys() <= set(labels):
-            return f"{split} has the class `{min(classes.keys() - set(labels))}`, which is not among the labels"
+            unknown = printable(min(classes.keys() - set(labels)))
+            return f"{split} has the class `{unknown}`, which is not among the labels"
     return None
 
 
@@ -160,19 +164,21 @@ def follow(examples: Examples, manifest: Manifest, shown: str) -> tuple[dict[str
 
 
 def _gone(manifest: Manifest, found: set[str], shown: str) -> list[str]:
+    """Return a note on training examples that are gone; raise where others are, unless nothing is left at all."""
     gone = {
         name: [n for n, (split, _) in manifest.places.items() if split == name and n not in found] for name in SPLITS
     }
     judging = [*gone["val"], *gone["test"]]
     if judging and found:
+        number = counted(len(judging), "example")
         raise SourceError(
-            f"{counted(len(judging), 'example')} that `{shown}` lists for val or test are not in this source any more: "
-            f"{listed(judging)}",
-            hint="put them back, or train again to make new splits",
+            f"`{shown}` lists {number} for val or test that this source no longer has: {listed(judging)}",
+            hint="put back what is missing, or train again to make new splits",
         )
     if not gone["train"] or not found:
         return []
-    return [f"{counted(len(gone['train']), 'training example')} listed in `{shown}` are gone: {listed(gone['train'])}"]
+    number = counted(len(gone["train"]), "training example")
+    return [f"`{shown}` lists {number} that this source no longer has: {listed(gone['train'])}"]
 
 
 def _split(name: str, rows: Sequence[tuple[ImageStore, int, int]], shown: str) -> Split:
