@@ -12,8 +12,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from linne.errors import BundleError, suggest
 
@@ -202,7 +203,7 @@ def table(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def open_plain(folder: Path, name: str) -> BinaryIO:
+def open_plain(folder: Path, name: str) -> BufferedReader:
     """Return file `name` of the bundle, opened for reading.
 
     Raises:
