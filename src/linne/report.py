@@ -245,6 +245,21 @@ def shorten(text: str, length: int) -> str:
     return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
+def printable(text: str) -> str:
+    """Return `text` without what would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Return `text` so that it stands in a Markdown table as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", printable(text))
+
+
+def code_markdown(text: str) -> str:
+    """Return `text` in backticks."""
+    return f"`{printable(text).replace('`', chr(39))}`"
+
+
 def _pair(values: Sequence[float]) -> tuple[float, float]:
     low, high = values
     return low, high
@@ -253,19 +268,19 @@ def _pair(values: Sequence[float]) -> tuple[float, float]:
 def _to_text(report: EvalReport, width: int) -> str:
     blocks = [report.one_line(), _wrapped([f"{name} {value}" for name, value in report.summary()], width)]
     if report.skipped:
-        blocks.append(f"{_skipped_sentence(report)}: {', '.join(map(_plain, report.skipped[:NUM_SKIPPED]))}")
+        blocks.append(f"{_skipped_sentence(report)}: {', '.join(map(printable, report.skipped[:NUM_SKIPPED]))}")
     for title, rows in report.class_tables():
-        cells = [[_plain(row.label), *class_cells(row)] for row in rows]
+        cells = [[printable(row.label), *class_cells(row)] for row in rows]
         blocks.append(_table(title, [CLASS_COLUMNS, *cells], "lrrrr", width))
     if report.most_confused:
         pairs = [
-            [f"{_plain(p.label)}", _plain(p.predicted), f"{p.count:,}", percent(p.fraction)]
+            [f"{printable(p.label)}", printable(p.predicted), f"{p.count:,}", percent(p.fraction)]
             for p in report.most_confused[:NUM_PAIRS]
         ]
         blocks.append(_table("most confused", [["class", "taken for", "times", "share"], *pairs], "llrr", width))
     if report.worst_mistakes:
         mistakes = [
-            [_plain(m.name), _plain(m.label), _plain(m.predicted), percent(m.probability)]
+            [printable(m.name), printable(m.label), printable(m.predicted), percent(m.probability)]
             for m in report.worst_mistakes[:NUM_MISTAKES]
         ]
         blocks.append(_table("surest mistakes", [["image", "is", "taken for", "sure"], *mistakes], "lllr", width))
@@ -277,18 +292,18 @@ def _to_markdown(report: EvalReport) -> str:
     blocks = [
         f"## {percent(report.accuracy)} right on {report.split}",
         f"{num_right} images; 95 % interval {percent_range(*report.accuracy_interval)}. "
-        f"Bundle {_code(report.bundle)}, source {_code(report.source)}.",
+        f"Bundle {code_markdown(report.bundle)}, source {code_markdown(report.source)}.",
         "\n".join(["| measure | value |", "|---|--:|", *(f"| {name} | {value} |" for name, value in report.summary())]),
     ]
     if report.skipped:
-        blocks.append(f"{_skipped_sentence(report)}: {', '.join(map(_code, report.skipped[:NUM_SKIPPED]))}.")
+        blocks.append(f"{_skipped_sentence(report)}: {', '.join(map(code_markdown, report.skipped[:NUM_SKIPPED]))}.")
     for title, rows in report.class_tables():
-        lines = [f"| {_escaped(row.label)} | {' | '.join(class_cells(row))} |" for row in rows]
+        lines = [f"| {escape_markdown(row.label)} | {' | '.join(class_cells(row))} |" for row in rows]
         head = f"| {' | '.join(CLASS_COLUMNS)} |"
         blocks.append("\n".join([f"### {title.capitalize()}", "", head, "|---|--:|--:|--:|--:|", *lines]))
     if report.most_confused:
         pairs = [
-            f"| {_escaped(p.label)} | {_escaped(p.predicted)} | {p.count:,} | {percent(p.fraction)} |"
+            f"| {escape_markdown(p.label)} | {escape_markdown(p.predicted)} | {p.count:,} | {percent(p.fraction)} |"
             for p in report.most_confused[:NUM_PAIRS]
         ]
         head = "| class | taken for | times | share |"
@@ -332,16 +347,3 @@ def _table(title: str, rows: Sequence[Sequence[str]], align: str, width: int) ->
             line += f"  {padding}{text}" if side == "r" else f"  {set_cell_size(text, size)}"
         lines.append(line.rstrip())
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Return `text` without what would move a terminal's cursor or change its colours."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", _plain(text))
-
-
-def _code(text: str) -> str:
-    return f"`{_plain(text).replace('`', chr(39))}`"

@@ -136,7 +136,7 @@ def test_of_many_classes_those_without_images_are_neither_worst_nor_best():
     assert [row.label for row in tables[1][1]] == ["d11", "d10"]
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("width", [48, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width):
     long = "a very long class name that goes on and on and then some more of it"
     wide = "東京スカイツリーの写真がたくさん入っているフォルダーの名前"
