@@ -103,21 +103,17 @@ def _parse(name: str) -> tuple[str, str | None, list[str]]:
         shadowed = not colon and os.path.isdir(name)
         notes = [f"`{name}` is the named set; for the folder of that name type `./{name}`"] if shadowed else []
         return kind, location if colon else None, notes
-    if _looks_like_path(name):
+    if "\0" not in name and os.path.exists(name):
         return "folder", name, []
-    if colon and "/" not in kind:
-        raise SourceError(f"no kind of source `{printable(kind)}`", hint=suggest(kind, SOURCES) or _KNOWN)
+    if colon and len(kind) > 1 and kind.replace("-", "").isalnum():  # one letter is a drive of Windows
+        raise SourceError(f"no kind of source `{kind}`", hint=suggest(kind, SOURCES) or _KNOWN)
+    if any(mark in name for mark in ("~", ".", os.sep, os.altsep or os.sep)):
+        return "folder", name, []
     near = suggest(name, [*SOURCES, *os.listdir()])
     raise SourceError(f"no source or folder `{printable(name)}`", hint=near or _KNOWN)
 
 
 _KNOWN = "`linne data list` shows what there is; a folder is named by its path"
-
-
-def _looks_like_path(name: str) -> bool:
-    if any(mark in name for mark in ("~", ".", os.sep, os.altsep or os.sep)):
-        return True
-    return bool(name) and "\0" not in name and os.path.exists(name)
 
 
 def _opener(kind: str) -> Opener:

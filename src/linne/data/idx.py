@@ -93,9 +93,8 @@ def _open(named: NamedSet, labels: tuple[str, ...], location: str | None, root: 
         given[name] = array_split(name, images_NHW[..., None], labels_N, name)
     shapes = [split.store.pixels(0, 1).shape for split in given.values()]
     if shapes[0] != shapes[1]:
-        raise SourceError(
-            f"`{named.name}` has train images of {shapes[0][:2]} and test images of {shapes[1][:2]} pixels"
-        )
+        train, test = (f"{height} x {width}" for height, width, _ in shapes)
+        raise SourceError(f"`{named.name}` has train images of {train} and test images of {test} pixels")
     return Examples(
         labels=labels,
         given=given,

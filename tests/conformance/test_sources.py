@@ -1,0 +1,170 @@
+"""What every source in the table promises, whatever it reads."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from linne.data import SOURCES, list_sources, open_source, save_manifest
+
+RNG = np.random.default_rng(0)
+
+
+def make_folder(root):
+    for label in ("ant", "bee", "cow"):
+        (root / label).mkdir(parents=True)
+        for k in range(12):
+            (root / label / f"{k}.ppm").write_bytes(b"P6 6 5 255\n" + RNG.bytes(90))
+    return f"folder:{root}", root / "bee/3.ppm"
+
+
+def make_idx(name):
+    def make(root):
+        root.mkdir()
+        for stem, count in (("train", 60), ("t10k", 20)):
+            images = struct.pack(">4I", 0x803, count, 28, 28) + RNG.bytes(count * 784)
+            labels = struct.pack(">2I", 0x801, count) + bytes(k % 10 for k in range(count))
+            (root / f"{stem}-images-idx3-ubyte").write_bytes(images)
+            (root / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
+        return f"{name}:{root}", root / "train-images-idx3-ubyte"
+
+    return make
+
+
+def make_cifar(root):
+    root.mkdir()
+    for name in (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"):
+        (root / name).write_bytes(b"".join(bytes([k % 10]) + RNG.bytes(3072) for k in range(20)))
+    return f"cifar10:{root}", root / "data_batch_2.bin"
+
+
+CASES = {
+    "digits": lambda root: ("digits", None),
+    "folder": make_folder,
+    "mnist": make_idx("mnist"),
+    "fashion-mnist": make_idx("fashion-mnist"),
+    "cifar10": make_cifar,
+    "synthetic": lambda root: ("synthetic:classes=3,size=8,count=60", None),
+}
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def made(request, tmp_path_factory):
+    """What to type for a source, and a file of it to change (None where it has no file)."""
+    return CASES[request.param](tmp_path_factory.mktemp("sources") / request.param)
+
+
+@pytest.fixture(scope="module")
+def source(made):
+    return open_source(made[0])
+
+
+def test_every_source_has_a_case_here_and_a_line_in_the_listing():
+    assert list(CASES) == list(SOURCES)
+    assert [listing.name.partition(":")[0] for listing in list_sources()] == list(SOURCES)
+
+
+def test_labels_are_different_texts_in_an_order_that_opening_again_keeps(source, made):
+    assert len(set(source.labels)) == len(source.labels) == source.num_classes >= 2
+    assert all(label and label.isprintable() for label in source.labels)
+    assert open_source(made[0]).labels == source.labels
+
+
+def test_there_is_a_train_split_and_nothing_else_than_val_and_test(source):
+    assert list(source.splits) == ["train", "val", "test"]
+    assert all(split.name == name for name, split in source.splits.items())
+
+
+def test_splits_are_disjoint_and_their_examples_have_names_of_their_own(source):
+    names = [split.example_name(k) for split in source.splits.values() for k in range(len(split))]
+    assert len(set(names)) == len(names)
+    assert all(name.isprintable() for name in names)
+    places = [(id(split.store), index) for split in source.splits.values() for index in split.indices_N.tolist()]
+    assert len(set(places)) == len(places)
+
+
+def test_a_split_has_one_label_an_example_within_the_classes(source):
+    for split in source.splits.values():
+        assert len(split) == len(split.indices_N) == len(split.labels_N) > 0
+        assert split.labels_N.dtype == split.indices_N.dtype == np.int64
+        assert 0 <= split.labels_N.min() <= split.labels_N.max() < source.num_classes
+        assert 0 <= split.indices_N.min() <= split.indices_N.max() < len(split.store)
+
+
+def test_every_class_is_trained_on(source):
+    assert set(source.splits["train"].labels_N.tolist()) == set(range(source.num_classes))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_height_by_width_by_the_channels_asked_for(source, channels):
+    for split in source.splits.values():
+        pixels = split.pixels(len(split) - 1, channels)
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == channels
+        assert not source.same_size or pixels.shape[:2] == source.image_size
+        assert np.array_equal(split.pixels(len(split) - 1, channels), pixels), "the same every time"
+
+
+def test_the_array_of_a_store_is_its_pixels(source):
+    split = source.splits["train"]
+    if split.store.array is None:
+        pytest.skip("this source's images are files")
+    stored = split.store.array
+    assert stored.shape == (len(split.store), *source.image_size, source.channels)
+    assert np.array_equal(stored[split.indices_N[7]], split.pixels(7, source.channels))
+
+
+def test_splits_made_of_one_set_share_its_store(source):
+    assert source.splits["train"].store is source.splits["val"].store
+
+
+def test_a_grey_source_has_grey_images(source):
+    if source.channels == 3:
+        pytest.skip("this source has colours")
+    colour = source.splits["train"].pixels(0, 3)
+    assert (colour == colour[..., :1]).all()
+
+
+def test_a_store_can_be_sent_to_another_process(source):
+    for split in source.splits.values():
+        again = pickle.loads(pickle.dumps(split.store))  # noqa: S301  written a moment ago, here
+        assert len(again) == len(split.store)
+        index = int(split.indices_N[0])
+        assert again.name(index) == split.store.name(index)
+        assert np.array_equal(again.pixels(index, 3), split.store.pixels(index, 3))
+
+
+def test_the_fingerprint_is_the_same_every_time_and_knows_the_split(source, made):
+    assert len(bytes.fromhex(source.fingerprint)) == 32
+    assert open_source(made[0]).fingerprint == source.fingerprint
+    assert open_source(made[0], split_seed=1).fingerprint != source.fingerprint
+    assert open_source(made[0], val_fraction=None).fingerprint != source.fingerprint
+
+
+def test_one_changed_pixel_changes_the_fingerprint(source, made):
+    typed, file = made
+    if file is None:
+        pytest.skip("this source has no file to change")
+    original = file.read_bytes()
+    changed = bytearray(original)
+    changed[-20] ^= 1
+    try:
+        file.write_bytes(changed)
+        assert open_source(typed).fingerprint != source.fingerprint
+    finally:
+        file.write_bytes(original)
+    assert open_source(typed).fingerprint == source.fingerprint
+
+
+def test_a_saved_split_is_had_again(source, made, tmp_path):
+    other = open_source(made[0], split_seed=9)
+    save_manifest(other, tmp_path / "splits.json")
+    again = open_source(made[0], splits_file=tmp_path / "splits.json")
+    assert again.fingerprint == other.fingerprint != source.fingerprint
+    assert again.labels == other.labels
+
+
+def test_notes_are_one_line_each(source):
+    assert all(note and note.isprintable() for note in source.notes)
