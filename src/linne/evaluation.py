@@ -170,7 +170,6 @@ def _report(outcomes: Outcomes, predictor: Predictor, source: Source, split: Spl
     sure_N = metrics.confidences(logits_NK)
     right_N = predicted_N == labels_N
     confusion_KK = metrics.confusion(predicted_N, labels_N, len(labels))
-    bins = metrics.calibration_bins(sure_N, right_N)
     per_class = _class_results(metrics.class_scores(predicted_N, labels_N, len(labels)), confusion_KK, labels)
     present = [row for row in per_class if row.count]
     worst = metrics.worst_mistakes(predicted_N, labels_N, sure_N, NUM_LISTED)
@@ -185,11 +184,7 @@ def _report(outcomes: Outcomes, predictor: Predictor, source: Source, split: Spl
         },
         per_class=per_class,
         confusion=tuple(map(tuple, confusion_KK.tolist())),
-        calibration=Calibration(
-            ece=metrics.expected_calibration_error(bins),
-            mean_confidence=float(sure_N.mean()),
-            bins=_calibration_bins(bins),
-        ),
+        calibration=_calibration(sure_N, right_N),
         most_confused=tuple(
             ConfusedPair(label=labels[k], predicted=labels[j], count=n, fraction=n / int(confusion_KK[k].sum()))
             for k, j, n in metrics.most_confused(confusion_KK, NUM_LISTED)
@@ -227,15 +222,20 @@ def _class_results(scores: metrics.ClassScores, confusion_KK: Ints, labels: tupl
     )
 
 
-def _calibration_bins(bins: metrics.CalibrationBins) -> tuple[CalibrationBin, ...]:
+def _calibration(sure_N: metrics.Doubles, right_N: metrics.Bools) -> Calibration:
+    bins = metrics.calibration_bins(sure_N, right_N)
     rows = zip(*(column.tolist() for column in bins), strict=True)
-    return tuple(
-        CalibrationBin(
-            low=low,
-            high=high,
-            count=count,
-            confidence=None if math.isnan(confidence) else confidence,
-            accuracy=None if math.isnan(right) else right,
-        )
-        for low, high, count, confidence, right in rows
+    return Calibration(
+        ece=metrics.expected_calibration_error(bins),
+        mean_confidence=float(sure_N.mean()),
+        bins=tuple(
+            CalibrationBin(
+                low=low,
+                high=high,
+                count=count,
+                confidence=None if math.isnan(confidence) else confidence,
+                accuracy=None if math.isnan(right) else right,
+            )
+            for low, high, count, confidence, right in rows
+        ),
     )

@@ -134,7 +134,7 @@ def locator(num_ticks: int, *, integer: bool = False) -> Any:
     """Return what places about `num_ticks` ticks at round numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(num_ticks, integer=integer, min_n_ticks=1)
+    return MaxNLocator(num_ticks, integer=integer, min_n_ticks=1, steps=[1, 2, 5, 10])
 
 
 def rgb(colour: str) -> NDArray[np.float64]:

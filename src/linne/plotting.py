@@ -86,7 +86,13 @@ def plot_confusion(report: EvalReport, *, theme: Theme = LIGHT) -> Figure:
     num_classes = len(counts_KK)
     side = min(max(0.56 * num_classes, min(1.3 * num_classes, 3.4)), 7.0)
     names = _AxisNames.fit(report.labels, side)
-    figure = new_figure(max(names.left + side + 0.5, 6.6), names.below + side + 0.85, theme)
+    lines = [f"{report.num_right:,} of {report.num_examples:,} {report.split} images right"]
+    if report.most_confused:
+        pair = report.most_confused[0]
+        times = "once" if pair.count == 1 else f"{pair.count:,} times"
+        lines.append(f"most often {drawn(pair.label, 24)} is taken for {drawn(pair.predicted, 24)}: {times}")
+    widest = max(0.105 * len(lines[0]), *(0.087 * len(line) for line in lines))
+    figure = new_figure(max(names.left + side, widest) + 0.5, names.below + side + 0.85, theme)
     axes = figure.add_axes(inches(figure, names.left, names.below, side, side))
     axes.imshow(_confusion_colours(counts_KK, theme), interpolation="nearest" if num_classes <= 200 else "auto")
     ticks = np.arange(0, num_classes, names.every)
@@ -99,11 +105,6 @@ def plot_confusion(report: EvalReport, *, theme: Theme = LIGHT) -> Figure:
     axes.spines[:].set_visible(False)
     if num_classes <= COUNTS_UP_TO:
         _write_counts(axes, counts_KK, side / num_classes, theme)
-    lines = [f"{report.num_right:,} of {report.num_examples:,} {report.split} images right"]
-    if report.most_confused:
-        pair = report.most_confused[0]
-        times = "once" if pair.count == 1 else f"{pair.count:,} times"
-        lines.append(f"most often {drawn(pair.label, 24)} is taken for {drawn(pair.predicted, 24)}: {times}")
     write_headings(figure, lines, theme)
     return figure
 
@@ -230,6 +231,7 @@ def _draw_lines(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlim(0 if last < 2 else first - 0.02 * last, 1.02 * last)
     axes.xaxis.set_major_locator(locator(7, integer=last >= 2))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("epoch", color=theme.muted, fontsize=9.5)
     to_share = axes.transData + axes.transAxes.inverted()
     ends = sorted(
@@ -297,7 +299,7 @@ def _write_counts(axes: Axes, counts_KK: NDArray[np.int64], cell: float, theme: 
     for row, column in zip(*np.nonzero(counts_KK), strict=True):
         count = counts_KK[row, column]
         text = f"{count}\n{percent(count / sums[row])}" if num_classes <= 5 else f"{count}"
-        colour = "#ffffff" if luminance(colours[row, column]) < 0.18 else "#101418"  # the larger WCAG contrast
+        colour = "#ffffff" if luminance(colours[row, column]) < 0.24 else "#101418"  # at least 3.6 : 1
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, linespacing=1.5)
 
 
