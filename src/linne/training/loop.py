@@ -138,7 +138,7 @@ def _log_steps(epoch: _Epoch, state: TrainState, steps_per_epoch: int, run: Run,
         "step": state.step,
         "epoch": round(state.step / steps_per_epoch, 4),
         "loss": sum(losses) / len(losses),
-        "lr": state.optimizer.param_groups[0]["lr"],
+        "lr": state.lr,
         "images_per_second": round(rate, 1),
         "seconds": round(now - epoch.run_start, 3),
     }

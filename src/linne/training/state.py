@@ -11,7 +11,7 @@ from torch import nn
 from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.ema import MovingAverage
-from linne.training.optimizer import make_optimizer
+from linne.training.optimizer import Stepper, make_optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,15 @@ class TrainState:
     """The network whose weights are trained."""
     forward: nn.Module
     """The network as it is called: `model` itself, or compiled around it."""
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    """The optimiser."""
+    parameters: list[nn.Parameter]
+    """The model's, collected once: walking the modules takes longer than a small step's backward pass."""
     ema: MovingAverage | None
     scaler: torch.amp.GradScaler | None
     """Scales the loss against underflow in fp16; None in the other precisions."""
+    lr: float = 0.0
+    """Of the latest step."""
     step: int = 0
     epoch: int = 0
     best_accuracy: float = 0.0
@@ -64,7 +69,8 @@ class TrainState:
         return cls(
             model=model,
             forward=torch.compile(model) if recipe.device.compile else model,  # type: ignore[arg-type]
-            optimizer=make_optimizer(model, recipe.optim, device),
+            stepper=Stepper(make_optimizer(model, recipe.optim, device)),
+            parameters=[p for p in model.parameters() if p.requires_grad],
             ema=None if decay is None else MovingAverage(model, decay),
             scaler=torch.amp.GradScaler(device.torch_device.partition(":")[0]) if fp16 else None,
         )

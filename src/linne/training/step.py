@@ -19,30 +19,49 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
 
     Mutates the model, the optimiser and the average; reads nothing back, so nothing waits.
     """
-    lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    with device.autocast(recipe.device.precision):
-        logits_NK = state.forward(batch.images_NCHW)
-    # The loss is summed in fp32: bf16 keeps three digits.
-    loss = F.cross_entropy(logits_NK.float(), batch.labels_N, label_smoothing=recipe.optim.label_smoothing)
-    if state.scaler is not None:
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        state.scaler.unscale_(state.optimizer)
-    else:
+    state.lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
+    logits_NK = _forward(state, batch, recipe, device)
+    loss = F.cross_entropy(logits_NK, batch.labels_N, label_smoothing=recipe.optim.label_smoothing)
+    if state.scaler is None:
         loss.backward()  # type: ignore[no-untyped-call]
-    if recipe.optim.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optim.clip_norm)
-    if state.scaler is not None:
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
+        _clip(state, recipe)
+        state.stepper.step(state.lr)
     else:
-        state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+        _scaled_update(state, loss, recipe)
+    for parameter in state.parameters:
+        parameter.grad = None
     if state.ema is not None:
         state.ema.update()
     state.step += 1
     return loss.detach()
+
+
+def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
+    """Return logits in fp32: bf16 keeps three digits, too few to sum a loss in."""
+    if recipe.device.precision == "fp32":
+        logits_NK: torch.Tensor = state.forward(batch.images_NCHW)
+        return logits_NK
+    with device.autocast(recipe.device.precision):
+        logits_NK = state.forward(batch.images_NCHW)
+    return logits_NK.float()
+
+
+def _clip(state: TrainState, recipe: Recipe) -> None:
+    if recipe.optim.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(state.parameters, recipe.optim.clip_norm)
+
+
+def _scaled_update(state: TrainState, loss: torch.Tensor, recipe: Recipe) -> None:
+    """Update in fp16: the scaler skips the step, inside the optimiser, when a gradient overflowed."""
+    scaler, optimizer = state.scaler, state.stepper.optimizer
+    assert scaler is not None
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(optimizer)
+    _clip(state, recipe)
+    for group in optimizer.param_groups:
+        group["lr"] = state.lr
+    scaler.step(optimizer)
+    scaler.update()
 
 
 @torch.inference_mode()
