@@ -429,7 +429,7 @@ def test_the_listing_has_every_source_and_tells_where_it_is(tmp_path, monkeypatc
     assert listings["mnist"].found == str(tmp_path / "mnist")
     assert listings["mnist"].looked_in[0] == str(tmp_path / "mnist")
     assert listings["cifar10"].found is None
-    assert listings["digits"].found == "scikit-learn"
+    assert listings["digits"].found == "in scikit-learn"
 
 
 # Published files, where LINNE_TEST_DATA leads to them

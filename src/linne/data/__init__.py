@@ -42,9 +42,9 @@ class SourceListing:
     """What to type."""
     about: str
     looked_in: tuple[str, ...]
-    """Folders where its files are looked for, in order; none for what needs no files."""
+    """Where it is looked for, in order; empty for what is always there."""
     found: str | None
-    """Where it is, or None where it is not there."""
+    """Where it is, or None where it is not."""
 
 
 def open_source(
@@ -128,19 +128,15 @@ def list_sources() -> list[SourceListing]:
     from linne.data.places import find, places
 
     has_sklearn = find_spec("sklearn") is not None
+    digits = "1,797 handwritten digits, 8 x 8 grey"
     listings = [
-        SourceListing(
-            "digits",
-            "1,797 handwritten digits, 8 x 8 grey, part of scikit-learn",
-            (),
-            "scikit-learn" if has_sklearn else None,
-        ),
-        SourceListing("folder:DIR", "your own images, one sub-folder a class", ("DIR",), None),
+        SourceListing("digits", digits, ("scikit-learn",), "in scikit-learn" if has_sklearn else None),
+        SourceListing("folder:DIR", "your own images, one sub-folder a class", (), "in DIR"),
     ]
     for named in (MNIST, FASHION_MNIST, CIFAR10):
         folders = places(named, None, None)
         paths = find(named, folders)
         found = str(next(iter(paths.values())).parent) if paths else None
         listings.append(SourceListing(named.name, named.about, tuple(map(str, folders)), found))
-    listings.append(SourceListing("synthetic", "striped images made on the spot, for trying things", (), "always"))
+    listings.append(SourceListing("synthetic", "striped images, for trying things", (), "made on the spot"))
     return listings

@@ -103,13 +103,14 @@ def decode_file(path: str | os.PathLike[str], channels: int, *, name: str | None
     return decode(data, channels, name=name)
 
 
-def peek_file(path: str | os.PathLike[str]) -> Header:
+def peek_file(path: str | os.PathLike[str], *, name: str | None = None) -> Header:
     """Return size and colour of the image in the file `path`, reading its first 256 KiB at most (TIFF: its tags).
 
     A WebP's or PNG's orientation is not seen where it is stated behind the pixels.
 
     Raises:
-        ImageError: the file cannot be read or its header is not understood.
+        ImageError: the file cannot be read or its header is not understood; the message begins with `name`, or with
+            `path` without one.
     """
     try:
         head = _read(path, _HEAD_BYTES)
@@ -124,7 +125,7 @@ def peek_file(path: str | os.PathLike[str]) -> Header:
         image = _opened(kind, head, io.BytesIO(head))
         return _header(image, orientation if orientation != 1 else _stated_orientation(image))
     except ImageError as refused:
-        raise _about(printable(path), refused) from refused.__cause__
+        raise _about(printable(path) if name is None else name, refused) from refused.__cause__
 
 
 def _header(image: ImageFile.ImageFile, orientation: int) -> Header:

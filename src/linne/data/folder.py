@@ -22,7 +22,7 @@ from linne.errors import ImageError, SourceError
 
 _SAMPLE = 256
 """Images whose headers are read to learn size and colour."""
-_HASHED_BYTES = 64 * 2**20
+_HASHED_BYTES = 256 * 2**20
 """Sets up to this size are fingerprinted by content, larger ones by names and sizes: reading them would take long."""
 
 
@@ -129,7 +129,8 @@ def _sample(store: FolderStore, location: str) -> _Sample:
     headers, problems = [], []
     for position in positions:
         try:
-            headers.append(peek_file(os.path.join(store.root, store.paths[position])))
+            path = os.path.join(store.root, store.paths[position])
+            headers.append(peek_file(path, name=store.name(position)))
         except ImageError as error:
             problems.append(error.message)
     if not headers:
@@ -138,7 +139,7 @@ def _sample(store: FolderStore, location: str) -> _Sample:
         )
     notes = []
     if problems:
-        notes.append(f"{counted(len(problems), 'image')} of {len(positions)} tried cannot be read: {problems[0]}")
+        notes.append(f"{problems[0]} (the first of {len(problems)} among {counted(len(positions), 'image')} tried)")
     if len(positions) < len(store):
         notes.append(f"size and colour are known from a sample: {len(positions)} of {len(store):,} images")
     return _Sample(tuple(headers), tuple(notes))
@@ -147,7 +148,7 @@ def _sample(store: FolderStore, location: str) -> _Sample:
 def folder_identities(splits: Sequence[Split]) -> list[bytes]:
     """Return bytes for each split that change when the name or the size of one of its images does.
 
-    Where all images together have no more than 64 MiB, they change with every byte of every image; beyond, a change
+    Where all images together have no more than 256 MiB, they change with every byte of every image; beyond, a change
     that keeps a file's size is not seen. Times of change do not count: a copy of a folder has the same fingerprint.
     """
     chosen = [(split.store, index) for split in splits for index in split.indices_N.tolist()]

@@ -44,23 +44,31 @@ def read_layout(root: str, shown: str) -> Layout:
     """
     top = list_folder(root, "")
     folders, notes = _split_folders(root, top, shown)
-    seen = [] if folders == {"train": ""} else [top]
+    in_splits = folders != {"train": ""}
+    seen = [top]
     found: dict[str, dict[str, Entries]] = {}
     for name, folder in folders.items():
-        own = list_folder(root, folder)
+        own = list_folder(root, folder) if in_splits else top
         found[name] = {path: walk(root, path) for path in own.folders}
-        seen += [own, *found[name].values()]
-        if own.images and own.folders:
-            where = printable(folder) or shown
-            notes.append(f"ignored {counted(len(own.images), 'image')} directly in `{where}`: they belong to no class")
+        seen += [own] * in_splits + list(found[name].values())
+        notes += _say_loose(own, printable(folder) or shown) if own.folders else []
+    notes += _say_loose(top, shown) if in_splits else []
     splits = {name: _by_label(classes) for name, classes in found.items()}
     labels = _labels(splits["train"], root, shown, top)
-    for name in folders:
-        if name != "train":
+    for name in [name for name in splits if name != "train"]:
+        if any(entries.images for entries in splits[name].values()):
             notes += _match(splits[name], labels, name, folders)
+        else:
+            del splits[name]
+            notes.append(f"`{printable(folders[name])}` is not used: its class folders hold no images")
     images = {n: {label: c.images for label, c in sorted(s.items()) if c.images} for n, s in splits.items()}
-    notes += _say_nested(splits)
-    return Layout(root, labels, images, join(seen), tuple(notes))
+    return Layout(root, labels, images, join(seen), (*notes, *_say_nested(splits)))
+
+
+def _say_loose(entries: Entries, where: str) -> list[str]:
+    """Return a note on images that lie beside class folders."""
+    number = counted(len(entries.images), "image")
+    return [f"ignored {number} directly in `{where}`: they belong to no class"] if entries.images else []
 
 
 def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str], list[str]]:
