@@ -89,8 +89,24 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
     source = _open(given)
     task = _task(source, device)
     recipe, all_reasons = choose(task, given, reasons, designed)
+    try:
+        _check_model(recipe, source)
+    except RecipeError as error:
+        if designed is None or "data.height" in given or "data.width" in given:
+            raise
+        size = {"data.height": designed.height, "data.width": designed.width}
+        why = f"what {recipe.model.name} was designed for; it cannot take {recipe.data.height} x {recipe.data.width}"
+        recipe, all_reasons = choose(task, {**given, **size}, {**reasons, **dict.fromkeys(size, why)}, designed)
+        try:
+            _check_model(recipe, source)
+        except RecipeError:
+            raise error from None
     recipe, all_reasons = _fit(recipe, all_reasons, task)
-    # Found out now rather than after the pictures are decoded: whether the model takes this input.
+    return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
+
+
+def _check_model(recipe: Recipe, source: Source) -> None:
+    """Find out now, rather than after the pictures are decoded, whether the model takes this input."""
     models.describe(
         recipe.model.name,
         num_classes=source.num_classes,
@@ -99,7 +115,6 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
         width=recipe.data.width,
         dropout=recipe.model.dropout,
     )
-    return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
 
 def _open(given: Mapping[str, Any]) -> Source:

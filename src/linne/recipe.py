@@ -86,7 +86,7 @@ class ModelConfig:
     name: str = "small"
     """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
     dropout: float | None = None
-    """Probability before the classifier, for models that take one."""
+    """Probability before the classifier, for models that take one; None keeps the network's own."""
 
     def __post_init__(self) -> None:
         if self.dropout is not None:

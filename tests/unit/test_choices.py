@@ -135,3 +135,26 @@ def test_a_written_recipe_reads_back_equal(tmp_path):
     recipe, reasons = chosen(PHOTOS)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe_document(recipe, reasons)))
     assert read_recipe(str(tmp_path / "recipe.json")) == recipe.to_fields()
+
+
+def test_a_size_that_is_not_square_is_resized_by_the_filter_that_every_timm_uses():
+    wide = replace(PHOTOS, height=32, width=64, same_size=True)
+    recipe, _ = chosen(wide, RESNET, model__name="timm/resnet18")
+    assert recipe.data.interpolation == "bilinear"
+
+
+def test_a_model_that_cannot_take_the_pictures_size_gets_the_one_it_was_designed_for():
+    from linne.planning import make_plan
+
+    plan = make_plan({"data.source": "synthetic:size=32", "model.name": "torchvision/alexnet"}, {"model.name": "given"})
+    assert (plan.recipe.data.height, plan.recipe.data.width) == (224, 224)
+    assert "it cannot take 32 x 32" in plan.reasons["data.height"]
+
+
+def test_a_given_size_that_the_model_cannot_take_is_refused_rather_than_changed():
+    from linne.errors import RecipeError
+    from linne.planning import make_plan
+
+    given = {"data.source": "synthetic:size=32", "model.name": "torchvision/alexnet", "data.height": 32}
+    with pytest.raises(RecipeError, match="alexnet"):
+        make_plan(given, dict.fromkeys(given, "given"))

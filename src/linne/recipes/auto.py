@@ -17,6 +17,10 @@ LARGEST_NATIVE_SIDE = 96
 """Same-sized pictures up to this side are used as they are."""
 PHOTO_SIDE = {"cpu": 64}
 PHOTO_SIDE_ACCELERATOR = 128
+DENSE_WIDTH = 128
+"""Of linne's `mlp`."""
+FLOPS_WORTH_SHARING = 200_000_000
+"""Below this a step on two threads is slower than on one (docs/benchmarks/training-step.md, "Threads")."""
 RESIDENT_SHARE = 0.25
 """Of the memory that is free: what decoded pictures may fill."""
 
@@ -121,11 +125,14 @@ def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> No
         if choices.values["data.channels"] == 3:
             choices.set("data.mean", designed.mean, f"what {model} was designed for")
             choices.set("data.std", designed.std, f"what {model} was designed for")
-            choices.set("data.interpolation", designed.interpolation, f"what {model} was designed for")
         if not small:
             choices.set("data.crop_pct", designed.crop_pct, f"what {model} was designed for")
-    choices.set("data.height", height, why)
-    choices.set("data.width", width, why)
+    height, width = choices.set("data.height", height, why), choices.set("data.width", width, why)
+    if height != width:
+        # timm before 1.0.31 ignores the filter for such sizes; bundles should answer the same there.
+        choices.set("data.interpolation", "bilinear", "what every timm resizes with when height and width differ")
+    elif designed is not None:
+        choices.set("data.interpolation", designed.interpolation, f"what {model} was designed for")
     channels = choices.values["data.channels"]
     choices.set("data.mean", _to_channels(task.mean, channels), "measured on the training pictures")
     choices.set("data.std", _to_channels(task.std, channels), "measured on the training pictures")
@@ -197,15 +204,28 @@ def _choose_device(choices: Choices, task: Task) -> None:
         "convolutions run faster on it" if convolutional else "makes no difference to this model",
     )
     if task.device_kind == "cpu":
-        choices.set(
-            "device.num_threads", task.num_threads, "torch's choice; written down so that the run can be repeated"
-        )
+        _choose_threads(choices, task)
+
+
+def _choose_threads(choices: Choices, task: Task) -> None:
+    values = choices.values
+    pixels = values["data.height"] * values["data.width"] * values["data.channels"]
+    # Forward and two backward products of a batch through the first of the dense layers; the others are far smaller.
+    step_flops = 3 * 2 * values["data.batch_size"] * pixels * DENSE_WIDTH
+    if values["model.name"] == "mlp" and step_flops < FLOPS_WORTH_SHARING:
+        choices.set("device.num_threads", 1, "a step is shorter than handing half of it to another thread")
+    else:
+        choices.set("device.num_threads", task.num_threads, "torch's choice; the same number repeats to the bit")
 
 
 def _choose_loader(choices: Choices, task: Task) -> None:
     values = choices.values
     size = values["data.height"] * values["data.width"] * values["data.channels"]
-    needed, allowed = size * (task.num_train + task.num_val), int(RESIDENT_SHARE * task.memory_bytes)
+    needed, allowed = size * (task.num_train + task.num_val), int(DENSE_WIDTH = 128
+"""Of linne's `mlp`."""
+FLOPS_WORTH_SHARING = 200_000_000
+"""Below this a step on two threads is slower than on one (docs/benchmarks/training-step.md, "Threads")."""
+RESIDENT_SHARE * task.memory_bytes)
     if values.get("augment.resized_crop_area") is not None:
         loader, why = "streaming", "random crops need the full picture"
     elif needed <= allowed:
