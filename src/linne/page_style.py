@@ -65,7 +65,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space:
 .sortable th button:focus-visible { outline: 2px solid var(--right); outline-offset: 3px; border-radius: 2px; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
-td.bar { background: linear-gradient(var(--tint), var(--tint)) no-repeat right center / var(--w) 22px; }
+td.bar { background: linear-gradient(var(--tint), var(--tint)) no-repeat right top / var(--w) 24px content-box; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 16px 14px;
   margin: 14px 0 0; padding: 0; list-style: none; }
 .grid li { min-width: 0; font-size: 14px; line-height: 1.3; }
@@ -92,7 +92,8 @@ footer { color: var(--muted); font-size: 13px; text-align: center; }
   .hero { grid-template-columns: 1fr; }
   .number { font-size: 56px; }
   .scroll { margin: 8px -16px 0; padding: 0 16px; }
-  td.n, th.n { padding-left: 10px; }
+  table, th { font-size: 13.5px; } td:first-child { min-width: 64px; } td.n, th.n { padding-left: 8px; }
+  th, td { padding-right: 8px; }
   .wide img { max-width: none; width: 680px; }
   .square img { max-width: none; width: max(100%, 440px); }
   dl { grid-template-columns: 1fr; gap: 0; } dl dd { margin-bottom: 8px; grid-column: 1 !important; }
