@@ -221,11 +221,7 @@ def _choose_threads(choices: Choices, task: Task) -> None:
 def _choose_loader(choices: Choices, task: Task) -> None:
     values = choices.values
     size = values["data.height"] * values["data.width"] * values["data.channels"]
-    needed, allowed = size * (task.num_train + task.num_val), int(DENSE_WIDTH = 128
-"""Of linne's `mlp`."""
-FLOPS_WORTH_SHARING = 200_000_000
-"""Below this a step on two threads is slower than on one (docs/benchmarks/training-step.md, "Threads")."""
-RESIDENT_SHARE * task.memory_bytes)
+    needed, allowed = size * (task.num_train + task.num_val), int(RESIDENT_SHARE * task.memory_bytes)
     if values.get("augment.resized_crop_area") is not None:
         loader, why = "streaming", "random crops need the full picture"
     elif needed <= allowed:
