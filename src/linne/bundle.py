@@ -67,7 +67,7 @@ _AGAIN = "copy or download it again, or train again; nothing in it was used"
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One picture with the answer the bundle must give to it."""
+    """One image with the answer the bundle must give to it."""
 
     file: str
     """`canaries/0.png`."""

@@ -19,7 +19,7 @@ def render_card(manifest: Mapping[str, Any]) -> str:
     sections = [
         "\n".join(header),
         f"# {title}, {len(labels)} labels",
-        f"An image classifier written by linne {manifest['linne']}: a picture in, one of {len(labels)} labels out, "
+        f"An image classifier written by linne {manifest['linne']}: an image in, one of {len(labels)} labels out, "
         "with probabilities.",
         "## Labels\n\n" + _labels(labels),
         "## Scores\n\n" + _scores(manifest["metrics"]),
@@ -55,8 +55,8 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 def _use(provider: str) -> str:
     parts = [
-        f"```sh\nlinne predict {FOLDER} picture.jpg\n```",
-        f'```python\nimport linne\n\nfor answer in linne.predict("{FOLDER}", ["picture.jpg"]):\n'
+        f"```sh\nlinne predict {FOLDER} image.jpg\n```",
+        f'```python\nimport linne\n\nfor answer in linne.predict("{FOLDER}", ["image.jpg"]):\n'
         "    print(answer.labels[0], answer.probabilities[0])\n```",
     ]
     if provider == "timm":
@@ -68,7 +68,7 @@ def _use(provider: str) -> str:
             "settings = timm.data.resolve_model_data_config(model)\n"
             "transform = timm.data.create_transform(**settings, is_training=False)\n```",
             "```python\nfrom transformers import pipeline\n\n"
-            f'classify = pipeline("image-classification", model="{FOLDER}")\nclassify("picture.jpg")\n```',
+            f'classify = pipeline("image-classification", model="{FOLDER}")\nclassify("image.jpg")\n```',
         ]
     return "\n\n".join(parts)
 
@@ -105,9 +105,9 @@ def _training(provenance: Mapping[str, Any]) -> str:
 
 def _limits(num_labels: int) -> str:
     return (
-        f"Whatever the picture shows, the answer is one of the {num_labels} labels: a picture of something else gets "
-        "one too, sometimes with a high probability. The scores hold for pictures like those it was measured on. "
-        "linne compares every file with its checksum and replays test pictures before the first answer; that finds "
+        f"Whatever the image shows, the answer is one of the {num_labels} labels: an image of something else gets "
+        "one too, sometimes with a high probability. The scores hold for images like those it was measured on. "
+        "linne compares every file with its checksum and replays test images before the first answer; that finds "
         "damage and mix-ups, not a person who rewrote the folder on purpose."
     )
 

@@ -194,7 +194,7 @@ def _describe(kind: str, index: int, reason: str) -> Device:
     elif kind == "mps":
         name = "Apple GPU"
     else:
-        name = f"CPU, {torch.get_num_threads()} threads"
+        name = "CPU"
     return Device(
         kind=kind,
         index=index,

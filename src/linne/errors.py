@@ -1,12 +1,12 @@
 """The exceptions linne raises for things a user can put right.
 
-    LinneError          anything a user can put right: exit code 1
-    ├── RecipeError     an option, recipe or model name that cannot be used
-    ├── SourceError     a source that cannot be found, read or trusted
-    ├── ImageError      one image that cannot be decoded
-    ├── BundleError     a bundle that is incomplete, altered or not understood
-    ├── DeviceError     a device that cannot be used
-    └── CheckFailed     work that ran but failed its check: exit code 3
+LinneError          anything a user can put right: exit code 1
+├── RecipeError     an option, recipe or model name that cannot be used
+├── SourceError     a source that cannot be found, read or trusted
+├── ImageError      one image that cannot be decoded
+├── BundleError     a bundle that is incomplete, altered or not understood
+├── DeviceError     a device that cannot be used
+└── CheckFailed     work that ran but failed its check: exit code 3
 """
 
 from __future__ import annotations

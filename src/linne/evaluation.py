@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from linne import metrics
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError, suggest
+from linne.preprocess import InputSpec
 from linne.report import Calibration, CalibrationBin, ClassResult, ConfusedPair, EvalReport, Mistake
 
 if TYPE_CHECKING:
@@ -25,9 +26,8 @@ UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-CHUNK_BYTES = 64 * 2**20
-"""Decoded pixels held at once, so that memory does not grow with the split."""
-CHUNK_IMAGES = 1024
+CHUNK_IMAGES = 256
+"""Images that go through the model at once; memory does not grow with the split."""
 NUM_LISTED = 25
 """Confused pairs and worst mistakes kept in a report."""
 
@@ -62,10 +62,10 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
     logits: list[Floats] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for chunk, where, unread in _chunks(examples, predictor):
+    for chunk, where, unread in _chunks(examples, predictor.bundle.input):
         skipped += unread
         if where:
-            logits.append(predictor.logits(chunk))
+            logits.append(predictor.logits_of_cropped(chunk))
             positions += where
     if not positions:
         raise SourceError(
@@ -105,42 +105,38 @@ def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
     return np.array([position[label] for label in source.labels], dtype=np.int64)
 
 
-def _chunks(split: Split, predictor: Predictor) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
-    """Yield (images, their positions in the split, names of the unreadable), in the order of the split."""
-    channels = predictor.bundle.input.channels
+def _chunks(split: Split, spec: InputSpec) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
+    """Yield (images at the model's size, their positions in the split, names of the unreadable), in order."""
     array = split.store.array
-    if array is not None and array.shape[3] == channels:
-        step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // max(1, array[:1].nbytes)))
-        for start in range(0, len(split), step):
-            chunk = array[split.indices_N[start : start + step]]
+    if array is not None and array.shape[1:] == (spec.height, spec.width, spec.channels) and spec.crop_pct == 1:
+        for start in range(0, len(split), CHUNK_IMAGES):
+            chunk = array[split.indices_N[start : start + CHUNK_IMAGES]]
             yield chunk, list(range(start, start + len(chunk))), []
         return
     images: list[UInt8] = []
     positions: list[int] = []
     skipped: list[str] = []
-    num_bytes = 0
-    for position, pixels in enumerate(_decoded(split, channels)):
+    for position, pixels in enumerate(_cropped(split, spec)):
         if pixels is None:
             skipped.append(split.example_name(position))
             continue
         images.append(pixels)
         positions.append(position)
-        num_bytes += pixels.nbytes
-        if num_bytes >= CHUNK_BYTES or len(images) >= CHUNK_IMAGES:
+        if len(images) == CHUNK_IMAGES:
             yield images, positions, skipped
-            images, positions, skipped, num_bytes = [], [], [], 0
+            images, positions, skipped = [], [], []
     yield images, positions, skipped
 
 
-def _decoded(split: Split, channels: int) -> Iterator[UInt8 | None]:
-    """Yield each example's pixels, or None when they cannot be read, decoding a few ahead in threads.
+def _cropped(split: Split, spec: InputSpec) -> Iterator[UInt8 | None]:
+    """Yield each example at the model's size, or None when it cannot be read, decoding a few ahead in threads.
 
     Decoders release Python's lock, so threads use every core without sending pixels between processes.
     """
 
     def read(position: int) -> UInt8 | None:
         try:
-            return split.pixels(position, channels)
+            return split.cropped(position, spec)
         except ImageError:
             return None
 

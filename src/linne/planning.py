@@ -20,7 +20,7 @@ from linne.recipes import read_recipe
 from linne.recipes.auto import Designed, Task, choose
 
 NUM_MEASURED = 512
-"""Pictures that mean and deviation are measured on."""
+"""Images that mean and deviation are measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
 
 
 def _check_model(recipe: Recipe, source: Source) -> None:
-    """Find out now, rather than after the pictures are decoded, whether the model takes this input."""
+    """Find out now, rather than after the images are decoded, whether the model takes this input."""
     models.describe(
         recipe.model.name,
         num_classes=source.num_classes,
@@ -131,7 +131,7 @@ def _fit(recipe: Recipe, reasons: dict[str, str], task: Task) -> tuple[Recipe, d
     """Shrink a given batch to a set that is smaller than it: an epoch has at least one full batch."""
     if recipe.data.batch_size <= task.num_train:
         return recipe, reasons
-    reason = f"{recipe.data.batch_size} {reasons['data.batch_size']}, but there are {task.num_train} training pictures"
+    reason = f"{recipe.data.batch_size} {reasons['data.batch_size']}, but there are {task.num_train} training images"
     return recipe.override({"data.batch_size": task.num_train}), {**reasons, "data.batch_size": reason}
 
 
@@ -161,7 +161,7 @@ def _task(source: Source, device: Device) -> Task:
 
 
 def measure_pixels(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation a channel, scaled to 0-1, of up to 512 pictures spread over `split`.
+    """Return mean and standard deviation a channel, scaled to 0-1, of up to 512 images spread over `split`.
 
     Raises:
         SourceError: none of them can be read.
@@ -177,9 +177,9 @@ def measure_pixels(split: Split, channels: int) -> tuple[tuple[float, ...], tupl
             continue
         count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
     if count == 0:
-        raise SourceError(f"no picture could be read: {problem}")
+        raise SourceError(f"no image could be read: {problem}")
     mean = total / count
-    # Pictures of one even colour have no deviation; 1/255 keeps the division defined.
+    # Images of one even colour have no deviation; 1/255 keeps the division defined.
     std = np.sqrt(np.maximum(squares / count - mean**2, (1 / 255) ** 2))
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)
 

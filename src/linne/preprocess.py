@@ -28,7 +28,7 @@ INTERPOLATIONS = {
 }
 CROP_MODES = ("center", "squash")
 MAX_RESIZED_PIXELS = 50 * 10**6
-"""A picture one pixel high, resized to keep its aspect ratio, would fill the memory."""
+"""A image one pixel high, resized to keep its aspect ratio, would fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ def resize_and_crop(pixels_HWC: UInt8, spec: InputSpec) -> UInt8:
     `Resize` + `CenterCrop` on PIL images), so that a bundle answers the same there.
 
     Raises:
-        ImageError: the picture is so long and thin that resizing it would fill the memory.
+        ImageError: the image is so long and thin that resizing it would fill the memory.
     """
     height, width, channels = pixels_HWC.shape
     if channels != spec.channels:

@@ -199,7 +199,7 @@ class Recipe:
         _at_least(1, "log_every", self.log_every)
         if self.augment.resized_crop_area is not None and self.data.loader == "resident":
             raise RecipeError(
-                "augment.resized_crop_area needs the streaming loader: the resident one keeps no full pictures",
+                "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
                 hint="use --set data.loader=streaming, or --set augment.resized_crop_area=none",
             )
 

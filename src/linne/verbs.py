@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from linne.training.loop import Trained
 
 
+NUM_NAMED = 10
+"""Images that were left out which a run names as it ends; the report has all."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a training left behind."""
@@ -109,10 +113,10 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
 
         narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
     trained = run_training(plan.recipe, plan.source, run, narrator)
-    for problem in trained.bad_images[:10]:
+    for problem in trained.bad_images[:NUM_NAMED]:
         narrator.warn(f"left out: {problem}")
-    if len(trained.bad_images) > 10:
-        narrator.warn(f"left out: {len(trained.bad_images) - 10} more, listed in the report")
+    if len(trained.bad_images) > NUM_NAMED:
+        narrator.warn(f"left out: {len(trained.bad_images) - NUM_NAMED} more, named in the report")
     report = _conclude(run, plan, trained, narrator)
     return TrainResult(
         run=run.path,
@@ -126,29 +130,20 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
 
 def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> EvalReport | None:
     """Evaluate the bundle through the same door as any user would, once, and write the reports."""
+    from linne.reporting import write_run_report
+
     kept, bundle = trained.kept, trained.bundle
-    if bundle is None or kept is None:
-        why = trained.problem or "training was interrupted"
+    if trained.ending != "finished" or kept is None or bundle is None:
+        page = write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
+        what = _say_what_is_left(trained, run, narrator)
+        narrator.line(f"report  {page}")
         if trained.ending == "diverged":
-            raise CheckFailed(
-                f"{why}, before an epoch was done: there is no bundle",
-                hint=f"try a lower learning rate: --lr {plan.recipe.optim.lr / 10:g}",
-            )
-        narrator.line(f"\n{why} before an epoch was done: there is no bundle in {run.path}")
-        return None
-    if trained.ending != "finished":
-        of = "" if kept.scores is None else f" ({100 * kept.scores.accuracy:.2f} % right on validation)"
-        narrator.line(f"\nthe weights of epoch {kept.epoch}{of} are kept in {bundle.path}")
-        if trained.ending == "diverged":
-            raise CheckFailed(
-                f"{trained.problem}; the weights of epoch {kept.epoch} are kept",
-                hint=f"try a lower learning rate: --lr {plan.recipe.optim.lr / 10:g}",
-            )
+            hint = f"try a lower learning rate: --lr {plan.recipe.optim.lr / 10:g}"
+            raise CheckFailed(f"{trained.problem}; {what}", hint=hint)
         return None
     from linne.bundle import add_metrics
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
-    from linne.reporting import write_run_report
 
     split = "test" if "test" in plan.source.splits else "val"
     if split not in plan.source.splits:
@@ -166,12 +161,25 @@ def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eva
     return report
 
 
+def _say_what_is_left(trained: Trained, run: Run, narrator: Narrator) -> str:
+    """Say, and return in a clause, what a training that ended early leaves to be used."""
+    kept = trained.kept
+    if kept is None:
+        what = "there is no bundle, since no epoch was done"
+        narrator.line(f"\n{trained.ending} in the first epoch: there is no bundle in {run.path}")
+        return what
+    of = "" if kept.scores is None else f" ({100 * kept.scores.accuracy:.2f} % right on validation)"
+    narrator.line(f"\n{trained.ending}: the weights of epoch {kept.epoch}{of} are kept")
+    narrator.line(f"bundle  {run.path / 'bundle'}")
+    return f"the weights of epoch {kept.epoch} are kept"
+
+
 def _say_plan(plan: Plan, run: Run, narrator: Narrator) -> None:
     source, recipe = plan.source, plan.recipe
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
     size = "x".join(map(str, source.image_size)) if source.same_size else "of many sizes"
     colour = "grey" if source.channels == 1 else "colour"
-    narrator.line(f"source  {source.name}: {counts}; {source.num_classes} classes; {colour} pictures {size}")
+    narrator.line(f"source  {source.name}: {counts}; {source.num_classes} classes; {colour} images {size}")
     for note in source.notes:
         narrator.line(f"        {note}")
     narrator.line(f"device  {plan.device.name} ({plan.device.reason})")
@@ -250,14 +258,14 @@ def evaluate(
 def predict(
     bundle: str | Path, inputs: str | Path | Iterable[str | Path], *, top: int = 5, device: str = "auto"
 ) -> Iterator[Prediction]:
-    """Yield the labels and probabilities of each picture in `inputs`, in order.
+    """Yield the labels and probabilities of each image in `inputs`, in order.
 
     Args:
-        inputs: Files, folders (their pictures, with those of sub-folders; hidden ones are ignored), glob patterns,
-            or `-` for one picture on stdin.
-        top: How many labels a picture, the most probable first.
+        inputs: Files, folders (their images, with those of sub-folders; hidden ones are ignored), glob patterns,
+            or `-` for one image on stdin.
+        top: How many labels an image, the most probable first.
 
-    A picture that cannot be read is a prediction with `error` set; the others are unaffected.
+    A image that cannot be read is a prediction with `error` set; the others are unaffected.
 
     Raises:
         LinneError: the bundle cannot be used, or an input names nothing.

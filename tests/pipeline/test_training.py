@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_number_stops_the_run_says_where_and_keeps_the_last_go
 
 
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_no_bundle_and_says_so():
-    with pytest.raises(CheckFailed, match="before an epoch was done: there is no bundle"):
+    with pytest.raises(CheckFailed, match="in epoch 1; there is no bundle, since no epoch was done"):
         linne.train(SYNTHETIC, output="run", lr=1e30, overrides={**FAST, "optim.schedule": "constant"}, quiet=True)
     assert not Path("run/bundle").exists()
 
@@ -192,7 +192,9 @@ def test_ctrl_c_after_an_epoch_leaves_a_usable_bundle(capfd):
     assert result.bundle == Path("run/bundle")
     assert open_bundle(result.bundle).provenance["finished"] is False
     assert next(linne.predict(result.bundle, _one_picture())).error is None
-    assert "are kept in run/bundle" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "interrupted: the weights of epoch" in said
+    assert "bundle  run/bundle\nreport  run/report.html" in said
 
 
 def _one_picture() -> Path:

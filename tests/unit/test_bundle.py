@@ -589,13 +589,13 @@ def test_the_card_says_what_it_is_how_good_on_what_data_and_its_limits(bundle: B
         "`cat`, `dog`, `owl`.",
         "| val.accuracy | 0.9375 |",
         "| val.accuracy_interval | 0.9 to 0.96 |",
-        "linne predict path/to/this/folder picture.jpg",
+        "linne predict path/to/this/folder image.jpg",
         "6 x 8 pixels (height x width), RGB, resized (bicubic) to cover that size / 0.75 and cut to its centre.",
         "mean 0.5, 0.4, 0.3 is taken off and the rest divided by 0.2, 0.25, 0.3",
         "- source: `pets`",
         "- fingerprint of the data: `ab12`",
         "- date: `2026-01-02T03:04:05+00:00`",
-        "a picture of something else gets one too",
+        "an image of something else gets one too",
     ):
         assert text in card
     assert "timm" not in card

@@ -57,11 +57,11 @@ def test_every_chosen_value_has_a_reason(task):
     assert changed <= set(reasons), "a value that is not the default is explained"
 
 
-def test_small_pictures_are_used_as_they_are_and_digits_are_never_mirrored():
+def test_small_images_are_used_as_they_are_and_digits_are_never_mirrored():
     recipe, reasons = chosen(DIGITS)
     assert (recipe.data.height, recipe.data.width, recipe.data.channels) == (8, 8, 1)
     assert not recipe.augment.flip
-    assert reasons["data.height"] == "the pictures are 8 x 8"
+    assert reasons["data.height"] == "the images are 8 x 8"
 
 
 def test_photos_are_shrunk_more_on_a_cpu_than_on_an_accelerator():
@@ -88,7 +88,7 @@ def test_a_designed_model_brings_its_normalisation_and_its_size():
     assert reasons["data.height"] == "what timm/resnet18 was designed for"
 
 
-def test_a_designed_model_takes_small_pictures_at_their_size_and_tiny_ones_enlarged():
+def test_a_designed_model_takes_small_images_at_their_size_and_tiny_ones_enlarged():
     cifar = replace(PHOTOS, height=32, width=32, same_size=True)
     recipe, _ = chosen(cifar, RESNET, model__name="timm/resnet18")
     assert (recipe.data.height, recipe.data.crop_pct) == (32, 1.0)
@@ -101,7 +101,7 @@ def test_a_set_that_does_not_fit_in_memory_is_streamed_with_workers():
     recipe, reasons = chosen(replace(PHOTOS, num_train=10_000_000, num_cores=6))
     assert recipe.data.loader == "streaming"
     assert recipe.data.num_workers == 6
-    assert "decoded pictures would take" in reasons["data.loader"]
+    assert "decoded images would take" in reasons["data.loader"]
 
 
 def test_random_crops_ask_for_the_streaming_loader():
@@ -116,7 +116,7 @@ def test_any_size_of_set_gets_a_batch_it_can_fill_and_at_least_three_epochs(num_
     assert 3 <= recipe.optim.epochs <= 30
 
 
-def test_a_grey_choice_for_colour_pictures_averages_their_statistics():
+def test_a_grey_choice_for_colour_images_averages_their_statistics():
     recipe, _ = chosen(PHOTOS, data__channels=1)
     assert recipe.data.mean == pytest.approx((0.4,))
 
@@ -143,7 +143,7 @@ def test_a_size_that_is_not_square_is_resized_by_the_filter_that_every_timm_uses
     assert recipe.data.interpolation == "bilinear"
 
 
-def test_a_model_that_cannot_take_the_pictures_size_gets_the_one_it_was_designed_for():
+def test_a_model_that_cannot_take_the_images_size_gets_the_one_it_was_designed_for():
     from linne.planning import make_plan
 
     plan = make_plan({"data.source": "synthetic:size=32", "model.name": "torchvision/alexnet"}, {"model.name": "given"})

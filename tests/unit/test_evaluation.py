@@ -62,7 +62,7 @@ class FirstPixelPredictor:
         self.strength = strength
         self.chunks = []
 
-    def logits(self, images, batch_size=256):
+    def logits_of_cropped(self, images):
         self.chunks.append(images)
         first = [int(image[0, 0, 0]) for image in images]
         return np.eye(len(self.labels), dtype=np.float32)[first] * np.float32(self.strength)
@@ -187,9 +187,9 @@ def test_files_are_decoded_a_few_ahead_and_not_all_at_once():
     reads_at_first_chunk = []
 
     class Watching(FirstPixelPredictor):
-        def logits(self, images, batch_size=256):
+        def logits_of_cropped(self, images):
             reads_at_first_chunk.append(len(store.reads))
-            return super().logits(images, batch_size)
+            return super().logits_of_cropped(images)
 
     report, _ = evaluate(Watching(["cat", "dog", "emu"]), source_of(store, store.values))
     assert report.accuracy == 1.0

@@ -2,7 +2,7 @@
 
 *Resident* decodes the set once, keeps it as uint8 at the model's input size, and cuts, mirrors and normalises whole
 batches where the model runs. *Streaming* decodes in worker processes as it goes, for sets beyond memory and for
-random crops of the full picture.
+random crops of the full image.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 
 class ImageStore(Protocol):
-    """Images by position. Stores are picklable, so that worker processes can read from them."""
+    """Images by position, which threads may read at once and worker processes can have a copy of."""
 
     def __len__(self) -> int: ...
 

@@ -83,7 +83,7 @@ class Predictor:
         """Raise BundleError unless the canaries, decoded from their files, get the logits they had.
 
         Finds another channel order, mean, size, resize or crop, exchanged labels, and weights that were changed by
-        enough to matter. Does not find what the four pictures do not touch: decoding of JPEG, or a weight that
+        enough to matter. Does not find what the four images do not touch: decoding of JPEG, or a weight that
         is multiplied by zero in each of them.
         """
         canaries = self.bundle.canaries
@@ -111,10 +111,14 @@ class Predictor:
 
     def logits(self, images: Sequence[UInt8] | UInt8, batch_size: int = 256) -> Floats:
         """Return logits N x K of uint8 images H x W x C, of any sizes, with the bundle's number of channels."""
-        spec, rows = self.bundle.input, []
-        for start in range(0, len(images), batch_size):
-            rows.append(self._run([resize_and_crop(image, spec) for image in images[start : start + batch_size]]))
+        spec = self.bundle.input
+        batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+        rows = [self.logits_of_cropped([resize_and_crop(image, spec) for image in batch]) for batch in batches]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
+
+    def logits_of_cropped(self, images: Sequence[UInt8] | UInt8) -> Floats:
+        """Return logits N x K of one batch of images that have been through `resize_and_crop`."""
+        return self.backend.run(normalise(np.stack(list(images)), self.bundle.input))
 
     def predict_files(self, images: Iterable[Image], *, top: int = 5, batch_size: int = 64) -> Iterator[Prediction]:
         """Yield one prediction an image, in order; an image that cannot be read gets a row that says why.
@@ -130,7 +134,7 @@ class Predictor:
             while batch := list(itertools.islice(images, batch_size)):
                 read = list(pool.map(self._read, batch))
                 good = [pixels for pixels in read if not isinstance(pixels, str)]
-                answers = iter(_softmax(self._run(good))) if good else iter(())
+                answers = iter(_softmax(self.logits_of_cropped(good))) if good else iter(())
                 for image, pixels in zip(batch, read, strict=True):
                     if isinstance(pixels, str):
                         yield Prediction(_name(image), (), (), error=pixels)
@@ -151,10 +155,6 @@ class Predictor:
             return resize_and_crop(pixels_HWC, self.bundle.input)
         except ImageError as error:
             return f"`{_name(image)}`: {error.message}"
-
-    def _run(self, cropped: Sequence[UInt8]) -> Floats:
-        """Return the logits of images that have been through `resize_and_crop`."""
-        return self.backend.run(normalise(np.stack(cropped), self.bundle.input))
 
     def _prediction(self, name: str, probabilities_K: NDArray[np.float64], top: int) -> Prediction:
         if not np.isfinite(probabilities_K).all():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 LAST_WIDTH = 256
-"""Channels of the last stage for colour pictures."""
+"""Channels of the last stage for colour images."""
 MIN_WIDTH = 16
 MANY_CLASSES = 50
 
@@ -20,7 +20,7 @@ MANY_CLASSES = 50
 def build_small(num_classes: int, channels: int, height: int, width: int, dropout: float | None) -> nn.Module:
     """Return the network for `channels` x `height` x `width` images; it also runs at other sizes.
 
-    Grey pictures get half the channels of colour ones, more than 50 classes twice as many.
+    Grey images get half the channels of colour ones, more than 50 classes twice as many.
     """
     last = LAST_WIDTH if channels == 3 else LAST_WIDTH // 2
     if num_classes > MANY_CLASSES:

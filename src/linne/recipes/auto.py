@@ -14,7 +14,7 @@ from typing import Any
 from linne.recipe import DataConfig, Recipe
 
 LARGEST_NATIVE_SIDE = 96
-"""Same-sized pictures up to this side are used as they are."""
+"""Same-sized images up to this side are used as they are."""
 PHOTO_SIDE = {"cpu": 64}
 PHOTO_SIDE_ACCELERATOR = 128
 DENSE_WIDTH = 128
@@ -22,7 +22,7 @@ DENSE_WIDTH = 128
 FLOPS_WORTH_SHARING = 200_000_000
 """Below this a step on two threads is slower than on one (docs/benchmarks/training-step.md, "Threads")."""
 RESIDENT_SHARE = 0.25
-"""Of the memory that is free: what decoded pictures may fill."""
+"""Of the memory that is free: what decoded images may fill."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Task:
     num_val: int
     num_classes: int
     height: int
-    """Of the source's pictures, or the median where sizes differ."""
+    """Of the source's images, or the median where sizes differ."""
     width: int
     same_size: bool
     channels: int
@@ -106,22 +106,20 @@ def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> No
     size = f"{task.height} x {task.width}"
     if designed is None:
         if task.same_size and max(task.height, task.width) <= LARGEST_NATIVE_SIDE:
-            height, width, why = task.height, task.width, f"the pictures are {size}"
+            height, width, why = task.height, task.width, f"the images are {size}"
         else:
             side = PHOTO_SIDE.get(task.device_kind, PHOTO_SIDE_ACCELERATOR)
             side = max(8, min(side, task.height, task.width))
             height = width = side
-            why = f"pictures of about {size}; larger sees more and takes longer"
-        choices.set(
-            "data.channels", task.channels, "the pictures are grey" if task.channels == 1 else "colour pictures"
-        )
+            why = f"images of about {size}; larger sees more and takes longer"
+        choices.set("data.channels", task.channels, "the images are grey" if task.channels == 1 else "colour images")
     else:
         height, width, why = designed.height, designed.width, f"what {model} was designed for"
         small = task.same_size and max(task.height, task.width) <= LARGEST_NATIVE_SIDE
         if small and not designed.fixed_size:
             height, width = max(task.height, 32), max(task.width, 32)
-            why = f"the pictures are {size}" + ("" if min(task.height, task.width) >= 32 else ", enlarged to 32")
-        choices.set("data.channels", 3, f"{model} takes colour; grey pictures are repeated")
+            why = f"the images are {size}" + ("" if min(task.height, task.width) >= 32 else ", enlarged to 32")
+        choices.set("data.channels", 3, f"{model} takes colour; grey images are repeated")
         if choices.values["data.channels"] == 3:
             choices.set("data.mean", designed.mean, f"what {model} was designed for")
             choices.set("data.std", designed.std, f"what {model} was designed for")
@@ -134,8 +132,8 @@ def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> No
     elif designed is not None:
         choices.set("data.interpolation", designed.interpolation, f"what {model} was designed for")
     channels = choices.values["data.channels"]
-    choices.set("data.mean", _to_channels(task.mean, channels), "measured on the training pictures")
-    choices.set("data.std", _to_channels(task.std, channels), "measured on the training pictures")
+    choices.set("data.mean", _to_channels(task.mean, channels), "measured on the training images")
+    choices.set("data.std", _to_channels(task.std, channels), "measured on the training images")
 
 
 def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -149,10 +147,10 @@ def _choose_optim(choices: Choices, task: Task) -> None:
     largest = 128 if task.device_kind == "cpu" else 512
     batch = min(largest, max(8, 2 ** round(math.log2(max(task.num_train / 20, 1)))))
     why = "large enough to keep the cores busy" if batch == largest else "about 20 steps an epoch for a small set"
-    batch = choices.set("data.batch_size", batch, f"{task.num_train:,} training pictures: {why}")
+    batch = choices.set("data.batch_size", batch, f"{task.num_train:,} training images: {why}")
     visits = 300_000 if task.device_kind == "cpu" else 1_000_000
     epochs = min(30, max(3, round(visits / task.num_train)))
-    choices.set("optim.epochs", epochs, f"about {visits:,} pictures in all, at least 3 and at most 30 epochs")
+    choices.set("optim.epochs", epochs, f"about {visits:,} images in all, at least 3 and at most 30 epochs")
     epochs = choices.values["optim.epochs"]
     optimizer = choices.set(
         "optim.optimizer",
@@ -182,7 +180,7 @@ def _choose_augment(choices: Choices, task: Task) -> None:
         colour,
         "most things look the same mirrored; signs and text do not: --set augment.flip=false"
         if colour
-        else "grey pictures are often digits or letters, which mirrored are others",
+        else "grey images are often digits or letters, which mirrored are others",
     )
     side = min(choices.values["data.height"], choices.values["data.width"])
     shift = max(1, side // 16)
@@ -223,13 +221,13 @@ def _choose_loader(choices: Choices, task: Task) -> None:
     size = values["data.height"] * values["data.width"] * values["data.channels"]
     needed, allowed = size * (task.num_train + task.num_val), int(RESIDENT_SHARE * task.memory_bytes)
     if values.get("augment.resized_crop_area") is not None:
-        loader, why = "streaming", "random crops need the full picture"
+        loader, why = "streaming", "random crops need the full image"
     elif needed <= allowed:
-        loader, why = "resident", f"decoded pictures take {_size(needed)} of {_size(task.memory_bytes)} free"
+        loader, why = "resident", f"decoded images take {_size(needed)} of {_size(task.memory_bytes)} free"
     else:
         loader, why = (
             "streaming",
-            f"decoded pictures would take {_size(needed)}; a quarter of the free memory is {_size(allowed)}",
+            f"decoded images would take {_size(needed)}; a quarter of the free memory is {_size(allowed)}",
         )
     if choices.set("data.loader", loader, why) == "streaming":
         workers = min(8, task.num_cores)

@@ -84,8 +84,9 @@ def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Train
 
     kept = state.kept
     best_epoch = kept.epoch if kept else None
-    run.log({"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": best_epoch, "reason": ending})
     bad_images = (*train_batches.bad_images, *(val_batches.bad_images if val_batches else ()))
+    row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": best_epoch, "reason": ending}
+    run.log({**row, "unreadable": bad_images})
     bundle = None
     if kept is not None:
         bundle = write_result(run, ref, kept, source, recipe, device, finished=ending == "finished")
