@@ -18,7 +18,7 @@ MANY_CLASSES = 50
 
 
 def build_small(num_classes: int, channels: int, height: int, width: int, dropout: float | None) -> nn.Module:
-    """Return the network for `channels` x `height` x `width` images; it also runs at other sizes.
+    """Return the network for `channels` x `height` x `width` images.
 
     Grey images get half the channels of colour ones, more than 50 classes twice as many.
     """
@@ -30,13 +30,23 @@ def build_small(num_classes: int, channels: int, height: int, width: int, dropou
     # Each stage halves the map; enough of them to leave about 2 x 2.
     num_stages = max(1, min(6, round(math.log2(max(side / stride, 2))) - (1 if stride > 1 else 0)))
     widths = [max(MIN_WIDTH, last >> (num_stages - 1 - i)) for i in range(num_stages)]
-    return SmallNet(num_classes, channels, stride, widths, dropout)
+    map_size = (height // stride, width // stride)
+    return SmallNet(num_classes, channels, stride, widths, map_size, dropout)
 
 
 class SmallNet(nn.Module):
     """A strided stem, then stages of convolution, pooling and a residual convolution; the last without it."""
 
-    def __init__(self, num_classes: int, channels: int, stride: int, widths: list[int], dropout: float | None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int,
+        stride: int,
+        widths: list[int],
+        map_size: tuple[int, int],
+        dropout: float | None,
+    ) -> None:
+        """`map_size` is the height and width that the stem leaves."""
         super().__init__()
         width = max(MIN_WIDTH, widths[0] // 2)
         self.stem = nn.Sequential(
@@ -46,7 +56,9 @@ class SmallNet(nn.Module):
         )
         stages: list[nn.Module] = []
         for position, out in enumerate(widths):
-            stages.append(Narrow(width, out))
+            pool = (min(2, map_size[0]), min(2, map_size[1]))  # a side of one pixel stays
+            map_size = (map_size[0] // pool[0], map_size[1] // pool[1])
+            stages.append(Narrow(width, out, pool))
             if position < len(widths) - 1:
                 stages.append(Residual(out))
             width = out
@@ -64,10 +76,10 @@ class SmallNet(nn.Module):
 class Narrow(nn.Sequential):
     """Convolution to more channels, then half the map: pooling before the norm makes the norm four times cheaper."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, pool: tuple[int, int]) -> None:
         super().__init__(
             nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-            nn.MaxPool2d(2, ceil_mode=True),
+            nn.MaxPool2d(pool),
             nn.BatchNorm2d(channels_out),
             nn.ReLU(inplace=True),
         )

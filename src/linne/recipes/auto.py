@@ -21,6 +21,8 @@ DENSE_WIDTH = 128
 """Of linne's `mlp`."""
 FLOPS_WORTH_SHARING = 200_000_000
 """Below this a step on two threads is slower than on one (docs/benchmarks/training-step.md, "Threads")."""
+EPOCHS_TO_SHIFT = 6
+"""Fewer epochs learn more from the images as they are."""
 RESIDENT_SHARE = 0.25
 """Of the memory that is free: what decoded images may fill."""
 
@@ -148,9 +150,10 @@ def _choose_optim(choices: Choices, task: Task) -> None:
     batch = min(largest, max(8, 2 ** round(math.log2(max(task.num_train / 20, 1)))))
     why = "large enough to keep the cores busy" if batch == largest else "about 20 steps an epoch for a small set"
     batch = choices.set("data.batch_size", batch, f"{task.num_train:,} training images: {why}")
-    visits = 300_000 if task.device_kind == "cpu" else 1_000_000
-    epochs = min(30, max(3, round(visits / task.num_train)))
-    choices.set("optim.epochs", epochs, f"about {visits:,} images in all, at least 3 and at most 30 epochs")
+    visits = 200_000 if task.device_kind == "cpu" else 1_000_000
+    longest = 30 if task.num_train >= 1000 else 60  # a tiny set makes too few steps in 30
+    epochs = min(longest, max(3, round(visits / task.num_train)))
+    choices.set("optim.epochs", epochs, f"about {visits:,} images in all, at least 3 and at most {longest} epochs")
     epochs = choices.values["optim.epochs"]
     optimizer = choices.set(
         "optim.optimizer",
@@ -158,7 +161,7 @@ def _choose_optim(choices: Choices, task: Task) -> None:
         "learns fastest with the small network" if small else "trains every architecture without tuning",
     )
     if optimizer == "sgd":
-        choices.set("optim.lr", round(0.1 * batch / 128, 6), "0.1 for a batch of 128, in proportion")
+        choices.set("optim.lr", round(0.2 * batch / 128, 6), "0.2 for a batch of 128, in proportion")
         choices.set("optim.weight_decay", 5e-4, "usual for convolutional networks with SGD")
     else:
         lr = 1e-3 * math.sqrt(batch / 128)
@@ -182,13 +185,14 @@ def _choose_augment(choices: Choices, task: Task) -> None:
         if colour
         else "grey images are often digits or letters, which mirrored are others",
     )
+    epochs = choices.values["optim.epochs"]
     side = min(choices.values["data.height"], choices.values["data.width"])
     shift = max(1, side // 16)
-    choices.set(
-        "augment.crop_padding",
-        shift,
-        f"shifts by up to {shift} pixel{'s' if shift > 1 else ''}, about a sixteenth of the side",
-    )
+    if epochs < EPOCHS_TO_SHIFT:
+        choices.set("augment.crop_padding", None, f"{epochs} epochs see an image too seldom to need shifted copies")
+    else:
+        moved = f"shifts by up to {shift} pixel{'s' if shift > 1 else ''}, about a sixteenth of the side"
+        choices.set("augment.crop_padding", shift, moved)
 
 
 def _choose_device(choices: Choices, task: Task) -> None:
