@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # Before anything imports numpy or torch: tests run several at a time, and more threads than cores only wait.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 # A developer's settings must not decide what a test sees.
 for name in ("LINNE_DEBUG", "LINNE_DATA", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
