@@ -34,3 +34,11 @@ def python() -> Run:
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_for_the_next_test():
+    """Undo what a training in this process may have set: a recipe's `device.num_threads` is torch-wide."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

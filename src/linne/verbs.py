@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from linne.device import let_waiting_threads_sleep
 from linne.errors import CheckFailed, LinneError
 from linne.log import Narrator, Run, clock
 
@@ -80,6 +81,7 @@ def train(
         LinneError: something given cannot be used; the message says what and what to do.
         CheckFailed: the loss stopped being a number. The best epoch before that is in the run's bundle.
     """
+    let_waiting_threads_sleep()
     from linne.planning import collect, default_output_name, make_plan
 
     narrator = Narrator(quiet=quiet)
@@ -234,6 +236,7 @@ def evaluate(
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
     """
+    let_waiting_threads_sleep()
     from linne.bundle import open_bundle
     from linne.data import open_source
     from linne.evaluation import evaluate as evaluate_bundle
@@ -270,6 +273,7 @@ def predict(
     Raises:
         LinneError: the bundle cannot be used, or an input names nothing.
     """
+    let_waiting_threads_sleep()
     from linne.inference.inputs import find_images
     from linne.inference.predictor import Predictor
 

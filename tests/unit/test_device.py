@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
-from linne.device import KINDS, Device
+from linne.device import KINDS, Device, let_waiting_threads_sleep
 from linne.errors import DeviceError
 
 
@@ -61,3 +63,12 @@ def test_the_same_seed_draws_the_same_numbers():
     first = torch.rand(4)
     device.seed(3)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_waiting_threads_are_told_to_sleep_unless_the_user_said_otherwise(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    let_waiting_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    let_waiting_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
