@@ -83,21 +83,24 @@ class TrainState:
     def keep(self, scores: Scores | None) -> bool:
         """Remember the weights of this epoch if they are the ones to keep so far, and return whether they are.
 
-        Accuracies within one standard error of the best count as equal, since a small validation split cannot tell
-        them apart; among those the lowest loss wins (after the one-standard-error rule of Breiman et al. 1984).
-        Without scores the newest epoch is kept.
+        Of the epochs within one standard error of the highest validation accuracy the latest is kept: a small split
+        cannot tell them apart (the one-standard-error rule, Breiman et al. 1984), and the learning rate comes down
+        towards the end. Without scores every epoch replaces the one before.
         """
         if scores is not None:
             self.best_accuracy = max(self.best_accuracy, scores.accuracy)
-            floor = self.best_accuracy - math.sqrt(
-                self.best_accuracy * (1 - self.best_accuracy) / max(scores.num_examples, 1)
-            )
-            if scores.accuracy < floor:
-                return False
-            rival = None if self.kept is None else self.kept.scores
-            if rival is not None and rival.accuracy >= floor and rival.loss <= scores.loss:
+            if scores.accuracy < self.best_accuracy - standard_error(self.best_accuracy, scores.num_examples):
                 return False
         source = self.model if self.ema is None else self.ema.model
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in source.state_dict().items()}
         self.kept = Snapshot(self.epoch, scores, weights)
         return True
+
+
+def standard_error(fraction: float, num_examples: int) -> float:
+    """Return the standard error of a fraction, with two successes and two failures added (Agresti and Coull 1998).
+
+    The addition keeps it above 0 when everything is right.
+    """
+    adjusted = (fraction * num_examples + 2) / (num_examples + 4)
+    return math.sqrt(adjusted * (1 - adjusted) / (num_examples + 4))
