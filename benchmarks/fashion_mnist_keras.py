@@ -207,7 +207,7 @@ def main() -> None:
         return keras_side(options) if options.side == "keras" else linne_side(options)
     if options.quick:
         options.rounds, options.epochs = 1, 2
-    options.keras_python = options.keras_python or make_keras(measure.CHECKOUT / ".venv-keras")
+    options.keras_python = options.keras_python or make_keras(measure.CHECKOUT / "build" / "venv-keras")
 
     raw: dict[str, Any] = {"same network": {}, "own recipe": []}
     with tempfile.TemporaryDirectory() as folder:
