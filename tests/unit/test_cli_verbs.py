@@ -124,7 +124,7 @@ def test_one_bad_image_is_a_row_and_exit_code_1_and_changes_no_neighbour(bundle,
     together = [p["probability"] for p in rows[2]["predictions"]]
     # A batch of another size may be summed in another order.
     assert together == pytest.approx([p["probability"] for p in alone[0]["predictions"]], abs=1e-6)
-    assert ended.stderr == "error: 1 of 3 images could not be read\n"
+    assert ended.stderr == "error: 1 of 3 images could not be predicted\n"
     assert ended.exit_code == 1
 
 
@@ -167,7 +167,7 @@ def test_a_child_process_predicts_into_a_pipe(bundle, images):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert len([json.loads(line) for line in ended.stdout.splitlines()]) == 3
-    assert ended.stderr == "error: 1 of 3 images could not be read\n"
+    assert ended.stderr == "error: 1 of 3 images could not be predicted\n"
 
 
 def test_models_lists_names_with_their_size():

@@ -40,7 +40,7 @@ def command(bundle: Path, inputs: tuple[str, ...], top: int, device: str, style:
     for line in rows.FORMATS[style](_counted(predict(bundle, inputs, top=top, device=device), tally)):
         console.data(line)
     if tally["failed"]:
-        raise LinneError(f"{tally['failed']} of {tally['images']} images could not be read")
+        raise LinneError(f"{tally['failed']} of {tally['images']} images could not be predicted")
 
 
 def _counted(predictions: Iterable[Prediction], tally: Counter[str]) -> Iterator[Prediction]:

@@ -31,11 +31,11 @@ def as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Return one JSON list, a row a line."""
-    opening = "[\n "
+    mark = "["
     for prediction in predictions:
-        yield f"{opening}{to_json(prediction.to_dict())}"
-        opening = ","
-    yield "[]" if opening != "," else "]"
+        yield f"{mark} {to_json(prediction.to_dict())}"
+        mark = ","
+    yield "]" if mark == "," else "[]"
 
 
 def as_jsonl(predictions: Iterable[Prediction]) -> Iterator[str]:
