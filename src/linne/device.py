@@ -192,6 +192,17 @@ def _count(kind: str) -> int:
     return torch.xpu.device_count() if kind == "xpu" else 1
 
 
+def _cpu_multiplies_bf16() -> bool:
+    """Return whether the processor has instructions for bf16; elsewhere torch emulates it, slower than fp32.
+
+    The checks are private in torch and not in every version: without them the answer is no.
+    """
+    import torch
+
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
 def _describe(kind: str, index: int, reason: str) -> Device:
     import torch
 
@@ -205,7 +216,7 @@ def _describe(kind: str, index: int, reason: str) -> Device:
     elif kind == "mps":
         name = "Apple GPU"
     else:
-        name = "CPU"
+        name, precision = "CPU", "bf16" if _cpu_multiplies_bf16() else "fp32"
     return Device(
         kind=kind,
         index=index,

@@ -158,3 +158,15 @@ def test_a_given_size_that_the_model_cannot_take_is_refused_rather_than_changed(
     given = {"data.source": "synthetic:size=32", "model.name": "torchvision/alexnet", "data.height": 32}
     with pytest.raises(RecipeError, match="alexnet"):
         make_plan(given, dict.fromkeys(given, "given"))
+
+
+def test_mixed_precision_is_chosen_where_the_device_gains_and_the_model_does():
+    faster = replace(PHOTOS, precision="bf16")
+    assert chosen(faster)[0].device.precision == "bf16"
+    assert chosen(faster, model__name="mlp")[0].device.precision == "fp32"
+    assert chosen(PHOTOS)[0].device.precision == "fp32"
+
+
+def test_images_too_small_to_shift_are_not_shifted():
+    assert chosen(DIGITS)[0].augment.crop_padding is None
+    assert chosen(replace(DIGITS, height=28, width=28))[0].augment.crop_padding == 1
