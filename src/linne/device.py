@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,31 @@ def let_waiting_threads_sleep() -> None:
     is as fast (docs/benchmarks/training-step.md, "Threads"). A GOMP_SPINCOUNT that is set already is left alone.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def others_use_of_cores(seconds: float = 0.2) -> float | None:
+    """Return the share of the processor that other programs use now; None where the system does not say.
+
+    This process sleeps while it is measured.
+    """
+    before = _processor_times()
+    if before is None:
+        return None
+    time.sleep(seconds)
+    after = _processor_times()
+    if after is None or after[0] == before[0]:
+        return None
+    return 1.0 - (after[1] - before[1]) / (after[0] - before[0])
+
+
+def _processor_times() -> tuple[int, int] | None:
+    """Return the ticks of all cores since the start of the system, and how many of them were idle."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = [int(text) for text in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return (sum(ticks), ticks[3] + ticks[4]) if len(ticks) == 8 else None
 
 
 def available_memory_bytes() -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from linne import models
 from linne.data import open_source
 from linne.data.source import Source, Split
-from linne.device import Device
+from linne.device import Device, others_use_of_cores
 from linne.errors import ImageError, RecipeError, SourceError
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe
@@ -154,6 +154,7 @@ def _task(source: Source, device: Device) -> Task:
         device=device.torch_device,
         device_kind=device.kind,
         precision=device.precision,
+        others_share=others_use_of_cores() if device.kind == "cpu" and device.precision != "fp32" else None,
         num_threads=torch.get_num_threads(),
         num_cores=os.cpu_count() or 1,
         memory_bytes=device.memory_bytes(),

@@ -22,7 +22,8 @@ from linne.training.loop import Trained
 from linne.training.loop import train as train_loop
 
 SYNTHETIC = "synthetic:classes=3,size=12,count=120"
-FAST = {"optim.epochs": 3, "data.batch_size": 32}
+# The precision is fixed because the choice depends on what else the processor is doing.
+FAST = {"optim.epochs": 3, "data.batch_size": 32, "device.precision": "fp32"}
 
 
 @pytest.fixture(autouse=True)

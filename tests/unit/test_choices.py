@@ -24,6 +24,7 @@ DIGITS = Task(
     device="cpu",
     device_kind="cpu",
     precision="fp32",
+    others_share=None,
     num_threads=2,
     num_cores=2,
     memory_bytes=8 * 2**30,
@@ -161,10 +162,22 @@ def test_a_given_size_that_the_model_cannot_take_is_refused_rather_than_changed(
 
 
 def test_mixed_precision_is_chosen_where_the_device_gains_and_the_model_does():
-    faster = replace(PHOTOS, precision="bf16")
+    faster = replace(PHOTOS, precision="bf16", others_share=0.0)
     assert chosen(faster)[0].device.precision == "bf16"
     assert chosen(faster, model__name="mlp")[0].device.precision == "fp32"
     assert chosen(PHOTOS)[0].device.precision == "fp32"
+
+
+@pytest.mark.parametrize("share", [0.5, None])
+def test_a_busy_processor_is_not_asked_for_kernels_that_wait_spinning(share):
+    recipe, reasons = chosen(replace(PHOTOS, precision="bf16", others_share=share))
+    assert recipe.device.precision == "fp32"
+    assert "on free cores" in reasons["device.precision"]
+
+
+def test_tiny_steps_run_on_one_thread():
+    assert chosen(DIGITS)[0].device.num_threads == 1
+    assert chosen(PHOTOS)[0].device.num_threads == 2
 
 
 def test_images_too_small_to_shift_are_not_shifted():

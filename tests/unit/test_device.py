@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from linne.device import KINDS, Device, let_waiting_threads_sleep
+from linne.device import KINDS, Device, let_waiting_threads_sleep, others_use_of_cores
 from linne.errors import DeviceError
 
 
@@ -72,3 +72,8 @@ def test_waiting_threads_are_told_to_sleep_unless_the_user_said_otherwise(monkey
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     let_waiting_threads_sleep()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_the_use_of_the_cores_by_others_is_a_share_or_unknown():
+    share = others_use_of_cores(0.05)
+    assert share is None or 0.0 <= share <= 1.0

@@ -17,10 +17,10 @@ LARGEST_NATIVE_SIDE = 96
 """Same-sized images up to this side are used as they are."""
 PHOTO_SIDE = {"cpu": 64}
 PHOTO_SIDE_ACCELERATOR = 128
-DENSE_WIDTH = 128
-"""Of linne's `mlp`."""
-FLOPS_WORTH_SHARING = 200_000_000
-"""Below this a step on two threads is slower than on one (docs/benchmarks/training-step.md, "Threads")."""
+PIXELS_WORTH_SHARING = 32_768
+"""In a step of linne's own models; below this one thread is as fast as two (docs/benchmarks/training-step.md)."""
+BUSY_SHARE = 0.15
+"""Of the processor: when other programs use more, kernels that wait for each other spinning are slow."""
 EPOCHS_TO_SHIFT = 6
 """Fewer epochs learn more from the images as they are."""
 RESIDENT_SHARE = 0.25
@@ -48,6 +48,8 @@ class Task:
     device_kind: str
     precision: str
     """The device's fastest arithmetic that trains as well as fp32."""
+    others_share: float | None
+    """Of the processor, what other programs use; None when unknown, or of no interest."""
     num_threads: int
     num_cores: int
     memory_bytes: int
@@ -202,6 +204,9 @@ def _choose_device(choices: Choices, task: Task) -> None:
     convolutional = choices.values["model.name"] != "mlp"
     if task.precision != "fp32" and not convolutional:
         choices.set("device.precision", "fp32", "casting would take longer than this model's products save")
+    elif task.precision != "fp32" and task.device_kind == "cpu" and not _cores_are_free(task):
+        why = "bf16 would be faster on free cores; its kernels wait badly when other programs use them as well"
+        choices.set("device.precision", "fp32", why)
     elif task.precision != "fp32":
         choices.set("device.precision", task.precision, "this device multiplies it faster, at the same accuracy")
     else:
@@ -215,13 +220,15 @@ def _choose_device(choices: Choices, task: Task) -> None:
         _choose_threads(choices, task)
 
 
+def _cores_are_free(task: Task) -> bool:
+    return task.others_share is not None and task.others_share < BUSY_SHARE
+
+
 def _choose_threads(choices: Choices, task: Task) -> None:
     values = choices.values
-    pixels = values["data.height"] * values["data.width"] * values["data.channels"]
-    # Forward and two backward products of a batch through the first of the dense layers; the others are far smaller.
-    step_flops = 3 * 2 * values["data.batch_size"] * pixels * DENSE_WIDTH
-    if values["model.name"] == "mlp" and step_flops < FLOPS_WORTH_SHARING:
-        choices.set("device.num_threads", 1, "a step is shorter than handing half of it to another thread")
+    pixels = values["data.batch_size"] * values["data.height"] * values["data.width"]
+    if values["model.name"] in ("small", "mlp") and pixels < PIXELS_WORTH_SHARING:
+        choices.set("device.num_threads", 1, "steps this small gain nothing from a second thread, and wait for it")
     else:
         choices.set("device.num_threads", task.num_threads, "torch's choice; the same number repeats to the bit")
 
