@@ -1,6 +1,6 @@
 """linne's own network: a small residual convolutional network, sized by the input, made to be trained in minutes.
 
-Chosen by measuring accuracy for the same CPU time (docs/benchmarks/README.md, "Why `small` looks the way it does"):
+Chosen by measuring accuracy for the same CPU time (docs/benchmarks/small-network.md):
 halving the map early and pooling right after each widening convolution buys more epochs than it costs accuracy.
 """
 
