@@ -137,7 +137,8 @@ def compare(options: argparse.Namespace, name: str, rounds: int) -> dict[str, An
     plan = make_plan(given, reasons)
     recipe, source = plan.recipe, plan.source
     device = Device.pick("cpu")
-    device.seed(recipe.seed, recipe.device.num_threads)
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.device.num_threads or torch.get_num_threads())
     batches, _ = make_batches(source, recipe, device)
 
     def from_loader() -> Iterable[tuple[torch.Tensor, torch.Tensor]]:

@@ -119,16 +119,22 @@ class Device:
             torch.backends.cudnn.allow_tf32 = convolutions
             torch.set_float32_matmul_precision(products)
 
-    def seed(self, seed: int, num_threads: int | None = None) -> None:
-        """Seed torch's generators and choose repeatable kernels, so that a run can be repeated bit for bit."""
+    @contextlib.contextmanager
+    def repeatable(self, seed: int, num_threads: int | None = None) -> Iterator[None]:
+        """Seed torch's generators, and use repeatable kernels and `num_threads` threads inside."""
         import torch
 
+        threads_before, cudnn = torch.get_num_threads(), torch.backends.cudnn
+        cudnn_before = cudnn.benchmark, cudnn.deterministic
         torch.manual_seed(seed)
         if num_threads is not None and self.kind == "cpu":
             torch.set_num_threads(num_threads)
-        if self.kind in ("cuda", "rocm"):
-            torch.backends.cudnn.benchmark = False  # timing picks another kernel on another day
-            torch.backends.cudnn.deterministic = True
+        cudnn.benchmark, cudnn.deterministic = False, True  # timing picks another kernel on another day
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads_before)
+            cudnn.benchmark, cudnn.deterministic = cudnn_before
 
     def memory_bytes(self) -> int:
         """Return the free memory that a resident data set and the training share."""
@@ -232,7 +238,7 @@ def _cpu_multiplies_bf16() -> bool:
 def _describe(kind: str, index: int, reason: str) -> Device:
     import torch
 
-    name, precision = "CPU", "fp32"
+    precision = "fp32"
     if kind in ("cuda", "rocm"):
         name = torch.cuda.get_device_name(index)
         # Emulated bf16 (before Ampere) is slower than fp32.
@@ -249,7 +255,7 @@ def _describe(kind: str, index: int, reason: str) -> Device:
         name=name,
         reason=reason,
         precision=precision,
-        fused_optimizer=kind in ("cpu", "cuda", "rocm", "xpu", "mps"),
+        fused_optimizer=kind != "mps",  # torch 2.4 has no fused kernels there
         asynchronous=kind != "cpu",
     )
 

@@ -5,12 +5,13 @@ Measurements go to `metrics.jsonl` as they come; progress goes to stderr, so tha
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,12 +45,13 @@ class Run:
                     hint="name a new folder with --output, or leave it out: runs are numbered by themselves",
                 )
             _make_folder(path)
+            if not os.access(path, os.W_OK):
+                raise LinneError(f"the output folder `{path}` cannot be written to")
             return cls(path)
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
         for number in range(1, 1_000_000):
             path = Path(RUNS_FOLDER) / f"{base}-{number}"
-            if not path.exists():
-                _make_folder(path)
+            if _make_folder(path, new=True):
                 return cls(path)
         raise LinneError(f"`{RUNS_FOLDER}` holds a million runs named `{base}`")
 
@@ -67,6 +69,13 @@ class Run:
         self._metrics.write(json.dumps(clean, allow_nan=False) + "\n")
         self._metrics.flush()
 
+    def discard(self) -> None:
+        """Remove what `linne train` wrote before training began, so that the same command can be typed again."""
+        for name in ("recipe.json", "splits.json"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's file is in it
+            self.path.rmdir()
+
     def close(self) -> None:
         """Close metrics.jsonl."""
         if self._metrics is not None:
@@ -74,11 +83,18 @@ class Run:
             self._metrics = None
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path, *, new: bool = False) -> bool:
+    """Make a folder and those above it; return False if it has to be `new` and is there already."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=not new)
+    except FileExistsError:
+        if new:
+            return False
+        raise LinneError(f"the output folder `{path}` cannot be made: a file is in its place") from None
     except OSError as error:
         raise LinneError(f"the output folder `{path}` cannot be made: {error.strerror}") from error
+    return True
 
 
 class Narrator:
@@ -114,7 +130,7 @@ class Narrator:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
             self.line((indent + "  ".join([*cells, row[-1]])).rstrip())
 
-    @contextmanager
+    @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[None]:
         """Show how much of `total` is done, and when the rest will be, while inside."""
         if not self._live:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from linne import models
-from linne.data import open_source
+from linne.data import SOURCES, open_source
 from linne.data.source import Source, Split
 from linne.device import Device, others_use_of_cores
 from linne.errors import ImageError, RecipeError, SourceError
 from linne.recipe import DataConfig, Recipe, parse_value
-from linne.recipes import read_recipe
+from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Designed, Task, choose
 
 NUM_MEASURED = 512
@@ -33,6 +34,14 @@ class Plan:
     device: Device
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """What a run that is to be repeated trained on."""
+
+    fingerprint: str | None
+    splits_file: Path | None
+
+
 def collect(
     source: str | None, recipe: str | None, flags: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -46,14 +55,17 @@ def collect(
     if recipe is not None:
         given = read_recipe(recipe)
         reasons = dict.fromkeys(given, f"recipe {recipe}")
+    flags = {"data.source": source, **flags}
     typed = {path: parse_value(path, value) for path, value in flags.items() if value is not None}
     for path, value in overrides.items():
         parsed = parse_value(path, value)
         if path in typed and typed[path] != parsed:
             raise RecipeError(f"{path} is given twice: as {typed[path]} and as {parsed}")
         typed[path] = parsed
-    if source is not None:
-        typed["data.source"] = source
+    if given.get("optim.warmup_epochs") and "optim.epochs" in given and "optim.epochs" in typed:
+        share = typed["optim.epochs"] / given["optim.epochs"]
+        given["optim.warmup_epochs"] = round(given["optim.warmup_epochs"] * share, 3)
+        reasons["optim.warmup_epochs"] += ", the same share of other epochs"
     given.update(typed)
     reasons.update(dict.fromkeys(typed, "given"))
     if "data.source" not in given:
@@ -63,8 +75,21 @@ def collect(
     return given, reasons
 
 
-def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
+def earlier_run(recipe: str | None, given: Mapping[str, Any]) -> EarlierRun | None:
+    """Return what the run that `recipe` names trained on, if it names one and the source is the same."""
+    if recipe is None or not recipe.endswith(".json"):
+        return None
+    document, beside = read_run(Path(recipe)), Path(recipe).parent / "splits.json"
+    if document["recipe"]["data"]["source"] != given["data.source"]:
+        return None
+    fingerprint = document.get("source", {}).get("fingerprint")
+    return EarlierRun(fingerprint, beside if beside.is_file() else None)
+
+
+def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str], earlier: EarlierRun | None = None) -> Plan:
     """Return the complete recipe for `given`, with the source it names opened.
+
+    With an `earlier` run its splits are used again, and a source that has changed since is pointed out.
 
     Raises:
         SourceError, RecipeError, DeviceError: something given cannot be used.
@@ -86,7 +111,7 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
                 crop_pct=defaults.crop_pct,
                 fixed_size=defaults.fixed_size,
             )
-    source = _open(given)
+    source = _open(given, earlier)
     task = _task(source, device)
     recipe, all_reasons = choose(task, given, reasons, designed)
     try:
@@ -101,7 +126,6 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
             _check_model(recipe, source)
         except RecipeError:
             raise error from None
-    recipe, all_reasons = _fit(recipe, all_reasons, task)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
 
@@ -117,22 +141,19 @@ def _check_model(recipe: Recipe, source: Source) -> None:
     )
 
 
-def _open(given: Mapping[str, Any]) -> Source:
+def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
     defaults = DataConfig(source=given["data.source"])
-    return open_source(
+    source = open_source(
         given["data.source"],
         val_fraction=given.get("data.val_fraction", defaults.val_fraction),
         test_fraction=given.get("data.test_fraction", defaults.test_fraction),
         split_seed=given.get("data.split_seed", defaults.split_seed),
+        splits_file=None if earlier is None else earlier.splits_file,
     )
-
-
-def _fit(recipe: Recipe, reasons: dict[str, str], task: Task) -> tuple[Recipe, dict[str, str]]:
-    """Shrink a given batch to a set that is smaller than it: an epoch has at least one full batch."""
-    if recipe.data.batch_size <= task.num_train:
-        return recipe, reasons
-    reason = f"{recipe.data.batch_size} {reasons['data.batch_size']}, but there are {task.num_train} training images"
-    return recipe.override({"data.batch_size": task.num_train}), {**reasons, "data.batch_size": reason}
+    if earlier is not None and earlier.fingerprint not in (None, source.fingerprint):
+        changed = "warning: the source is not what the earlier run trained on; the result will differ"
+        source = dataclasses.replace(source, notes=(changed, *source.notes))
+    return source
 
 
 def _task(source: Source, device: Device) -> Task:
@@ -190,5 +211,5 @@ def default_output_name(recipe: Recipe) -> str:
     source = recipe.data.source
     if ":" in source or "/" in source or "\\" in source:
         kind, _, rest = source.partition(":")
-        source = kind if rest and kind not in ("folder",) else Path(rest or source).resolve().name
+        source = kind if rest and kind in SOURCES and kind != "folder" else Path(rest or source).resolve().name
     return f"{source}-{recipe.model.name.replace('/', '-')}"

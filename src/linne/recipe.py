@@ -24,6 +24,24 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
+LIMITS: dict[str, tuple[int, int | None]] = {
+    "data.batch_size": (1, None),
+    "data.height": (1, 8192),
+    "data.width": (1, 8192),
+    "data.num_workers": (0, 256),
+    "data.max_bad_images": (0, None),
+    "data.split_seed": (0, 2**63 - 1),
+    "optim.epochs": (1, None),
+    "optim.step_epochs": (1, None),
+    "augment.crop_padding": (1, None),
+    "augment.cutout": (1, None),
+    "device.num_threads": (1, 4096),
+    "seed": (0, 2**63 - 1),
+    "log_every": (1, None),
+}
+"""Smallest and largest value of the whole-number fields; None is without end."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Which examples, at which size, in which batches."""
@@ -59,11 +77,7 @@ class DataConfig:
     """Unreadable images tolerated before training refuses to go on."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "data.batch_size", self.batch_size)
-        _at_least(1, "data.height", self.height)
-        _at_least(1, "data.width", self.width)
-        _at_least(0, "data.num_workers", self.num_workers)
-        _at_least(0, "data.max_bad_images", self.max_bad_images)
+        _check_limits(self, "data.")
         if self.channels not in (1, 3):
             raise RecipeError(f"data.channels is {self.channels}, expected 1 (grey) or 3 (RGB)")
         if not len(self.mean) == len(self.std) == self.channels:
@@ -121,8 +135,7 @@ class OptimConfig:
     """Decay a step of the averaged weights that are evaluated and kept; None keeps the weights themselves."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "optim.epochs", self.epochs)
-        _at_least(1, "optim.step_epochs", self.step_epochs)
+        _check_limits(self, "optim.")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise RecipeError(f"optim.lr is {self.lr:g}, expected a number above 0")
         if self.weight_decay < 0:
@@ -154,10 +167,7 @@ class AugmentConfig:
     """Crop a random part of at least this share of the image and resize it (streaming loader only)."""
 
     def __post_init__(self) -> None:
-        if self.crop_padding is not None:
-            _at_least(1, "augment.crop_padding", self.crop_padding)
-        if self.cutout is not None:
-            _at_least(1, "augment.cutout", self.cutout)
+        _check_limits(self, "augment.")
         if self.resized_crop_area is not None:
             _fraction("augment.resized_crop_area", self.resized_crop_area)
 
@@ -177,8 +187,7 @@ class DeviceConfig:
     """CPU threads; None leaves torch's own choice. Results repeat bit for bit only with the same number."""
 
     def __post_init__(self) -> None:
-        if self.num_threads is not None:
-            _at_least(1, "device.num_threads", self.num_threads)
+        _check_limits(self, "device.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,8 +204,7 @@ class Recipe:
     """Steps between two measurements of loss and rate."""
 
     def __post_init__(self) -> None:
-        _at_least(0, "seed", self.seed)
-        _at_least(1, "log_every", self.log_every)
+        _check_limits(self, "")
         if self.augment.resized_crop_area is not None and self.data.loader == "resident":
             raise RecipeError(
                 "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
@@ -272,9 +280,12 @@ def parse_value(path: str, value: Any) -> Any:
         )
     kind = fields[path]
     try:
-        return _convert(kind, value)
-    except (TypeError, ValueError):
+        parsed = _convert(kind, value)
+    except (TypeError, ValueError, OverflowError):
         raise RecipeError(f"{path} is `{value}`, expected {_describe(kind)}") from None
+    if path in LIMITS:
+        _check_limit(path, parsed)
+    return parsed
 
 
 def _convert(kind: Any, value: Any) -> Any:
@@ -338,9 +349,18 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _at_least(minimum: int, name: str, value: int) -> None:
-    if value < minimum:
-        raise RecipeError(f"{name} is {value}, expected {minimum} or more")
+def _check_limits(section: Any, prefix: str) -> None:
+    for path in LIMITS:
+        name = path.removeprefix(prefix)
+        if path.startswith(prefix) and "." not in name:
+            _check_limit(path, getattr(section, name))
+
+
+def _check_limit(path: str, value: Any) -> None:
+    smallest, largest = LIMITS[path]
+    if value is not None and (value < smallest or (largest is not None and value > largest)):
+        expected = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
+        raise RecipeError(f"{path} is {value}, expected {expected}")
 
 
 def _fraction(name: str, value: float) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.device import let_waiting_threads_sleep
-from linne.errors import CheckFailed, LinneError
+from linne.errors import CheckFailed, LinneError, SourceError
 from linne.log import Narrator, Run, clock
 
 if TYPE_CHECKING:
@@ -38,7 +40,13 @@ class TrainResult:
     val_accuracy: float | None
     seconds: float
     """Of training: from the first step to the last, validation included."""
-    interrupted: bool
+    signal_number: int | None
+    """Of the signal that ended it early, 2 for Ctrl-C; None when it ran to its end."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it early."""
+        return self.signal_number is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -82,7 +90,8 @@ def train(
         CheckFailed: the loss stopped being a number. The best epoch before that is in the run's bundle.
     """
     let_waiting_threads_sleep()
-    from linne.planning import collect, default_output_name, make_plan
+    _require("torch", "sklearn", "matplotlib")
+    from linne.planning import collect, default_output_name, earlier_run, make_plan
 
     narrator = Narrator(quiet=quiet)
     flags = {
@@ -94,12 +103,19 @@ def train(
         "seed": seed,
     }
     given, reasons = collect(source, recipe, flags, overrides or {})
-    plan = make_plan(given, reasons)
+    plan = make_plan(given, reasons, earlier_run(recipe, given))
     run = Run.create(output, default_output_name(plan.recipe))
     try:
         return _train_in(run, plan, narrator, measure_speed=measure_speed)
     finally:
         run.close()
+
+
+def _require(*packages: str) -> None:
+    """Raise LinneError unless all that training needs is installed: not after an hour, when the plots are drawn."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise LinneError(f"training needs `{package}`, which is not installed", hint="pip install 'linne[train]'")
 
 
 def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) -> TrainResult:
@@ -108,25 +124,37 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
 
     _say_plan(plan, run, narrator)
     _write_plan(plan, run)
-    if plan.source.name.startswith("folder:") or Path(plan.source.name).is_dir():
+    if plan.source.splits["train"].store.array is None:  # files, which may be joined by others before the next verb
         save_manifest(plan.source, run.path / "splits.json")
     if measure_speed:
         from linne.training.speed import measure_gains
 
         narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
-    trained = run_training(plan.recipe, plan.source, run, narrator)
+    try:
+        trained = run_training(plan.recipe, plan.source, run, narrator)
+    except SourceError:
+        run.discard()
+        raise
+    except KeyboardInterrupt:
+        narrator.line(f"\ninterrupted: there is no bundle in {run.path}")
+        return TrainResult(run.path, None, None, None, 0.0, signal.SIGINT)
     for problem in trained.bad_images[:NUM_NAMED]:
         narrator.warn(f"left out: {problem}")
     if len(trained.bad_images) > NUM_NAMED:
         narrator.warn(f"left out: {len(trained.bad_images) - NUM_NAMED} more, named in the report")
-    report = _conclude(run, plan, trained, narrator)
+    report, signal_number = None, trained.signal_number
+    try:
+        report = _conclude(run, plan, trained, narrator)
+    except KeyboardInterrupt:
+        signal_number = signal.SIGINT
+        narrator.line(f"\ninterrupted: the evaluation is not finished; the bundle is {run.path / 'bundle'}")
     return TrainResult(
         run=run.path,
         bundle=trained.bundle.path if trained.bundle else None,
         report=report,
         val_accuracy=trained.kept.scores.accuracy if trained.kept and trained.kept.scores else None,
         seconds=trained.seconds,
-        interrupted=trained.ending == "interrupted",
+        signal_number=signal_number,
     )
 
 
@@ -207,7 +235,7 @@ def _write_plan(plan: Plan, run: Run) -> None:
     source = plan.source
     facts = {
         "linne": __version__,
-        "command": sys.argv,
+        "command": ["linne", *sys.argv[1:]],
         "device": f"{plan.device.torch_device} ({plan.device.name})",
         "source": {
             "name": source.name,
@@ -227,6 +255,7 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     splits_file: str | Path | None = None,
+    quiet: bool = False,
 ) -> EvalReport:
     """Return how well `bundle` does on a split of `source`.
 
@@ -238,14 +267,13 @@ def evaluate(
     """
     let_waiting_threads_sleep()
     from linne.bundle import open_bundle
-    from linne.data import open_source
+    from linne.data import knows_most_of, open_source
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
 
     opened = open_bundle(bundle)
     data = opened.provenance.get("recipe", {}).get("data", {})
-    trained_on = opened.provenance.get("source", {}).get("name") == source
-    if splits_file is None and trained_on and (beside := opened.path.parent / "splits.json").is_file():
+    if splits_file is None and knows_most_of((beside := opened.path.parent / "splits.json"), source):
         splits_file = beside
     found = open_source(
         source,
@@ -254,6 +282,9 @@ def evaluate(
         split_seed=data.get("split_seed", 0),
         splits_file=None if splits_file is None else Path(splits_file),
     )
+    narrator = Narrator(quiet=quiet)
+    for note in found.notes:
+        narrator.line(note)
     report, _ = evaluate_bundle(Predictor.open(opened, device=device), found, split)
     return report
 

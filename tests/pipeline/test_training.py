@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import _thread
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import linne
 from linne.bundle import open_bundle
-from linne.errors import CheckFailed, LinneError, RecipeError
+from linne.errors import CheckFailed, LinneError, RecipeError, SourceError
 from linne.log import Narrator, Run
 from linne.planning import collect, make_plan
 from linne.recipes import recipe_document
@@ -175,27 +180,79 @@ def test_a_loss_that_is_no_number_stops_the_run_says_where_and_keeps_the_last_go
     assert rows_of(Path("run"))[-1]["reason"] == "diverged"
 
 
+@pytest.mark.parametrize("val_fraction", [0.1, None])
+def test_weights_that_are_no_numbers_never_replace_good_ones(val_fraction):
+    # One step an epoch, so that the loss is still finite when the weights no longer are.
+    overrides = {**FAST, "data.batch_size": 1000, "optim.optimizer": "sgd", "optim.schedule": "step"}
+    overrides |= {"optim.step_epochs": 2, "optim.lr": 0.05, "optim.step_factor": 1e38, "optim.epochs": 6}
+    overrides |= {"data.val_fraction": val_fraction}
+    with pytest.raises(CheckFailed, match="the weights of epoch 2 are kept"):
+        linne.train(SYNTHETIC, output="run", overrides=overrides, quiet=True)
+    assert all(np.isfinite(weight).all() for weight in weights_of(Path("run/bundle")).values())
+
+
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_no_bundle_and_says_so():
     with pytest.raises(CheckFailed, match="in epoch 1; there is no bundle, since no epoch was done"):
         linne.train(SYNTHETIC, output="run", lr=1e30, overrides={**FAST, "optim.schedule": "constant"}, quiet=True)
     assert not Path("run/bundle").exists()
 
 
-def test_ctrl_c_after_an_epoch_leaves_a_usable_bundle(capfd):
-    def press_ctrl_c_after_an_epoch() -> None:
-        while not (Path("run/metrics.jsonl").is_file() and '"epoch": 1,' in Path("run/metrics.jsonl").read_text()):
-            time.sleep(0.01)
-        _thread.interrupt_main()
+def interrupt_when(ready: Callable[[], bool]) -> None:
+    """Press Ctrl-C in this process as soon as `ready()`."""
 
-    threading.Thread(target=press_ctrl_c_after_an_epoch, daemon=True).start()
-    result = linne.train(SYNTHETIC, output="run", overrides={**FAST, "optim.epochs": 2000})
+    def wait_and_press() -> None:
+        while not ready():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait_and_press, daemon=True).start()
+
+
+def says(file: str, text: str) -> Callable[[], bool]:
+    path = Path(file).resolve()
+    return lambda: path.is_file() and text in path.read_text()
+
+
+LOADERS = [{"data.loader": "resident"}, {"data.loader": "streaming", "data.num_workers": 2}]
+
+
+@pytest.mark.parametrize("data", LOADERS, ids=str)
+def test_ctrl_c_after_an_epoch_leaves_a_usable_bundle(capfd, data):
+    interrupt_when(says("run/metrics.jsonl", '"epoch": 1,'))
+    result = linne.train(SYNTHETIC, output="run", overrides={**FAST, "optim.epochs": 2000, **data})
     assert result.interrupted
+    assert result.signal_number == signal.SIGINT
     assert result.bundle == Path("run/bundle")
     assert open_bundle(result.bundle).provenance["finished"] is False
     assert next(linne.predict(result.bundle, _one_picture())).error is None
     said = capfd.readouterr().err
     assert "interrupted: the weights of epoch" in said
     assert "bundle  run/bundle\nreport  run/report.html" in said
+
+
+def test_ctrl_c_in_the_first_epoch_says_that_there_is_no_bundle(capfd):
+    interrupt_when(says("run/metrics.jsonl", '"event": "step"'))
+    many = "synthetic:classes=3,size=12,count=20000"
+    result = linne.train(many, output="run", overrides={**FAST, "data.batch_size": 4, "log_every": 1})
+    assert result.interrupted
+    assert result.bundle is None
+    assert not Path("run/bundle").exists()
+    assert "there is no bundle in run" in capfd.readouterr().err
+
+
+def test_a_terminated_run_keeps_its_bundle_and_exits_as_terminated():
+    words = [sys.executable, "-m", "linne", "train", SYNTHETIC, "--output", "run", "--epochs", "100000"]
+    words += ["--set", "data.loader=streaming", "--set", "data.num_workers=2", "--set", "device.precision=fp32"]
+    child = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    epoch_is_done = says("run/metrics.jsonl", '"epoch": 1,')
+    while not epoch_is_done():
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.05)
+    child.terminate()
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 143
+    assert "interrupted: the weights of epoch" in said
+    assert open_bundle("run/bundle").weights()
 
 
 def _one_picture() -> Path:
@@ -217,11 +274,73 @@ def test_runs_are_numbered_by_themselves():
     assert names == ["synthetic-small-1", "synthetic-small-2"]
 
 
-def test_a_batch_larger_than_the_set_shrinks_to_it_and_says_so(capfd):
+def test_a_batch_larger_than_the_set_shrinks_to_it_and_the_rate_with_it(capfd):
     result = linne.train(SYNTHETIC, batch_size=4096, epochs=1)
-    recipe = json.loads((result.run / "recipe.json").read_text())
-    assert recipe["recipe"]["data"]["batch_size"] == len(linne.data.open_source(SYNTHETIC).splits["train"])
-    assert "4096 given, but there are" in capfd.readouterr().err
+    recipe = json.loads((result.run / "recipe.json").read_text())["recipe"]
+    num_train = len(linne.data.open_source(SYNTHETIC).splits["train"])
+    assert recipe["data"]["batch_size"] == num_train
+    assert recipe["optim"]["lr"] == pytest.approx(0.2 * num_train / 128, rel=1e-4)
+    assert f"all {num_train} training images: there are no more" in capfd.readouterr().err
+
+
+def test_an_earlier_recipe_with_fewer_epochs_keeps_its_share_of_warm_up():
+    run, _ = train_only(**{"optim.epochs": 10})
+    recipe = json.loads((run.path / "recipe.json").read_text())["recipe"]["optim"]
+    given, reasons = collect(None, str(run.path / "recipe.json"), {"optim.epochs": 1}, {})
+    assert given["optim.warmup_epochs"] == pytest.approx(recipe["warmup_epochs"] / 10)
+    assert "the same share of other epochs" in reasons["optim.warmup_epochs"]
+
+
+def make_folder(root: Path, count: int, first: int = 0) -> None:
+    """Add `count` images to each of two classes, dark and light."""
+    draw = np.random.default_rng(first)
+    for value, label in enumerate("ab"):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for index in range(first, first + count):
+            pixels = draw.integers(0, 60, (12, 12, 3), dtype=np.uint8) + np.uint8(120 * value)
+            Image.fromarray(pixels).save(root / label / f"{index}.png")
+
+
+def test_evaluation_finds_the_held_out_images_again_after_the_folder_has_grown():
+    make_folder(Path("photos"), 40)
+    result = linne.train("photos", overrides=FAST, quiet=True)
+    make_folder(Path("photos"), 60, first=1000)
+    for spelling in ("photos", "./photos", "folder:photos", "photos/", str(Path("photos").resolve())):
+        report = linne.evaluate(result.bundle, spelling, quiet=True)
+        assert report.num_examples == result.report.num_examples
+        assert report.accuracy == result.report.accuracy
+
+
+def test_repeating_a_run_uses_its_splits_although_the_folder_has_grown(capfd):
+    make_folder(Path("photos"), 40)
+    first = linne.train("photos", overrides=FAST, quiet=True)
+    make_folder(Path("photos"), 60, first=1000)
+    second = linne.train(recipe=str(first.run / "recipe.json"))
+    assert_same_weights(first.bundle, second.bundle)
+    assert "left out" in capfd.readouterr().err
+
+
+def test_a_source_that_changed_since_the_recipe_was_written_is_pointed_out(capfd):
+    make_folder(Path("photos"), 40)
+    first = linne.train("photos", overrides=FAST, quiet=True)
+    Image.new("RGB", (12, 12), (9, 9, 9)).save("photos/a/3.png")
+    linne.train(recipe=str(first.run / "recipe.json"))
+    assert "the source is not what the earlier run trained on" in capfd.readouterr().err
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder_behind():
+    make_folder(Path("photos"), 20)
+    for index in range(19):
+        Path(f"photos/a/{index}.png").write_bytes(b"broken")
+    with pytest.raises(SourceError, match="images cannot be read"):
+        linne.train("photos", output="run", overrides=FAST, quiet=True)
+    assert not Path("run").exists()
+
+
+def test_the_number_of_threads_is_as_before_after_a_run():
+    before = torch.get_num_threads()
+    train_only(**{"device.num_threads": before + 1})
+    assert torch.get_num_threads() == before
 
 
 def test_every_value_has_a_reason_and_given_ones_say_so():
@@ -255,6 +374,12 @@ def test_a_recipe_from_a_file_fixes_what_it_says_and_leaves_the_rest_to_be_chose
         ({"device": "gpu"}, "no device `gpu`", None),
         ({"recipe": "quik"}, "no recipe `quik`", "did you mean `quick`?"),
         ({"recipe": "gone.py:fn"}, "no recipe file `gone.py`", None),
+        ({"recipe": "gone.py"}, "`gone.py` names a file and no function in it", "use gone.py:FUNCTION"),
+        ({"batch_size": 0}, "data.batch_size is 0, expected 1 or more", None),
+        ({"batch_size": -3, "model": "mlp"}, "data.batch_size is -3, expected 1 or more", None),
+        ({"seed": 2**64}, "seed is 18446744073709551616, expected 0 to", None),
+        ({"overrides": {"data.height": "99999999"}}, "data.height is 99999999, expected 1 to 8192", None),
+        ({"overrides": {"data.source": "digits"}}, "data.source is given twice", None),
     ],
 )
 def test_what_cannot_be_used_is_named_before_anything_is_made(arguments, message, hint):
@@ -264,6 +389,15 @@ def test_what_cannot_be_used_is_named_before_anything_is_made(arguments, message
     if hint:
         assert caught.value.hint == hint
     assert not Path("runs").exists()
+
+
+def test_a_fault_in_the_users_recipe_is_called_theirs():
+    Path("mine.py").write_text("def bad():\n    return 1 / 0\n")
+    with pytest.raises(RecipeError, match=r"recipe `mine.py:bad` failed: ZeroDivisionError"):
+        linne.train(SYNTHETIC, recipe="mine.py:bad", quiet=True)
+    Path("mine.py").write_text("def bad(:\n")
+    with pytest.raises(RecipeError, match=r"the recipe file `mine.py` cannot be run: SyntaxError"):
+        linne.train(SYNTHETIC, recipe="mine.py:bad", quiet=True)
 
 
 def test_no_source_is_an_error_that_says_what_to_type():

@@ -59,10 +59,17 @@ def test_autocast_in_bf16_computes_in_bf16_and_fp32_changes_nothing():
 
 def test_the_same_seed_draws_the_same_numbers():
     device = Device.pick("cpu")
-    device.seed(3)
-    first = torch.rand(4)
-    device.seed(3)
-    assert torch.equal(torch.rand(4), first)
+    with device.repeatable(3):
+        first = torch.rand(4)
+    with device.repeatable(3):
+        assert torch.equal(torch.rand(4), first)
+
+
+def test_the_number_of_threads_is_given_back():
+    before = torch.get_num_threads()
+    with Device.pick("cpu").repeatable(0, before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_waiting_threads_are_told_to_sleep_unless_the_user_said_otherwise(monkeypatch):

@@ -175,7 +175,7 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
     assert [len(batch.labels_N) for batch in train.epoch(0)] == [3]
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 1), (7, 3), (100, 32), (1347, 64), (64, 64), (65, 64)])
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 1), (7, 3), (100, 32), (1347, 64), (64, 64), (65, 64)])
 def test_batches_cover_everything_and_differ_by_at_most_one(count, size):
     parts = cut(np.arange(count), size)
     assert np.array_equal(np.concatenate(parts), np.arange(count))

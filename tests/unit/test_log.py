@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,3 +62,10 @@ def test_off_a_terminal_long_runs_print_few_lines_and_always_the_last(capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (8.26, "8.3 s"), (125, "2:05"), (3725, "1:02:05")])
 def test_durations_read_like_a_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: Run.create(None, "x").path, range(40)))
+    assert len(set(paths)) == 40

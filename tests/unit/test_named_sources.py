@@ -19,6 +19,11 @@ FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
+def gz(data, compresslevel=9):
+    """Pack without the time of day, so that test names are the same in every process."""
+    return gzip.compress(data, compresslevel, mtime=0)
+
+
 def idx(array):
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
@@ -39,7 +44,7 @@ def write_mnist(folder, arrays=None, *, packed=True, mark="-"):
         data = idx(array)
         name = f"{stem}{mark}idx{array.ndim}-ubyte"
         if packed:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(data))
+            (folder / f"{name}.gz").write_bytes(gz(data))
         else:
             (folder / name).write_bytes(data)
     return arrays
@@ -208,15 +213,15 @@ LIE = bytes((0, 0, 8, 3)) + struct.pack(">3I", 60_000, 28, 28)
         (idx(np.zeros(5, np.uint8)), "is not an idx file: it begins `00000801`, expected `00000803`"),
         (LIE[:9], "ends within its header"),
         (LIE + bytes(99), "says it holds 47,040,000 bytes, more than its 115 bytes can"),
-        (gzip.compress(LIE + bytes(99)), "says it holds 47,040,000 bytes, more than its "),
+        (gz(LIE + bytes(99)), "says it holds 47,040,000 bytes, more than its "),
         (
             bytes((0, 0, 8, 3)) + b"\xff" * 12 + bytes(9),
             "says it holds 79,228,162,458,924,105,385,300,197,375 bytes, more",
         ),
         (idx(np.zeros((4, 2, 2), np.uint8)) + b"x", "should hold 16 bytes and holds more"),
-        (gzip.compress(idx(np.zeros((4, 2, 2), np.uint8))[:-3]), "should hold 16 bytes and holds 13"),
-        (gzip.compress(idx(np.zeros((4, 2, 2), np.uint8)))[:-6], "is damaged: "),
-        (gzip.compress(idx(RNG.integers(0, 256, (99, 9, 9), dtype=np.uint8)))[:-2000], "is damaged: "),
+        (gz(idx(np.zeros((4, 2, 2), np.uint8))[:-3]), "should hold 16 bytes and holds 13"),
+        (gz(idx(np.zeros((4, 2, 2), np.uint8)))[:-6], "is damaged: "),
+        (gz(idx(RNG.integers(0, 256, (99, 9, 9), dtype=np.uint8)))[:-2000], "is damaged: "),
         (b"\x1f\x8bnot gzip after all", "is damaged: "),
         (idx(np.zeros((0, 2, 2), np.uint8)), "holds nothing: its size is 0 x 2 x 2"),
     ],
@@ -230,7 +235,7 @@ def test_an_idx_file_that_lies_is_refused(tmp_path, data, said):
 
 
 def test_a_flipped_bit_in_a_packed_file_is_found_by_its_checksum(tmp_path):
-    data = bytearray(gzip.compress(idx(RNG.integers(0, 256, (50, 9, 9), dtype=np.uint8)), compresslevel=0))
+    data = bytearray(gz(idx(RNG.integers(0, 256, (50, 9, 9), dtype=np.uint8)), compresslevel=0))
     data[len(data) // 2] ^= 4
     (tmp_path / "images").write_bytes(data)
     with pytest.raises(SourceError, match="is damaged: CRC check failed"):
@@ -239,7 +244,7 @@ def test_a_flipped_bit_in_a_packed_file_is_found_by_its_checksum(tmp_path):
 
 def test_a_packed_bomb_takes_no_more_memory_than_its_header_promises(tmp_path):
     header = bytes((0, 0, 8, 3)) + struct.pack(">3I", 4, 28, 28)
-    (tmp_path / "images").write_bytes(gzip.compress(header + bytes(60 * 2**20), compresslevel=1))
+    (tmp_path / "images").write_bytes(gz(header + bytes(60 * 2**20), compresslevel=1))
     tracemalloc.start()
     try:
         with pytest.raises(SourceError, match="should hold 3,136 bytes and holds more"):

@@ -124,8 +124,8 @@ def test_a_written_recipe_without_a_source_is_refused():
         ({"optim.clip_norm": 0}, "optim.clip_norm is 0, expected a number above 0"),
         ({"optim.ema_decay": 1}, "optim.ema_decay is 1, expected more than 0 and less than 1"),
         ({"augment.cutout": 0}, "augment.cutout is 0, expected 1 or more"),
-        ({"device.num_threads": 0}, "device.num_threads is 0, expected 1 or more"),
-        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"device.num_threads": 0}, "device.num_threads is 0, expected 1 to 4096"),
+        ({"seed": -1}, "seed is -1, expected 0 to 9223372036854775807"),
     ],
 )
 def test_a_value_out_of_range_is_refused_when_the_recipe_is_built(changes, message):

@@ -56,3 +56,7 @@ def test_step_multiplies_at_every_interval():
     assert values[19] == 1.0
     assert values[20] == pytest.approx(0.1)
     assert values[40] == pytest.approx(0.01)
+
+
+def test_one_cycle_without_any_warm_up_starts_at_the_peak():
+    assert factors(schedule="one-cycle", epochs=10, warmup_epochs=0)[0] == 1.0

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -107,6 +108,10 @@ class LazyGroup(VerbGroup):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         first = (sys.argv[1:] if args is None else list(args))[:1]
         debug = first == ["--debug"] or bool(os.environ.get("LINNE_DEBUG"))
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A label in another script than the terminal's should not lose the answer.
+                stream.reconfigure(errors="backslashreplace")
         with _terminate_as_interrupt() as signals:
             try:
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)

@@ -17,6 +17,8 @@ from linne.cli import console
 from linne.errors import LinneError, suggest
 
 INTERRUPTED = 130
+EXTRAS = {**dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "matplotlib"), "train"), "transformers": "hf"}
+"""Which extra brings a package."""
 
 
 class UnknownVerb(click.UsageError):
@@ -49,6 +51,8 @@ def explain(error: Exception) -> tuple[str, str | None, int]:
     if isinstance(error, click.ClickException):
         return _house_voice(error.format_message()), None, error.exit_code
     debug = "set LINNE_DEBUG=1 to see where"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"`{error.name}` is not installed", f"pip install 'linne[{EXTRAS[error.name]}]'", 1
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"`{error.filename}`: {error.strerror.lower()}", debug, 1
     lines = str(error).strip().splitlines()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from linne.cli import complete, console, failures
+from linne.cli import complete, console
 from linne.cli.settings import read_settings, settle
 
 
@@ -51,7 +51,7 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
     linne train --recipe runs/digits-small-1/recipe.json
     """
-    if source is None and options["recipe"] is None:
+    if source is None and options["recipe"] is None and "data.source" not in dict(settings):
         raise click.MissingParameter(ctx=click.get_current_context(), param=command.params[0])
     overrides = settle(settings, options)
     from linne.verbs import train
@@ -60,4 +60,4 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
     if as_json:
         console.data_json(result.to_dict())
     if result.interrupted:
-        raise SystemExit(failures.INTERRUPTED)
+        raise SystemExit(128 + (result.signal_number or 0))

@@ -19,7 +19,16 @@ from linne.data.source import Source, Split
 from linne.data.split import Examples, divide, fingerprint
 from linne.errors import RecipeError, SourceError, suggest
 
-__all__ = ["SOURCES", "Source", "SourceListing", "Split", "list_sources", "open_source", "save_manifest"]
+__all__ = [
+    "SOURCES",
+    "Source",
+    "SourceListing",
+    "Split",
+    "knows_most_of",
+    "list_sources",
+    "open_source",
+    "save_manifest",
+]
 
 SOURCES = {
     "digits": "linne.data.digits:open_digits",
@@ -93,6 +102,16 @@ def open_source(
         same_size=examples.same_size,
         notes=(*notes, *examples.notes, *more_notes),
     )
+
+
+def knows_most_of(splits_file: Path, name: str) -> bool:
+    """Return whether `splits_file` is there and most of the files it names are in the folder that `name` names."""
+    kind, location, _ = _parse(name)
+    if kind != "folder" or location is None or not splits_file.is_file():
+        return False
+    names = list(read_manifest(splits_file).places)
+    root = os.path.expanduser(location)
+    return 2 * sum(os.path.exists(os.path.join(root, name)) for name in names) > len(names)
 
 
 def _parse(name: str) -> tuple[str, str | None, list[str]]:

@@ -7,6 +7,7 @@ random crops of the full image.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,11 +79,12 @@ def make_batches(
     made: list[Batches] = []
     if recipe.data.loader == "resident":
         pixels = load_pixels(splits, finish.spec, recipe.data.max_bad_images, advance)
-        on_device = device.put(_as_tensor(pixels.images_NHWC))
+        on_device = _as_tensor(pixels.images_NHWC).to(device.torch_device)
         for split, rows, names in zip(splits, pixels.rows, pixels.bad_images, strict=True):
             made.append(ResidentBatches(on_device, rows, split.labels_N, names, recipe, finish))
     else:
-        made.extend(StreamingBatches(split, recipe, finish) for split in splits)
+        bad: dict[tuple[str, int], str] = {}
+        made.extend(StreamingBatches(split, recipe, finish, bad) for split in splits)
     if made[0].num_examples == 0:
         raise SourceError(f"no readable training image in `{source.name}`")
     return made[0], made[1] if len(made) > 1 else None
@@ -101,8 +103,14 @@ def permutation(seed: int, epoch: int, count: int) -> Ints:
 
 
 def cut(order_N: Ints, batch_size: int) -> list[Ints]:
-    """Return `order_N` in the fewest batches of at most `batch_size`, which differ in size by at most one."""
-    return np.array_split(order_N, max(1, -(-len(order_N) // batch_size)))
+    """Return `order_N` in the fewest batches of at most `batch_size`, which differ in size by at most one.
+
+    A batch of one image, from which batch norm cannot learn, is put to another, unless `batch_size` is 1.
+    """
+    num_batches = max(1, -(-len(order_N) // batch_size))
+    if batch_size > 1 and len(order_N) < 2 * num_batches:
+        num_batches = max(1, len(order_N) // 2)
+    return np.array_split(order_N, num_batches)
 
 
 class _Finish:
@@ -119,7 +127,7 @@ class _Finish:
         self._channels = data.channels
 
     def __call__(self, images_NHWC: torch.Tensor) -> torch.Tensor:
-        images = images_NHWC.float().mul_(self._scale[: images_NHWC.shape[3]]).add_(self._bias[: images_NHWC.shape[3]])
+        images = images_NHWC.float().mul_(self._scale).add_(self._bias)
         images_NCHW = images.permute(0, 3, 1, 2)
         if self.channels_last and self._channels > 1:
             return images_NCHW
@@ -166,7 +174,7 @@ class ResidentBatches:
         return len(self._rows_N)
 
     def __len__(self) -> int:
-        return max(1, -(-self.num_examples // self._recipe.data.batch_size))
+        return len(cut(self._ids_N, self._recipe.data.batch_size))
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         recipe, seed = self._recipe, self._recipe.seed
@@ -201,29 +209,37 @@ class ResidentBatches:
 
 
 class StreamingBatches:
-    """Batches of a split whose images are decoded as they are needed."""
+    """Batches of a split whose images are decoded as they are needed, by worker processes that stay."""
 
-    def __init__(self, split: Split, recipe: Recipe, finish: _Finish) -> None:
-        self._split, self._recipe, self._finish = split, recipe, finish
-        self._bad: dict[int, str] = {}
+    def __init__(self, split: Split, recipe: Recipe, finish: _Finish, bad: dict[tuple[str, int], str]) -> None:
+        """`bad` is shared by the splits of a run: unreadable images by split and position."""
+        self._split, self._recipe, self._finish, self._bad = split, recipe, finish, bad
+        self._order = _Order()
+        self._loader = torch.utils.data.DataLoader(
+            _Examples(split, finish.spec, recipe.augment.resized_crop_area, recipe.seed),
+            batch_sampler=self._order,
+            num_workers=recipe.data.num_workers,
+            persistent_workers=recipe.data.num_workers > 0,
+            worker_init_fn=_ignore_ctrl_c,
+            collate_fn=_collate,
+        )
 
     @property
     def num_examples(self) -> int:
-        return len(self._split) - len(self._bad)
+        return len(self._split) - len(self.bad_images)
 
     @property
     def bad_images(self) -> Sequence[str]:
-        return tuple(self._bad.values())
+        return tuple(problem for (split, _), problem in sorted(self._bad.items()) if split == self._split.name)
 
     def __len__(self) -> int:
-        return max(1, -(-len(self._split) // self._recipe.data.batch_size))
+        return len(cut(np.arange(len(self._split)), self._recipe.data.batch_size))
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         recipe, data = self._recipe, self._recipe.data
         draws_ND = uniforms(recipe.seed, epoch, np.arange(len(self._split)))
         batches = cut(permutation(recipe.seed, epoch, len(self._split)), data.batch_size)
-        area = recipe.augment.resized_crop_area
-        for images_NHWC, positions_B in self._load(batches, area, draws_ND):
+        for images_NHWC, positions_B in self._load(batches, epoch):
             plan = make_plan(draws_ND[positions_B], recipe.augment, data.height, data.width).to(self._finish.device)
             every_B = torch.arange(len(positions_B), device=images_NHWC.device)
             images = self._finish(gather(images_NHWC, every_B, plan))
@@ -231,50 +247,67 @@ class StreamingBatches:
 
     def in_order(self) -> Iterator[Batch]:
         batches = cut(np.arange(len(self._split)), self._recipe.data.batch_size)
-        for images_NHWC, positions_B in self._load(batches, None, None):
+        for images_NHWC, positions_B in self._load(batches, None):
             yield Batch(self._finish(images_NHWC), self._labels(positions_B))
 
     def _labels(self, positions_B: Ints) -> torch.Tensor:
         return self._finish.device.put(torch.from_numpy(self._split.labels_N[positions_B]))
 
-    def _load(
-        self, batches: list[Ints], crop_area: float | None, draws_ND: NDArray[np.float32] | None
-    ) -> Iterator[tuple[torch.Tensor, Ints]]:
+    def _load(self, batches: list[Ints], epoch: int | None) -> Iterator[tuple[torch.Tensor, Ints]]:
         """Yield uint8 images on the device and their positions; unreadable images are left out and remembered."""
-        examples = _Examples(self._split, self._finish.spec, crop_area, draws_ND)
-        loader = torch.utils.data.DataLoader(
-            examples,
-            batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=self._recipe.data.num_workers,
-            collate_fn=_collate,
-        )
-        for images_NHWC, positions, problems in loader:
-            self._bad.update(problems)
-            if len(self._bad) > self._recipe.data.max_bad_images:
-                raise too_many_bad_images(list(self._bad.values()), self._recipe.data.max_bad_images)
+        limit = self._recipe.data.max_bad_images
+        self._order.keys = [[(epoch, position) for position in batch.tolist()] for batch in batches]
+        for images_NHWC, positions, problems in self._loader:
+            self._bad.update({(self._split.name, position): problem for position, problem in problems.items()})
+            if len(self._bad) > limit:
+                raise too_many_bad_images(list(self._bad.values()), limit)
             if positions:
                 yield self._finish.device.put(images_NHWC), np.array(positions)
 
 
+Key = tuple[int | None, int]
+"""The epoch an image is augmented for, None for none, and its position in the split."""
+
+
+class _Order(torch.utils.data.Sampler[list[Key]]):
+    """The batches of the epoch at hand; set before each pass."""
+
+    def __init__(self) -> None:
+        self.keys: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to every process, to the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @dataclass(frozen=True)
 class _Examples(torch.utils.data.Dataset[tuple[int, UInt8 | str]]):
-    """One decoded image at its final size, by position; picklable, so that workers can have a copy."""
+    """One decoded image at its final size, by key; picklable, so that workers can have a copy."""
 
     split: Split
     spec: InputSpec
     crop_area: float | None
-    draws_ND: NDArray[np.float32] | None
+    seed: int
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, position: int) -> tuple[int, UInt8 | str]:
+    def __getitem__(self, key: Key) -> tuple[int, UInt8 | str]:
+        epoch, position = key
         try:
-            if self.crop_area is None or self.draws_ND is None:
+            if self.crop_area is None or epoch is None:
                 return position, self.split.cropped(position, self.spec)
             pixels_HWC = self.split.pixels(position, self.spec.channels)
             height, width, _ = pixels_HWC.shape
-            top, left, crop_H, crop_W = resized_crop_box(self.draws_ND[position], self.crop_area, height, width)
+            draws_D = uniforms(self.seed, epoch, np.array([position]))[0]
+            top, left, crop_H, crop_W = resized_crop_box(draws_D, self.crop_area, height, width)
             part_HWC = np.ascontiguousarray(pixels_HWC[top : top + crop_H, left : left + crop_W])
             return position, resize_and_crop(part_HWC, self.spec)
         except ImageError as error:

@@ -85,7 +85,7 @@ def _decode_into(
 
     # Pillow decodes and resizes without the interpreter lock, so threads do it at the speed of the cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode, range(len(split)), chunksize=64):
+        for _ in pool.map(decode, range(len(split))):
             pass
     return dict(sorted(problems.items()))
 

@@ -39,8 +39,10 @@ def read_recipe(name: str) -> dict[str, Any]:
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
         return _checked(_call(Path(path), function), name)
+    if name.endswith(".py"):
+        raise RecipeError(f"`{name}` names a file and no function in it", hint=f"use {name}:FUNCTION")
     if name.endswith(".json"):
-        return _from_run(Path(name))
+        return _checked(Recipe.from_dict(read_run(Path(name))["recipe"]).to_fields(), name)
     raise RecipeError(
         f"no recipe `{name}`",
         hint=suggest(name, RECIPES) or f"use one of {', '.join(RECIPES)}, FILE.py:function or a run's recipe.json",
@@ -52,7 +54,12 @@ def recipe_document(recipe: Recipe, reasons: Mapping[str, str], **facts: Any) ->
     return {"format": FORMAT_VERSION, **facts, "recipe": recipe.to_dict(), "reasons": dict(reasons)}
 
 
-def _from_run(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> dict[str, Any]:
+    """Return what a run's recipe.json holds.
+
+    Raises:
+        RecipeError: it cannot be read, or is not one.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -66,7 +73,7 @@ def _from_run(path: Path) -> dict[str, Any]:
             f"`{path}` has format {document.get('format')}, this linne reads {FORMAT_VERSION}",
             hint="pip install --upgrade linne",
         )
-    return _checked(Recipe.from_dict(document["recipe"]).to_fields(), str(path))
+    return document
 
 
 def _call(path: Path, function: str) -> Any:
@@ -76,12 +83,18 @@ def _call(path: Path, function: str) -> Any:
     assert spec is not None  # a .py file always has a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise RecipeError(f"the recipe file `{path}` cannot be run: {type(error).__name__}: {error}") from error
     found = getattr(module, function, None)
     if not callable(found):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise RecipeError(f"no function `{function}` in `{path}`", hint=suggest(function, names))
-    return found()
+    try:
+        return found()
+    except Exception as error:
+        raise RecipeError(f"recipe `{path}:{function}` failed: {type(error).__name__}: {error}") from error
 
 
 def _checked(fields: Any, name: str) -> dict[str, Any]:

@@ -115,7 +115,11 @@ def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> No
             side = PHOTO_SIDE.get(task.device_kind, PHOTO_SIDE_ACCELERATOR)
             side = max(8, min(side, task.height, task.width))
             height = width = side
-            why = f"images of about {size}; larger sees more and takes longer"
+            why = f"images of about {size}, cut to a square; larger sees more and takes longer"
+            if task.same_size and max(task.height, task.width) > 1.5 * min(task.height, task.width):
+                scale = side / math.sqrt(task.height * task.width)
+                height, width = max(8, round(task.height * scale)), max(8, round(task.width * scale))
+                why = f"the shape of the images, {size}; larger sees more and takes longer"
         choices.set("data.channels", task.channels, "the images are grey" if task.channels == 1 else "colour images")
     else:
         height, width, why = designed.height, designed.width, f"what {model} was designed for"
@@ -152,6 +156,9 @@ def _choose_optim(choices: Choices, task: Task) -> None:
     batch = min(largest, max(8, 2 ** round(math.log2(max(task.num_train / 20, 1)))))
     why = "large enough to keep the cores busy" if batch == largest else "about 20 steps an epoch for a small set"
     batch = choices.set("data.batch_size", batch, f"{task.num_train:,} training images: {why}")
+    if batch > task.num_train:
+        batch = choices.values["data.batch_size"] = task.num_train
+        choices.reasons["data.batch_size"] = f"all {task.num_train:,} training images: there are no more"
     visits = 250_000 if task.device_kind == "cpu" else 1_000_000
     longest = 30 if task.num_train >= 1000 else 60  # a tiny set makes too few steps in 30
     epochs = min(longest, max(3, round(visits / task.num_train)))

@@ -10,13 +10,15 @@ from typing import Any, Literal
 import torch
 
 from linne import models
-from linne.bundle import Bundle
-from linne.data.loader import Batches, make_batches
+from linne.bundle import Bundle, canary_batch
+from linne.data.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.errors import CheckFailed
 from linne.log import Narrator, Run
+from linne.models.provider import ModelRef
 from linne.recipe import Recipe
+from linne.training.interrupt import Interrupt
 from linne.training.result import write_result
 from linne.training.state import Snapshot, TrainState
 from linne.training.step import evaluate_model, train_step
@@ -34,6 +36,8 @@ class Trained:
     ending: Ending
     problem: str | None
     """Where the loss stopped being a number, in words."""
+    signal_number: int | None
+    """Of the signal that came while training, if one did."""
     bad_images: tuple[str, ...]
     """Unreadable images that were left out: name and reason."""
     seconds: float
@@ -43,25 +47,45 @@ class Trained:
 def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Trained:
     """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
 
-    Ctrl-C and a loss that is no longer a number end the training early: the best epoch so far becomes the bundle.
+    Ctrl-C, SIGTERM and a loss that is no longer a number end the training early: the epoch kept so far becomes the
+    bundle.
+
+    Raises:
+        SourceError: too many images cannot be read.
+        KeyboardInterrupt: before the first step, or for the second time.
     """
     device = Device.pick(recipe.device.name)
-    device.seed(recipe.seed, recipe.device.num_threads)
-    train_batches, val_batches = load(source, recipe, device, narrator)
+    with device.repeatable(recipe.seed, recipe.device.num_threads):
+        train_batches, val_batches = load(source, recipe, device, narrator)
+        ref = describe_model(recipe, source)
+        state = TrainState.create(models.build(ref), recipe, device)
+        with Interrupt() as interrupt:
+            start = time.perf_counter()
+            problem = _train_epochs(state, train_batches, val_batches, recipe, device, run, narrator, interrupt)
+            seconds = time.perf_counter() - start
+            ending: Ending = "diverged" if problem else "finished" if interrupt.number is None else "interrupted"
+            kept = state.kept
+            bad_images = (*train_batches.bad_images, *(val_batches.bad_images if val_batches else ()))
+            row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
+            run.log({**row, "reason": ending, "unreadable": bad_images})
+            bundle = None
+            if kept is not None:
+                all_done = problem is None and state.epoch == recipe.optim.epochs
+                bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
+    return Trained(bundle, kept, ending, problem, interrupt.number, bad_images, seconds)
 
-    data = recipe.data
-    ref = models.describe(
-        recipe.model.name,
-        num_classes=source.num_classes,
-        channels=data.channels,
-        height=data.height,
-        width=data.width,
-        dropout=recipe.model.dropout,
-    )
-    state = TrainState.create(models.build(ref), recipe, device)
 
-    ending: Ending = "finished"
-    problem = None
+def _train_epochs(
+    state: TrainState,
+    train_batches: Batches,
+    val_batches: Batches | None,
+    recipe: Recipe,
+    device: Device,
+    run: Run,
+    narrator: Narrator,
+    interrupt: Interrupt,
+) -> str | None:
+    """Train until the last epoch or an interrupt; return where the numbers stopped being numbers, or None."""
     start = time.perf_counter()
     narrator.epoch_header()
     try:
@@ -73,24 +97,33 @@ def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Train
                     epoch.add(loss, len(batch.labels_N))
                     if len(epoch.unread) == recipe.log_every:
                         _log_steps(epoch, state, len(train_batches), run, narrator)
+                    if interrupt.number is not None:
+                        return None
                 _log_steps(epoch, state, len(train_batches), run, narrator)
                 state.epoch += 1
                 _finish_epoch(epoch, state, val_batches, recipe, device, run, narrator)
-    except KeyboardInterrupt:
-        ending = "interrupted"
+                if interrupt.number is not None and state.epoch < recipe.optim.epochs:
+                    return None
     except CheckFailed as error:
-        ending, problem = "diverged", error.message
-    seconds = time.perf_counter() - start
+        return error.message
+    return None
 
-    kept = state.kept
-    best_epoch = kept.epoch if kept else None
-    bad_images = (*train_batches.bad_images, *(val_batches.bad_images if val_batches else ()))
-    row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": best_epoch, "reason": ending}
-    run.log({**row, "unreadable": bad_images})
-    bundle = None
-    if kept is not None:
-        bundle = write_result(run, ref, kept, source, recipe, device, finished=ending == "finished")
-    return Trained(bundle, kept, ending, problem, bad_images, seconds)
+
+def describe_model(recipe: Recipe, source: Source) -> ModelRef:
+    """Return the reference of the network that `recipe` names, for the classes of `source`.
+
+    Raises:
+        RecipeError: the network cannot take this size, number of channels or option.
+    """
+    data = recipe.data
+    return models.describe(
+        recipe.model.name,
+        num_classes=source.num_classes,
+        channels=data.channels,
+        height=data.height,
+        width=data.width,
+        dropout=recipe.model.dropout,
+    )
 
 
 def load(source: Source, recipe: Recipe, device: Device, narrator: Narrator) -> tuple[Batches, Batches | None]:
@@ -164,11 +197,15 @@ def _finish_epoch(
     rate = epoch.num_images / max(time.perf_counter() - epoch.start, 1e-9)
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step}
     row["train_loss"] = epoch.loss_sum / max(epoch.num_steps, 1)
+    if not state.is_finite(device.put(torch.from_numpy(canary_batch(input_spec(recipe))))):
+        raise CheckFailed(f"the model's answers became infinite or undefined in epoch {state.epoch}")
     if val_batches is None:
         row["best"] = state.keep(None)
     else:
         scores = evaluate_model(state, val_batches.in_order(), recipe, device)
         row |= {"val_loss": scores.loss, "val_accuracy": scores.accuracy}
+        if not math.isfinite(scores.loss):
+            raise CheckFailed(f"the validation loss became {scores.loss} after epoch {state.epoch}")
         row["best"] = state.keep(scores)
     row["seconds"] = round(time.perf_counter() - epoch.run_start, 3)
     run.log(row)

@@ -20,7 +20,8 @@ def lr_factor(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
     total = config.epochs * steps_per_epoch
     warmup = (config.warmup_epochs or 0.0) * steps_per_epoch
     if config.schedule == "one-cycle":
-        warmup = warmup or 0.3 * total
+        if config.warmup_epochs is None:
+            warmup = 0.3 * total
         if step < warmup:
             return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * step / warmup
         return (total - step) / max(total - warmup, 1.0)

@@ -10,6 +10,7 @@ from linne.data.loader import make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.loop import describe_model
 from linne.training.state import TrainState
 from linne.training.step import train_step
 
@@ -29,14 +30,16 @@ def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[
     rows = [("speed", "images/s", "against the recipe")]
     base = 0.0
     for variant in variants:
-        rate, build_seconds = _measure(recipe.override(variant), source, device)
+        layout = "channels_last" if variant["device.channels_last"] else "channels_first"
+        name = f"{layout}, {'compiled' if variant['device.compile'] else 'eager'}"
+        try:
+            rate, build_seconds = _measure(recipe.override(variant), source, device)
+        except Exception as error:  # no compiler, an operator that cannot be compiled: a finding, not the end
+            if not variant["device.compile"]:
+                raise
+            rows.append((name, "-", f"cannot be used here: {type(error).__name__}"))
+            continue
         base = base or rate
-        name = ", ".join(
-            [
-                "channels_last" if variant["device.channels_last"] else "channels_first",
-                "compiled" if variant["device.compile"] else "eager",
-            ]
-        )
         built = f"; {build_seconds:.0f} s to compile" if variant["device.compile"] else ""
         rows.append((name, f"{rate:,.0f}", f"{rate / base:.2f} x{built}"))
     return rows
@@ -44,28 +47,19 @@ def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[
 
 def _measure(recipe: Recipe, source: Source, device: Device) -> tuple[float, float]:
     """Return images a second, and the seconds that the first two steps took."""
-    device.seed(recipe.seed, recipe.device.num_threads)
-    batches, _ = make_batches(source, recipe, device)
-    data = recipe.data
-    ref = models.describe(
-        recipe.model.name,
-        num_classes=source.num_classes,
-        channels=data.channels,
-        height=data.height,
-        width=data.width,
-        dropout=recipe.model.dropout,
-    )
-    state = TrainState.create(models.build(ref), recipe, device)
-    endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
-    start = time.perf_counter()
-    for batch in itertools.islice(endless, 2):
-        train_step(state, batch, recipe, device, len(batches))
-    device.synchronise()
-    warm = time.perf_counter()
-    num_images = 0
-    while time.perf_counter() - warm < SECONDS_EACH:
-        batch = next(endless)
-        train_step(state, batch, recipe, device, len(batches))
+    with device.repeatable(recipe.seed, recipe.device.num_threads):
+        batches, _ = make_batches(source, recipe, device)
+        state = TrainState.create(models.build(describe_model(recipe, source)), recipe, device)
+        endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
+        start = time.perf_counter()
+        for batch in itertools.islice(endless, 2):
+            train_step(state, batch, recipe, device, len(batches))
         device.synchronise()
-        num_images += len(batch.labels_N)
-    return num_images / (time.perf_counter() - warm), warm - start
+        warm = time.perf_counter()
+        num_images = 0
+        while time.perf_counter() - warm < SECONDS_EACH:
+            batch = next(endless)
+            train_step(state, batch, recipe, device, len(batches))
+            device.synchronise()
+            num_images += len(batch.labels_N)
+        return num_images / (time.perf_counter() - warm), warm - start

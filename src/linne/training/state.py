@@ -80,6 +80,17 @@ class TrainState:
         """The network that is evaluated and kept."""
         return self.forward if self.ema is None else self.ema.model
 
+    @torch.inference_mode()
+    def is_finite(self, images_NCHW: torch.Tensor) -> bool:
+        """Return whether the network that would be kept answers these images, in fp32, with finite numbers.
+
+        Weights can be finite and so large that no answer is; without a validation split nothing else would notice.
+        """
+        model = self.model if self.ema is None else self.ema.model
+        finite = bool(torch.isfinite(model.eval()(images_NCHW)).all())
+        self.model.train()
+        return finite
+
     def keep(self, scores: Scores | None) -> bool:
         """Remember the weights of this epoch if they are the ones to keep so far, and return whether they are.
 
