@@ -19,7 +19,7 @@ from PIL import Image
 
 import linne
 from linne.bundle import open_bundle
-from linne.errors import CheckFailed, LinneError, RecipeError, SourceError
+from linne.errors import CheckFailed, LinneError, SourceError
 from linne.log import Narrator, Run
 from linne.planning import collect, make_plan
 from linne.recipes import recipe_document
@@ -360,47 +360,3 @@ def test_a_recipe_from_a_file_fixes_what_it_says_and_leaves_the_rest_to_be_chose
     assert document["recipe"]["optim"]["epochs"] == 1
     assert document["reasons"]["model.name"] == "recipe mine.py:tiny"
     assert document["reasons"]["optim.epochs"] == "given"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message", "hint"),
-    [
-        ({"model": "smal"}, "no model `smal`", "did you mean `small`?"),
-        ({"overrides": {"optim.lrr": 1}}, "no recipe field `optim.lrr`", "did you mean `optim.lr`?"),
-        ({"overrides": {"optim.lr": "fast"}}, "optim.lr is `fast`, expected a number", None),
-        ({"lr": 0.1, "overrides": {"optim.lr": 0.2}}, "optim.lr is given twice: as 0.1 and as 0.2", None),
-        ({"epochs": 0}, "optim.epochs is 0, expected 1 or more", None),
-        ({"device": "cuda:7"}, "device `cuda:7`", None),
-        ({"device": "gpu"}, "no device `gpu`", None),
-        ({"recipe": "quik"}, "no recipe `quik`", "did you mean `quick`?"),
-        ({"recipe": "gone.py:fn"}, "no recipe file `gone.py`", None),
-        ({"recipe": "gone.py"}, "`gone.py` names a file and no function in it", "use gone.py:FUNCTION"),
-        ({"batch_size": 0}, "data.batch_size is 0, expected 1 or more", None),
-        ({"batch_size": -3, "model": "mlp"}, "data.batch_size is -3, expected 1 or more", None),
-        ({"seed": 2**64}, "seed is 18446744073709551616, expected 0 to", None),
-        ({"overrides": {"data.height": "99999999"}}, "data.height is 99999999, expected 1 to 8192", None),
-        ({"overrides": {"data.source": "digits"}}, "data.source is given twice", None),
-    ],
-)
-def test_what_cannot_be_used_is_named_before_anything_is_made(arguments, message, hint):
-    with pytest.raises(LinneError) as caught:
-        linne.train(SYNTHETIC, quiet=True, **arguments)
-    assert message in caught.value.message
-    if hint:
-        assert caught.value.hint == hint
-    assert not Path("runs").exists()
-
-
-def test_a_fault_in_the_users_recipe_is_called_theirs():
-    Path("mine.py").write_text("def bad():\n    return 1 / 0\n")
-    with pytest.raises(RecipeError, match=r"recipe `mine.py:bad` failed: ZeroDivisionError"):
-        linne.train(SYNTHETIC, recipe="mine.py:bad", quiet=True)
-    Path("mine.py").write_text("def bad(:\n")
-    with pytest.raises(RecipeError, match=r"the recipe file `mine.py` cannot be run: SyntaxError"):
-        linne.train(SYNTHETIC, recipe="mine.py:bad", quiet=True)
-
-
-def test_no_source_is_an_error_that_says_what_to_type():
-    with pytest.raises(RecipeError, match="no source to learn from") as caught:
-        linne.train(quiet=True)
-    assert "linne train digits" in caught.value.hint

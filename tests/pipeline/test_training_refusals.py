@@ -1,0 +1,88 @@
+"""What `linne train` refuses before it makes anything, and how it says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import linne
+from linne.errors import LinneError, RecipeError
+
+SYNTHETIC = "synthetic:classes=3,size=12,count=120"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        ({"model": "smal"}, "no model `smal`", "did you mean `small`?"),
+        ({"overrides": {"optim.lrr": 1}}, "no recipe field `optim.lrr`", "did you mean `optim.lr`?"),
+        ({"overrides": {"optim.lr": "fast"}}, "optim.lr is `fast`, expected a number", None),
+        ({"lr": 0.1, "overrides": {"optim.lr": 0.2}}, "optim.lr is given twice: as 0.1 and as 0.2", None),
+        ({"epochs": 0}, "optim.epochs is 0, expected 1 or more", None),
+        ({"device": "cuda:7"}, "device `cuda:7`", None),
+        ({"device": "gpu"}, "no device `gpu`", None),
+        ({"recipe": "quik"}, "no recipe `quik`", "did you mean `quick`?"),
+        ({"recipe": "gone.py:fn"}, "no recipe file `gone.py`", None),
+        ({"recipe": "gone.py"}, "`gone.py` names a file and no function in it", "use gone.py:FUNCTION"),
+        ({"batch_size": 0}, "data.batch_size is 0, expected 1 or more", None),
+        ({"batch_size": -3, "model": "mlp"}, "data.batch_size is -3, expected 1 or more", None),
+        ({"seed": 2**64}, "seed is 18446744073709551616, expected 0 to", None),
+        ({"overrides": {"data.height": "99999999"}}, "data.height is 99999999, expected 1 to 8192", None),
+        ({"overrides": {"data.source": "digits"}}, "data.source is given twice", None),
+    ],
+)
+def test_what_cannot_be_used_is_named_before_anything_is_made(arguments, message, hint):
+    with pytest.raises(LinneError) as caught:
+        linne.train(SYNTHETIC, quiet=True, **arguments)
+    assert message in caught.value.message
+    if hint:
+        assert caught.value.hint == hint
+    assert not Path("runs").exists()
+
+
+def test_a_fault_in_the_users_recipe_is_called_theirs():
+    Path("mine.py").write_text("def bad():\n    return 1 / 0\n")
+    with pytest.raises(RecipeError, match=r"recipe `mine.py:bad` failed: ZeroDivisionError"):
+        linne.train(SYNTHETIC, recipe="mine.py:bad", quiet=True)
+    Path("mine.py").write_text("def bad(:\n")
+    with pytest.raises(RecipeError, match=r"the recipe file `mine.py` cannot be run: SyntaxError"):
+        linne.train(SYNTHETIC, recipe="mine.py:bad", quiet=True)
+
+
+def test_no_source_is_an_error_that_says_what_to_type():
+    with pytest.raises(RecipeError, match="no source to learn from") as caught:
+        linne.train(quiet=True)
+    assert "linne train digits" in caught.value.hint
+
+
+@pytest.mark.parametrize("package", ["torch", "matplotlib"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it_before_anything_is_made(package):
+    program = f"import sys; sys.modules[{package!r}] = None; from linne.cli import main; main(['train', 'digits'])"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert child.returncode == 1
+    assert f"error: training needs `{package}`, which is not installed" in child.stderr
+    assert "hint: pip install 'linne[train]'" in child.stderr
+    assert not Path("runs").exists()
+
+
+def test_a_label_that_the_terminal_cannot_write_does_not_lose_the_answer():
+    for label, grey in (("\u72ac", 40), ("cat", 200)):
+        Path("photos", label).mkdir(parents=True)
+        for index in range(8):
+            Image.new("L", (8, 8), grey + index).save(Path("photos", label, f"{index}.png"))
+    result = linne.train("photos", model="mlp", epochs=1, quiet=True)
+    words = [sys.executable, "-m", "linne", "predict", str(result.bundle), "photos/cat/0.png"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    child = subprocess.run(words, capture_output=True, check=False, env=environment)
+    assert child.returncode == 0, child.stderr
+    assert b"\\u72ac" in child.stdout
