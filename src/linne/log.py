@@ -70,7 +70,9 @@ class Run:
         self._metrics.flush()
 
     def discard(self) -> None:
-        """Remove what `linne train` wrote before training began, so that the same command can be typed again."""
+        """Remove what was written before training began, so that the same command can be typed again."""
+        if (self.path / "metrics.jsonl").exists():
+            return
         for name in ("recipe.json", "splits.json"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # somebody else's file is in it

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.device import let_waiting_threads_sleep
-from linne.errors import CheckFailed, LinneError, SourceError
+from linne.errors import CheckFailed, LinneError, RecipeError, SourceError
 from linne.log import Narrator, Run, clock
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
         narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
     try:
         trained = run_training(plan.recipe, plan.source, run, narrator)
-    except SourceError:
+    except (RecipeError, SourceError):
         run.discard()
         raise
     except KeyboardInterrupt:

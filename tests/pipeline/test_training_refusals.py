@@ -65,6 +65,13 @@ def test_no_source_is_an_error_that_says_what_to_type():
     assert "linne train digits" in caught.value.hint
 
 
+def test_a_batch_of_one_image_that_a_network_cannot_learn_from_is_refused_with_what_to_type():
+    with pytest.raises(RecipeError, match="`small` cannot learn from a batch of one image") as caught:
+        linne.train("synthetic:classes=2,size=8,count=60", batch_size=1, output="run", quiet=True)
+    assert caught.value.hint == "use --batch-size 2 or more"
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize("package", ["torch", "matplotlib"])
 def test_a_missing_package_is_named_with_the_command_that_installs_it_before_anything_is_made(package):
     program = f"import sys; sys.modules[{package!r}] = None; from linne.cli import main; main(['train', 'digits'])"

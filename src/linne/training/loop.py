@@ -14,7 +14,7 @@ from linne.bundle import Bundle, canary_batch
 from linne.data.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
-from linne.errors import CheckFailed
+from linne.errors import CheckFailed, RecipeError
 from linne.log import Narrator, Run
 from linne.models.provider import ModelRef
 from linne.recipe import Recipe
@@ -52,6 +52,7 @@ def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Train
 
     Raises:
         SourceError: too many images cannot be read.
+        RecipeError: the network cannot learn from batches of one image.
         KeyboardInterrupt: before the first step, or for the second time.
     """
     device = Device.pick(recipe.device.name)
@@ -106,6 +107,13 @@ def _train_epochs(
                     return None
     except CheckFailed as error:
         return error.message
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's words for batch norm
+            raise
+        raise RecipeError(
+            f"`{recipe.model.name}` cannot learn from a batch of one image: its batch norm needs two",
+            hint="use --batch-size 2 or more",
+        ) from error
     return None
 
 
