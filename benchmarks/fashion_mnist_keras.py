@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each kind")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--skip-own-recipe", action="store_true", help="only the same network on both sides")
+    parser.add_argument("--only-own-recipe", action="store_true", help="only linne's own choice against the tutorial")
     hidden = {"help": argparse.SUPPRESS}
     parser.add_argument("--side", choices=["keras", "linne"], **hidden)
     parser.add_argument("--threads", type=int, **hidden)
@@ -213,12 +214,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "fashion.npz"
         save_arrays(options, arrays)
-        for threads in (None, 1):
+        for threads in () if options.only_own_recipe else (None, 1):
             rounds = [same_network(options, arrays, threads, seed) for seed in range(options.rounds)]
             raw["same network"]["default" if threads is None else "1"] = rounds
         if not options.skip_own_recipe:
             raw["own recipe"] = [own_recipe(options, arrays) for _ in range(options.rounds)]
-    print_same_network(raw["same network"], options)
+    if raw["same network"]:
+        print_same_network(raw["same network"], options)
     if raw["own recipe"]:
         print_own_recipe(raw["own recipe"], options)
     return None

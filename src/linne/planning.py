@@ -131,14 +131,7 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str], earlier: Ear
 
 def _check_model(recipe: Recipe, source: Source) -> None:
     """Find out now, rather than after the images are decoded, whether the model takes this input."""
-    models.describe(
-        recipe.model.name,
-        num_classes=source.num_classes,
-        channels=recipe.data.channels,
-        height=recipe.data.height,
-        width=recipe.data.width,
-        dropout=recipe.model.dropout,
-    )
+    models.describe_recipe(recipe, source.num_classes)
 
 
 def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
 from linne.models.provider import InputDefaults, ModelRef, Provider
+from linne.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ __all__ = [
     "build",
     "config",
     "describe",
+    "describe_recipe",
     "input_defaults",
     "list_models",
     "load_provider",
@@ -111,6 +113,23 @@ def describe(
     provider, own_name = resolve(name)
     return load_provider(provider).describe(
         own_name, num_classes=num_classes, channels=channels, height=height, width=width, dropout=dropout
+    )
+
+
+def describe_recipe(recipe: Recipe, num_classes: int) -> ModelRef:
+    """Return `describe` of the network that `recipe` names, at its input size.
+
+    Raises:
+        RecipeError: as `describe`.
+    """
+    data = recipe.data
+    return describe(
+        recipe.model.name,
+        num_classes=num_classes,
+        channels=data.channels,
+        height=data.height,
+        width=data.width,
+        dropout=recipe.model.dropout,
     )
 
 

@@ -16,7 +16,6 @@ from linne.data.source import Source
 from linne.device import Device
 from linne.errors import CheckFailed, RecipeError
 from linne.log import Narrator, Run
-from linne.models.provider import ModelRef
 from linne.recipe import Recipe
 from linne.training.interrupt import Interrupt
 from linne.training.result import write_result
@@ -58,7 +57,7 @@ def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Train
     device = Device.pick(recipe.device.name)
     with device.repeatable(recipe.seed, recipe.device.num_threads):
         train_batches, val_batches = load(source, recipe, device, narrator)
-        ref = describe_model(recipe, source)
+        ref = models.describe_recipe(recipe, source.num_classes)
         state = TrainState.create(models.build(ref), recipe, device)
         with Interrupt() as interrupt:
             start = time.perf_counter()
@@ -115,23 +114,6 @@ def _train_epochs(
             hint="use --batch-size 2 or more",
         ) from error
     return None
-
-
-def describe_model(recipe: Recipe, source: Source) -> ModelRef:
-    """Return the reference of the network that `recipe` names, for the classes of `source`.
-
-    Raises:
-        RecipeError: the network cannot take this size, number of channels or option.
-    """
-    data = recipe.data
-    return models.describe(
-        recipe.model.name,
-        num_classes=source.num_classes,
-        channels=data.channels,
-        height=data.height,
-        width=data.width,
-        dropout=recipe.model.dropout,
-    )
 
 
 def load(source: Source, recipe: Recipe, device: Device, narrator: Narrator) -> tuple[Batches, Batches | None]:
