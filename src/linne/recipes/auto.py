@@ -159,7 +159,7 @@ def _choose_optim(choices: Choices, task: Task) -> None:
     if batch > task.num_train:
         batch = choices.values["data.batch_size"] = task.num_train
         choices.reasons["data.batch_size"] = f"all {task.num_train:,} training images: there are no more"
-    visits = 250_000 if task.device_kind == "cpu" else 1_000_000
+    visits = 200_000 if task.device_kind == "cpu" else 1_000_000
     longest = 30 if task.num_train >= 1000 else 60  # a tiny set makes too few steps in 30
     epochs = min(longest, max(3, round(visits / task.num_train)))
     choices.set("optim.epochs", epochs, f"about {visits:,} images in all, at least 3 and at most {longest} epochs")
