@@ -323,8 +323,9 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly():
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from linne.cli import LazyGroup
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
 def wait():
     sys.stdout.write("ready\\n"); sys.stdout.flush()
     time.sleep(60)
