@@ -107,10 +107,15 @@ def cut(order_N: Ints, batch_size: int) -> list[Ints]:
 
     A batch of one image, from which batch norm cannot learn, is put to another, unless `batch_size` is 1.
     """
-    num_batches = max(1, -(-len(order_N) // batch_size))
-    if batch_size > 1 and len(order_N) < 2 * num_batches:
-        num_batches = max(1, len(order_N) // 2)
-    return np.array_split(order_N, num_batches)
+    return np.array_split(order_N, count_batches(len(order_N), batch_size))
+
+
+def count_batches(num_examples: int, batch_size: int) -> int:
+    """Return how many batches `cut` makes; asked for at every step, so nothing is cut for it."""
+    num_batches = max(1, -(-num_examples // batch_size))
+    if batch_size > 1 and num_examples < 2 * num_batches:
+        return max(1, num_examples // 2)
+    return num_batches
 
 
 class _Finish:
@@ -174,7 +179,7 @@ class ResidentBatches:
         return len(self._rows_N)
 
     def __len__(self) -> int:
-        return len(cut(self._ids_N, self._recipe.data.batch_size))
+        return count_batches(self.num_examples, self._recipe.data.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         recipe, seed = self._recipe, self._recipe.seed
@@ -233,7 +238,7 @@ class StreamingBatches:
         return tuple(problem for (split, _), problem in sorted(self._bad.items()) if split == self._split.name)
 
     def __len__(self) -> int:
-        return len(cut(np.arange(len(self._split)), self._recipe.data.batch_size))
+        return count_batches(len(self._split), self._recipe.data.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         recipe, data = self._recipe, self._recipe.data
