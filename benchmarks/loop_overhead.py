@@ -132,7 +132,9 @@ def compare(options: argparse.Namespace, name: str, rounds: int) -> dict[str, An
     else:
         typed = f"synthetic:classes=10,size=32,count={600 if options.quick else 6000}"
         recipe_name, extra = None, {"optim.schedule": "one-cycle", "data.batch_size": 128}
-    overrides = {"data.val_fraction": "none", "optim.epochs": 1, "log_every": 50, **extra}
+    # The bare loop computes in fp32.
+    fixed = {"data.val_fraction": "none", "optim.epochs": 1, "log_every": 50, "device.precision": "fp32"}
+    overrides = {**fixed, **extra}
     given, reasons = collect(typed, recipe_name, {"device.name": "cpu"}, overrides)
     plan = make_plan(given, reasons)
     recipe, source = plan.recipe, plan.source
