@@ -76,11 +76,13 @@ def collect(
 
 
 def earlier_run(recipe: str | None, given: Mapping[str, Any]) -> EarlierRun | None:
-    """Return what the run that `recipe` names trained on, if it names one and the source is the same."""
+    """Return what the run that `recipe` names trained on, if it names one; None when other splits are asked for now."""
     if recipe is None or not recipe.endswith(".json"):
         return None
     document, beside = read_run(Path(recipe)), Path(recipe).parent / "splits.json"
-    if document["recipe"]["data"]["source"] != given["data.source"]:
+    deciding = ("data.source", "data.val_fraction", "data.test_fraction", "data.split_seed")
+    before = Recipe.from_dict(document["recipe"]).to_fields()
+    if any(before[path] != given[path] for path in deciding):
         return None
     fingerprint = document.get("source", {}).get("fingerprint")
     return EarlierRun(fingerprint, beside if beside.is_file() else None)

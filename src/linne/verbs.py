@@ -147,7 +147,8 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
         report = _conclude(run, plan, trained, narrator)
     except KeyboardInterrupt:
         signal_number = signal.SIGINT
-        narrator.line(f"\ninterrupted: the evaluation is not finished; the bundle is {run.path / 'bundle'}")
+        left = "there is no bundle" if trained.bundle is None else f"the bundle is {trained.bundle.path}"
+        narrator.line(f"\ninterrupted: the report is not finished; {left}")
     return TrainResult(
         run=run.path,
         bundle=trained.bundle.path if trained.bundle else None,

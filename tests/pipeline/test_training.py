@@ -320,6 +320,16 @@ def test_repeating_a_run_uses_its_splits_although_the_folder_has_grown(capfd):
     assert "left out" in capfd.readouterr().err
 
 
+def test_repeating_a_run_with_another_split_makes_that_split(capfd):
+    make_folder(Path("photos"), 40)
+    first = linne.train("photos", overrides=FAST, quiet=True)
+    linne.train(recipe=str(first.run / "recipe.json"), overrides={"data.val_fraction": None}, output="all")
+    counts = [json.loads((run / "recipe.json").read_text())["source"]["counts"] for run in (first.run, Path("all"))]
+    assert counts[1]["train"] == counts[0]["train"] + counts[0]["val"]
+    assert "val" not in counts[1]
+    assert "not what the earlier run trained on" not in capfd.readouterr().err
+
+
 def test_a_source_that_changed_since_the_recipe_was_written_is_pointed_out(capfd):
     make_folder(Path("photos"), 40)
     first = linne.train("photos", overrides=FAST, quiet=True)
