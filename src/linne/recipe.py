@@ -21,6 +21,7 @@ Loader = Literal["resident", "streaming"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "one-cycle", "step", "constant"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Policy = Literal["rand", "trivial"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -35,6 +36,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "optim.step_epochs": (1, None),
     "augment.crop_padding": (1, None),
     "augment.cutout": (1, None),
+    "augment.rand_magnitude": (0, 30),
+    "augment.rand_num_ops": (1, 8),
     "device.num_threads": (1, 4096),
     "seed": (0, 2**63 - 1),
     "log_every": (1, None),
@@ -165,11 +168,36 @@ class AugmentConfig:
     """Blank a random square with this side in pixels."""
     resized_crop_area: float | None = None
     """Crop a random part of at least this share of the image and resize it (streaming loader only)."""
+    rotate_degrees: float | None = None
+    """Turn by up to this angle either way."""
+    brightness: float | None = None
+    """Multiply by 1 - this to 1 + this."""
+    contrast: float | None = None
+    """Take values away from the image's mean grey, or towards it, likewise."""
+    saturation: float | None = None
+    """Take colours away from grey, or towards it, likewise."""
+    hue: float | None = None
+    """Turn the hues by up to this part of the colour circle either way, at most 0.5."""
+    policy: Policy | None = None
+    """`trivial` (TrivialAugment: one operation of any strength) or `rand` (RandAugment)."""
+    rand_magnitude: int = 9
+    """For `rand`: how strong its operations are, 0 to 30."""
+    rand_num_ops: int = 2
+    """For `rand`: how many operations, one after the other."""
+    mixup_alpha: float | None = None
+    """Blend images and labels by a Beta(alpha, alpha) share (mixup)."""
+    cutmix_alpha: float | None = None
+    """Paste a box of another image, labels by its area (CutMix); with mixup, each image has one or the other."""
 
     def __post_init__(self) -> None:
         _check_limits(self, "augment.")
         if self.resized_crop_area is not None:
             _fraction("augment.resized_crop_area", self.resized_crop_area)
+        largest = {"rotate_degrees": 180.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+        for name, most in {**largest, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= most:
+                raise RecipeError(f"augment.{name} is {value:g}, expected more than 0 and at most {most:g}, or none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import statistics
@@ -12,7 +13,7 @@ from typing import Any
 
 from linne.bundle import Bundle
 from linne.errors import LinneError
-from linne.recipe import Recipe
+from linne.recipe import AugmentConfig, Recipe
 from linne.report import EvalReport, percent, percent_range
 
 Row = Mapping[str, Any]
@@ -223,7 +224,8 @@ def curves_note(run: RunRecord) -> str:
         return ""
     augment = run.recipe.get("augment", {})
     reasons = ["label smoothing"] if run.recipe.get("optim", {}).get("label_smoothing") else []
-    reasons += ["augmented images"] if any(augment.values()) else []
+    unchanged = dataclasses.asdict(AugmentConfig())
+    reasons += ["augmented images"] if any(value != unchanged.get(name) for name, value in augment.items()) else []
     if not reasons:
         return ""
     return f"The train loss is taken with {' and '.join(reasons)}, the val loss without: it may well be the lower one."

@@ -1,7 +1,12 @@
 """What is done to training images only: a whole batch at a time, on the device, repeatable per example.
 
 Every random number is a pure function of (seed, epoch, example), so neither the number of workers nor the make-up of
-a batch changes what happens to an image.
+a batch changes what happens to an image; only which neighbour mixup and CutMix take is the batch's. A loader does:
+
+    augmentation = Augmentation(recipe, device)
+    images_BHWC, plan = augmentation.take(images_NHWC, rows_B, ids_B, epoch)
+    images_BCHW = blank(normalised(images_BHWC), plan)
+    images_BCHW, mixture = augmentation.mix(images_BCHW, labels_B, ids_B, epoch)  # one batch of a step
 """
 
 from __future__ import annotations
@@ -12,32 +17,108 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from linne.data import augment_ops as ops
+from linne.data import augment_policy as policies
+from linne.data.augment_mix import Mixture, mix
 from linne.device import Device
-from linne.recipe import AugmentConfig
+from linne.recipe import AugmentConfig, Recipe
 
 NUM_DRAWS = 8
-"""Random numbers an example has in an epoch; each use has a fixed place, so that adding one moves no other."""
+"""Numbers an example has in an epoch and stream; each use has a fixed place, so that adding one moves no other."""
 FLIP, SHIFT_Y, SHIFT_X, CUTOUT_Y, CUTOUT_X, CROP_AREA, CROP_Y, CROP_X = range(NUM_DRAWS)
+ROTATION, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(5)
+FRAME_STREAM, LOOK_STREAM, MIX_STREAM, POLICY_STREAM = range(4)
+"""The places above are of the first stream and the second; a policy's operations have one each from the last on."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def uniforms(seed: int, epoch: int, ids_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return N x `NUM_DRAWS` numbers in [0, 1), decided by seed, epoch and each example's id alone.
+def uniforms(seed: int, epoch: int, ids_N: NDArray[np.int64], stream: int = FRAME_STREAM) -> NDArray[np.float32]:
+    """Return N x `NUM_DRAWS` numbers in [0, 1), decided by seed, epoch, stream and each example's id alone.
 
     The generator is SplitMix64 (Steele, Lea and Flood 2014) used as a counter: hashing (key, id, place).
     """
-    key = _mix(np.array([(seed * int(_GOLDEN) + epoch) % 2**64], dtype=np.uint64))
+    key = _mix_bits(np.array([(seed * int(_GOLDEN) + epoch) % 2**64], dtype=np.uint64))
+    if stream:
+        key = _mix_bits(key + np.uint64(stream))
     counters = ids_N[:, None] * NUM_DRAWS + np.arange(1, NUM_DRAWS + 1)
-    bits = _mix(key + counters.astype(np.uint64) * _GOLDEN)
+    bits = _mix_bits(key + counters.astype(np.uint64) * _GOLDEN)
     numbers: NDArray[np.float32] = (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
     return numbers
 
 
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
+
+
+class Augmentation:
+    """What a recipe does to training images, on one device."""
+
+    def __init__(self, recipe: Recipe, device: Device) -> None:
+        self._config, self._seed, self._device = recipe.augment, recipe.seed, device
+        # What normalises to 0 fills what a turned image leaves open, as cutout does.
+        self._fill_C = device.put(torch.tensor(recipe.data.mean) * 255)
+        size = recipe.data.height, recipe.data.width
+        self._table = policies.rand(*size) if self._config.policy == "rand" else policies.trivial_wide(*size)
+
+    def take(
+        self, images_NHWC: torch.Tensor, rows_B: torch.Tensor, ids_B: NDArray[np.int64], epoch: int
+    ) -> tuple[torch.Tensor, Plan]:
+        """Return images `rows_B` of `images_NHWC`, augmented, as uint8 B x H x W x C; `plan` says what to blank.
+
+        `ids_B` are the examples' numbers in their split, whichever rows their pixels lie in.
+        """
+        config = self._config
+        if config == AugmentConfig():
+            return gather(images_NHWC, rows_B, NOTHING), NOTHING
+        _, height, width, _ = images_NHWC.shape
+        plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width).to(self._device)
+        images_BHWC = gather(images_NHWC, rows_B, plan)
+        if any((config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)):
+            images_BHWC = self._change_look(images_BHWC, uniforms(self._seed, epoch, ids_B, LOOK_STREAM))
+        num_layers = {None: 0, "trivial": 1, "rand": config.rand_num_ops}[config.policy]
+        level = config.rand_magnitude if config.policy == "rand" else None
+        for layer in range(num_layers):
+            draws_BD = uniforms(self._seed, epoch, ids_B, POLICY_STREAM + layer)
+            fill_C = self._fill_C[: images_BHWC.shape[3]]
+            images_BHWC = policies.apply(images_BHWC, draws_BD, self._table, level, fill_C, self._device)
+        return images_BHWC, plan
+
+    def mix(
+        self, images_BCHW: torch.Tensor, labels_B: torch.Tensor, ids_B: NDArray[np.int64], epoch: int
+    ) -> tuple[torch.Tensor, Mixture | None]:
+        """Return one step's batch after mixup or CutMix and what was mixed, None when neither is on."""
+        alphas = self._config.mixup_alpha, self._config.cutmix_alpha
+        if alphas == (None, None):
+            return images_BCHW, None
+        draws_BD = uniforms(self._seed, epoch, ids_B, MIX_STREAM)
+        return mix(images_BCHW, labels_B, draws_BD, *alphas, self._device)
+
+    def _change_look(self, images_BHWC: torch.Tensor, draws_BD: NDArray[np.float32]) -> torch.Tensor:
+        """Return images turned, then with brightness, contrast, saturation and hue changed, in this order."""
+        config, put = self._config, self._device.put
+        _, height, width, channels = images_BHWC.shape
+        if config.rotate_degrees is not None:
+            degrees_B = _either_way(draws_BD[:, ROTATION], config.rotate_degrees)
+            matrices = policies.rotate(degrees_B, height, width)
+            images_BHWC = ops.warp(images_BHWC, put(torch.from_numpy(matrices)), self._fill_C[:channels])
+        for op, strength, place, middle in (
+            (ops.brightness, config.brightness, BRIGHTNESS, 1),
+            (ops.contrast, config.contrast, CONTRAST, 1),
+            (ops.saturation, config.saturation, SATURATION, 1),
+            (ops.hue, config.hue, HUE, 0),
+        ):
+            if strength is not None:
+                strengths_B = middle + _either_way(draws_BD[:, place], strength)
+                images_BHWC = op(images_BHWC, put(torch.from_numpy(strengths_B)))
+        return images_BHWC
+
+
+def _either_way(draws_B: NDArray[np.float32], most: float) -> NDArray[np.float32]:
+    """Return uniform numbers of [-most, most)."""
+    return (2 * draws_B - 1) * np.float32(most)
 
 
 @dataclass(frozen=True, slots=True)
