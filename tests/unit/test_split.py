@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linne.data import open_source, save_manifest
-from linne.data.split import hold_out
+from linne.data import draw, open_source, save_manifest
 from linne.errors import RecipeError, SourceError
+
+
+def hold_out(names, labels_N, fraction, seed):
+    return draw.hold_out(draw.ranks_of(names, seed), labels_N, fraction)
+
 
 PIXEL = b"P6 1 1 255\n\0\0\0"
 

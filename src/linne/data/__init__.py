@@ -16,8 +16,8 @@ from typing import cast
 from linne.data.manifest import follow, read_manifest, save_manifest
 from linne.data.names import printable
 from linne.data.source import Source, Split
-from linne.data.split import Examples, divide, fingerprint
-from linne.errors import RecipeError, SourceError, suggest
+from linne.data.split import Divided, Examples, SplitPlan, divide, fingerprint
+from linne.errors import SourceError, suggest
 
 __all__ = [
     "SOURCES",
@@ -64,6 +64,9 @@ def open_source(
     split_seed: int = 0,
     root: Path | None = None,
     splits_file: Path | None = None,
+    group_by: str | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
 ) -> Source:
     """Return the source that a user typed as `name`, opened and split; no image is decoded.
 
@@ -75,32 +78,42 @@ def open_source(
         split_seed: Decides, with an example's name, whether it is held out.
         root: Where named sets are kept, instead of `$LINNE_DATA` and the user's data folder.
         splits_file: Splits that `save_manifest` wrote, to have again instead of making new ones.
+        group_by: Keep together what has the same value in this column of a list, or in the one group of this regular
+            expression over names.
+        folds: Cut what trains into this many parts, with one of them for val.
+        fold: Which, 1 to `folds`.
 
     Raises:
         SourceError: the source is not known, not there, or cannot be trusted.
-        RecipeError: a fraction is out of range.
+        RecipeError: an option is out of range, or two of them do not go together.
     """
-    for option, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if fraction is not None and not 0 < fraction < 1:
-            raise RecipeError(f"{option} is {fraction:g}, expected more than 0 and less than 1")
+    plan = SplitPlan(
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=split_seed,
+        group_by=group_by,
+        folds=folds,
+        fold=fold,
+    )
     kind, location, notes = _parse(name)
     examples = _opener(kind)(location, root)
     labels = examples.labels
     if splits_file is None:
-        splits, more_notes = divide(examples, val_fraction, test_fraction, split_seed)
+        divided = divide(examples, plan)
     else:
         manifest = read_manifest(splits_file)
         splits, more_notes = follow(examples, manifest, printable(splits_file))
         labels = manifest.labels
+        divided = Divided(splits, tuple(more_notes), fingerprint(examples, splits, labels))
     return Source(
         name=name,
         labels=labels,
-        splits=splits,
-        fingerprint=fingerprint(examples, splits, labels),
+        splits=divided.splits,
+        fingerprint=divided.fingerprint,
         channels=examples.channels,
         image_size=examples.image_size,
         same_size=examples.same_size,
-        notes=(*notes, *examples.notes, *more_notes),
+        notes=(*notes, *examples.notes, *divided.notes),
     )
 
 

@@ -27,6 +27,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from linne.data.files import Names
 from linne.data.names import printable
 from linne.data.places import cache_folder
 
@@ -92,8 +93,7 @@ def load(key: str) -> tuple[Index | None, list[str]]:
         return None, []
     except Exception as error:  # whatever is wrong with a cache, the files themselves are there to be read
         return None, [f"looked through all files again: the index `{printable(path)}` is damaged ({_said(error)})"]
-    paths = _unpack(arrays.pop(_WATCHED), arrays.pop(_ENDS))
-    changed = _first_change(paths, arrays.pop(_STATES))
+    changed = _first_change(Names(arrays.pop(_WATCHED), arrays.pop(_ENDS)), arrays.pop(_STATES))
     if changed is not None:
         return None, [f"looked through all files again: `{printable(changed)}` changed since they were indexed"]
     with contextlib.suppress(OSError):
@@ -110,12 +110,9 @@ def save(key: str, index: Index, watched: Sequence[str], started_ns: int) -> tup
     states = [_state(path) for path in watched]
     if any(max(mtime, ctime) > started_ns - _RACY_NS for mtime, ctime, _ in states):
         return index, []
-    names = [os.fsencode(path) for path in watched]
-    own: Arrays = {
-        _WATCHED: np.frombuffer(b"".join(names), np.uint8),
-        _ENDS: np.cumsum([len(name) for name in names], dtype=np.int64),
-        _STATES: np.array(states, np.int64).reshape(len(states), 3),
-    }
+    names = Names.of(watched)
+    states_W3 = np.array(states, np.int64).reshape(len(states), 3)
+    own: Arrays = {_WATCHED: names.text, _ENDS: names.ends_N, _STATES: states_W3}
     identity = uuid4().hex
     path = _path(key)
     partial = path.with_name(f"{path.name}.{identity}.partial")
@@ -164,11 +161,6 @@ def _first_change(paths: Iterable[str], states: NDArray[np.int64]) -> str | None
         if list(_state(path)) != expected:
             return path
     return None
-
-
-def _unpack(blob: NDArray[np.uint8], ends: NDArray[np.int64]) -> list[str]:
-    data, stops = blob.tobytes(), ends.tolist()
-    return [os.fsdecode(data[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def _write(path: Path, document: Mapping[str, Any], arrays: Arrays) -> None:
