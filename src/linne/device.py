@@ -70,12 +70,16 @@ class Device:
         """What torch calls it: `cpu`, `cuda:0`; ROCm devices are torch's `cuda`."""
         return "cpu" if self.kind == "cpu" else f"{'cuda' if self.kind == 'rocm' else self.kind}:{self.index}"
 
+    @property
+    def pins_memory(self) -> bool:
+        """Whether copies from page-locked memory, and only they, overlap with computing."""
+        return self.kind in ("cuda", "rocm", "xpu")
+
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return `tensor` on this device, without waiting for the copy where it can overlap."""
         if self.kind == "cpu":
             return tensor
-        # Only a copy from pinned memory overlaps with computing.
-        pinned = tensor.pin_memory() if self.kind in ("cuda", "rocm", "xpu") and tensor.device.type == "cpu" else tensor
+        pinned = tensor.pin_memory() if self.pins_memory and tensor.device.type == "cpu" else tensor
         return pinned.to(self.torch_device, non_blocking=self.asynchronous)
 
     def synchronise(self) -> None:

@@ -1,13 +1,12 @@
 """From a split's pixels to normalised batches on the device: resident and streaming behind one interface.
 
 *Resident* decodes the set once, keeps it as uint8 at the model's input size, and cuts, mirrors and normalises whole
-batches where the model runs. *Streaming* decodes in worker processes as it goes, for sets beyond memory and for
-random crops of the full image.
+batches where the model runs. *Streaming* decodes as it goes, by threads that stay ahead, for sets beyond memory and
+for random crops of the full image.
 """
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linne.data.augment import NOTHING, blank, gather, make_plan, resized_crop_box, uniforms
+from linne.data.augment import Augmentation, blank, uniforms
+from linne.data.augment_mix import Mixture
+from linne.data.finish import Finish
 from linne.data.resident import load_pixels, too_many_bad_images
 from linne.data.source import Source, Split
+from linne.data.streaming import decode_ahead, random_part
 from linne.device import Device
-from linne.errors import ImageError, SourceError
-from linne.preprocess import InputSpec, UInt8, resize_and_crop, scale_and_bias
+from linne.errors import SourceError
+from linne.fast_resize import torch_resize
+from linne.preprocess import InputSpec, UInt8
 from linne.recipe import AugmentConfig, Recipe
 
 Ints = NDArray[np.int64]
@@ -39,6 +42,8 @@ class Batch:
 
     images_NCHW: torch.Tensor
     labels_N: torch.Tensor
+    mixture: Mixture | None = None
+    """What mixup or CutMix put into the images."""
 
 
 class Batches(Protocol):
@@ -78,7 +83,7 @@ def make_batches(
         splits = splits[:1]
     made: list[Batches] = []
     if recipe.data.loader == "resident":
-        pixels = load_pixels(splits, finish.spec, recipe.data.max_bad_images, advance)
+        pixels = load_pixels(splits, finish.spec, recipe.data.max_bad_images, torch_resize, advance)
         on_device = _as_tensor(pixels.images_NHWC).to(device.torch_device)
         for split, rows, names in zip(splits, pixels.rows, pixels.bad_images, strict=True):
             made.append(ResidentBatches(on_device, rows, split.labels_N, names, recipe, finish))
@@ -118,27 +123,6 @@ def count_batches(num_examples: int, batch_size: int) -> int:
     return num_batches
 
 
-class _Finish:
-    """From uint8 B x H x W x C to a normalised batch in the layout the model wants."""
-
-    def __init__(self, recipe: Recipe, device: Device) -> None:
-        data = recipe.data
-        self.spec = input_spec(recipe)
-        self.device = device
-        self.channels_last = recipe.device.channels_last
-        scale, bias = scale_and_bias(self.spec)
-        self._scale = device.put(torch.from_numpy(scale))
-        self._bias = device.put(torch.from_numpy(bias))
-        self._channels = data.channels
-
-    def __call__(self, images_NHWC: torch.Tensor) -> torch.Tensor:
-        images = images_NHWC.float().mul_(self._scale).add_(self._bias)
-        images_NCHW = images.permute(0, 3, 1, 2)
-        if self.channels_last and self._channels > 1:
-            return images_NCHW
-        return images_NCHW.contiguous()
-
-
 def input_spec(recipe: Recipe) -> InputSpec:
     """Return the evaluation-time preprocessing that a recipe's model will carry."""
     data = recipe.data
@@ -151,6 +135,48 @@ def input_spec(recipe: Recipe) -> InputSpec:
         interpolation=data.interpolation,
         crop_pct=data.crop_pct,
     )
+
+
+class _Finish:
+    """From uint8 images on the device to batches of a step, augmented or not."""
+
+    def __init__(self, recipe: Recipe, device: Device) -> None:
+        self.device, self.spec = device, input_spec(recipe)
+        self._normalise = Finish(self.spec, device, channels_last=recipe.device.channels_last)
+        self._augmentation = Augmentation(recipe, device) if recipe.augment != AugmentConfig() else None
+
+    def plain(self, images_BHWC: torch.Tensor, labels_B: Ints) -> Batch:
+        """Return the images as they are."""
+        return Batch(self._normalise(self._coloured(images_BHWC)), self._put(labels_B))
+
+    def augmented(
+        self, images_NHWC: torch.Tensor, rows_N: Ints | None, ids: Sequence[Ints], labels_N: Ints, epoch: int
+    ) -> Iterator[Batch]:
+        """Yield a batch for each array of `ids`, whose images lie one after another in rows `rows_N`; None for all.
+
+        Several small batches are made as one: the cost of a call is paid once.
+        """
+        if self._augmentation is None:
+            chosen = images_NHWC if rows_N is None else images_NHWC.index_select(0, self._put(rows_N))
+            whole = self.plain(chosen, labels_N)
+        else:
+            rows = self._put(np.arange(len(images_NHWC)) if rows_N is None else rows_N)
+            taken_BHWC, plan = self._augmentation.take(images_NHWC, rows, np.concatenate(ids), epoch)
+            whole = Batch(blank(self._normalise(self._coloured(taken_BHWC)), plan), self._put(labels_N))
+        start = 0
+        for ids_B in ids:
+            part = slice(start, start + len(ids_B))
+            images, labels, mixture = whole.images_NCHW[part], whole.labels_N[part], None
+            if self._augmentation is not None:
+                images, mixture = self._augmentation.mix(images, labels, ids_B, epoch)
+            yield Batch(images, labels, mixture)
+            start = part.stop
+
+    def _coloured(self, images_BHWC: torch.Tensor) -> torch.Tensor:
+        return images_BHWC.expand(-1, -1, -1, self.spec.channels)  # a grey set feeds a colour model
+
+    def _put(self, values_B: Ints) -> torch.Tensor:
+        return self.device.put(torch.from_numpy(values_B))
 
 
 class ResidentBatches:
@@ -172,7 +198,7 @@ class ResidentBatches:
         self._labels_N = labels_N[readable]
         self.bad_images = bad_images
         self._recipe, self._finish = recipe, finish
-        self._batch_bytes = 4 * recipe.data.channels * recipe.data.height * recipe.data.width
+        self._image_bytes = 4 * recipe.data.channels * recipe.data.height * recipe.data.width
 
     @property
     def num_examples(self) -> int:
@@ -182,52 +208,31 @@ class ResidentBatches:
         return count_batches(self.num_examples, self._recipe.data.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        recipe, seed = self._recipe, self._recipe.seed
-        batches = cut(permutation(seed, epoch, self.num_examples), recipe.data.batch_size)
-        in_group = max(1, GROUP_BYTES // (self._batch_bytes * len(batches[0])))
-        augmented = recipe.augment != AugmentConfig()
-        draws_ND = uniforms(seed, epoch, self._ids_N) if augmented else None
+        order_N = permutation(self._recipe.seed, epoch, self.num_examples)
+        batches = cut(order_N, self._recipe.data.batch_size)
+        in_group = max(1, GROUP_BYTES // (self._image_bytes * len(batches[0])))
         for first in range(0, len(batches), in_group):
             group = batches[first : first + in_group]
-            images, labels = self._make(np.concatenate(group), draws_ND)
-            start = 0
-            for batch in group:
-                stop = start + len(batch)
-                yield Batch(images[start:stop], labels[start:stop])
-                start = stop
+            chosen = np.concatenate(group)
+            ids = [self._ids_N[batch] for batch in group]
+            yield from self._finish.augmented(
+                self._images_NHWC, self._rows_N[chosen], ids, self._labels_N[chosen], epoch
+            )
 
     def in_order(self) -> Iterator[Batch]:
-        size = max(1, EVAL_BATCH_BYTES // self._batch_bytes)
+        size = max(1, EVAL_BATCH_BYTES // self._image_bytes)
         for first in range(0, self.num_examples, size):
-            yield Batch(*self._make(np.arange(first, min(first + size, self.num_examples)), None))
-
-    def _make(self, positions_B: Ints, draws_ND: NDArray[np.float32] | None) -> tuple[torch.Tensor, torch.Tensor]:
-        data, device = self._recipe.data, self._finish.device
-        plan = NOTHING
-        if draws_ND is not None:
-            plan = make_plan(draws_ND[positions_B], self._recipe.augment, data.height, data.width).to(device)
-        rows_B = device.put(torch.from_numpy(self._rows_N[positions_B]))
-        images_NHWC = gather(self._images_NHWC, rows_B, plan)
-        images_NHWC = images_NHWC.expand(-1, -1, -1, data.channels)  # a grey set feeds a colour model
-        labels_B = device.put(torch.from_numpy(self._labels_N[positions_B]))
-        return blank(self._finish(images_NHWC), plan), labels_B
+            part = slice(first, first + size)
+            rows = self._finish.device.put(torch.from_numpy(self._rows_N[part]))
+            yield self._finish.plain(self._images_NHWC.index_select(0, rows), self._labels_N[part])
 
 
 class StreamingBatches:
-    """Batches of a split whose images are decoded as they are needed, by worker processes that stay."""
+    """Batches of a split whose images are decoded as they are needed, by threads that stay ahead."""
 
     def __init__(self, split: Split, recipe: Recipe, finish: _Finish, bad: dict[tuple[str, int], str]) -> None:
         """`bad` is shared by the splits of a run: unreadable images by split and position."""
         self._split, self._recipe, self._finish, self._bad = split, recipe, finish, bad
-        self._order = _Order()
-        self._loader = torch.utils.data.DataLoader(
-            _Examples(split, finish.spec, recipe.augment.resized_crop_area, recipe.seed),
-            batch_sampler=self._order,
-            num_workers=recipe.data.num_workers,
-            persistent_workers=recipe.data.num_workers > 0,
-            worker_init_fn=_ignore_ctrl_c,
-            collate_fn=_collate,
-        )
 
     @property
     def num_examples(self) -> int:
@@ -241,86 +246,34 @@ class StreamingBatches:
         return count_batches(len(self._split), self._recipe.data.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        recipe, data = self._recipe, self._recipe.data
-        draws_ND = uniforms(recipe.seed, epoch, np.arange(len(self._split)))
-        batches = cut(permutation(recipe.seed, epoch, len(self._split)), data.batch_size)
-        for images_NHWC, positions_B in self._load(batches, epoch):
-            plan = make_plan(draws_ND[positions_B], recipe.augment, data.height, data.width).to(self._finish.device)
-            every_B = torch.arange(len(positions_B), device=images_NHWC.device)
-            images = self._finish(gather(images_NHWC, every_B, plan))
-            yield Batch(blank(images, plan), self._labels(positions_B))
+        order_N = permutation(self._recipe.seed, epoch, len(self._split))
+        for images_BHWC, positions_B in self._decoded(order_N, lambda position: self._random_part(position, epoch)):
+            labels_B = self._split.labels_N[positions_B]
+            yield from self._finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch)
 
     def in_order(self) -> Iterator[Batch]:
-        batches = cut(np.arange(len(self._split)), self._recipe.data.batch_size)
-        for images_NHWC, positions_B in self._load(batches, None):
-            yield Batch(self._finish(images_NHWC), self._labels(positions_B))
+        for images_BHWC, positions_B in self._decoded(np.arange(len(self._split)), self._whole):
+            yield self._finish.plain(images_BHWC, self._split.labels_N[positions_B])
 
-    def _labels(self, positions_B: Ints) -> torch.Tensor:
-        return self._finish.device.put(torch.from_numpy(self._split.labels_N[positions_B]))
+    def _whole(self, position: int) -> UInt8:
+        return self._split.cropped(position, self._finish.spec, torch_resize)
 
-    def _load(self, batches: list[Ints], epoch: int | None) -> Iterator[tuple[torch.Tensor, Ints]]:
+    def _random_part(self, position: int, epoch: int) -> UInt8:
+        smallest_area = self._recipe.augment.resized_crop_area
+        if smallest_area is None:
+            return self._whole(position)
+        draws_D = uniforms(self._recipe.seed, epoch, np.array([position]))[0]
+        return random_part(self._split, position, self._finish.spec, draws_D, smallest_area, torch_resize)
+
+    def _decoded(self, order_N: Ints, decode: Callable[[int], UInt8]) -> Iterator[tuple[torch.Tensor, Ints]]:
         """Yield uint8 images on the device and their positions; unreadable images are left out and remembered."""
-        limit = self._recipe.data.max_bad_images
-        self._order.keys = [[(epoch, position) for position in batch.tolist()] for batch in batches]
-        for images_NHWC, positions, problems in self._loader:
-            self._bad.update({(self._split.name, position): problem for position, problem in problems.items()})
+        data, device = self._recipe.data, self._finish.device
+        batches = cut(order_N, data.batch_size)
+        shape = data.height, data.width, data.channels
+        limit, pin = data.max_bad_images, device.pins_memory
+        for batch in decode_ahead(batches, decode, shape, num_threads=data.num_workers, pin=pin):
+            self._bad.update({(self._split.name, position): reason for position, reason in batch.problems.items()})
             if len(self._bad) > limit:
-                raise too_many_bad_images(list(self._bad.values()), limit)
-            if positions:
-                yield self._finish.device.put(images_NHWC), np.array(positions)
-
-
-Key = tuple[int | None, int]
-"""The epoch an image is augmented for, None for none, and its position in the split."""
-
-
-class _Order(torch.utils.data.Sampler[list[Key]]):
-    """The batches of the epoch at hand; set before each pass."""
-
-    def __init__(self) -> None:
-        self.keys: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def _ignore_ctrl_c(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to every process, to the one that trains."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@dataclass(frozen=True)
-class _Examples(torch.utils.data.Dataset[tuple[int, UInt8 | str]]):
-    """One decoded image at its final size, by key; picklable, so that workers can have a copy."""
-
-    split: Split
-    spec: InputSpec
-    crop_area: float | None
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, key: Key) -> tuple[int, UInt8 | str]:
-        epoch, position = key
-        try:
-            if self.crop_area is None or epoch is None:
-                return position, self.split.cropped(position, self.spec)
-            pixels_HWC = self.split.pixels(position, self.spec.channels)
-            height, width, _ = pixels_HWC.shape
-            draws_D = uniforms(self.seed, epoch, np.array([position]))[0]
-            top, left, crop_H, crop_W = resized_crop_box(draws_D, self.crop_area, height, width)
-            part_HWC = np.ascontiguousarray(pixels_HWC[top : top + crop_H, left : left + crop_W])
-            return position, resize_and_crop(part_HWC, self.spec)
-        except ImageError as error:
-            return position, error.message
-
-
-def _collate(examples: list[tuple[int, UInt8 | str]]) -> tuple[torch.Tensor, list[int], dict[int, str]]:
-    good = [(position, image) for position, image in examples if not isinstance(image, str)]
-    problems = {position: image for position, image in examples if isinstance(image, str)}
-    images = np.stack([image for _, image in good]) if good else np.empty((0, 1, 1, 1), dtype=np.uint8)
-    return torch.from_numpy(images), [position for position, _ in good], problems
+                raise too_many_bad_images([reason for _, reason in sorted(self._bad.items())], limit)
+            if len(batch.positions_B):
+                yield device.put(batch.images_BHWC), batch.positions_B

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from linne.data.source import ImageStore, Split
 from linne.errors import ImageError, SourceError
-from linne.preprocess import InputSpec, UInt8
+from linne.preprocess import InputSpec, Resize, UInt8
 
 Ints = NDArray[np.int64]
 
@@ -29,7 +29,11 @@ class Pixels:
 
 
 def load_pixels(
-    splits: Sequence[Split], spec: InputSpec, max_bad_images: int, advance: Callable[[int], None] | None = None
+    splits: Sequence[Split],
+    spec: InputSpec,
+    max_bad_images: int,
+    resize: Resize,
+    advance: Callable[[int], None] | None = None,
 ) -> Pixels:
     """Return the pixels of `splits` at `spec`'s size.
 
@@ -46,7 +50,7 @@ def load_pixels(
     images_NHWC = np.empty((total, spec.height, spec.width, spec.channels), dtype=np.uint8)
     rows, bad_images, first = [], [], 0
     for split in splits:
-        problems = _decode_into(images_NHWC[first : first + len(split)], split, spec, advance)
+        problems = _decode_into(images_NHWC[first : first + len(split)], split, spec, resize, advance)
         split_rows = np.arange(first, first + len(split))
         split_rows[list(problems)] = -1
         rows.append(split_rows)
@@ -70,14 +74,14 @@ def _lend(splits: Sequence[Split], spec: InputSpec) -> UInt8 | None:
 
 
 def _decode_into(
-    images_NHWC: UInt8, split: Split, spec: InputSpec, advance: Callable[[int], None] | None
+    images_NHWC: UInt8, split: Split, spec: InputSpec, resize: Resize, advance: Callable[[int], None] | None
 ) -> dict[int, str]:
     """Fill `images_NHWC`; return the reason for each position that cannot be read."""
     problems: dict[int, str] = {}
 
     def decode(position: int) -> None:
         try:
-            images_NHWC[position] = split.cropped(position, spec)
+            images_NHWC[position] = split.cropped(position, spec, resize)
         except ImageError as error:
             problems[position] = error.message
         if advance is not None:
