@@ -35,3 +35,11 @@ def listed(names: Sequence[str], limit: int = 3) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return `1 image`, `2 images`, `1,200 images`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What splits are called in folders, lists, shards and published sets, whatever the case, and our word for each."""
