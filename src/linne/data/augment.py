@@ -71,8 +71,6 @@ class Augmentation:
         `ids_B` are the examples' numbers in their split, whichever rows their pixels lie in.
         """
         config = self._config
-        if config == AugmentConfig():
-            return gather(images_NHWC, rows_B, NOTHING), NOTHING
         _, height, width, _ = images_NHWC.shape
         plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width).to(self._device)
         images_BHWC = gather(images_NHWC, rows_B, plan)

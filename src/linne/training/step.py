@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch.nn import functional as F
 
+from linne.data.augment_mix import Mixture
 from linne.data.loader import Batch
 from linne.device import Device
 from linne.recipe import Recipe
@@ -21,7 +22,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     """
     state.lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
     logits_NK = _forward(state, batch, recipe, device)
-    loss = F.cross_entropy(logits_NK, batch.labels_N, label_smoothing=recipe.optim.label_smoothing)
+    loss = batch_loss(logits_NK, batch.labels_N, batch.mixture, recipe.optim.label_smoothing)
     if state.scaler is None:
         loss.backward()  # type: ignore[no-untyped-call]
         _clip(state, recipe)
@@ -34,6 +35,22 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
         state.ema.update()
     state.step += 1
     return loss.detach()
+
+
+def batch_loss(
+    logits_NK: torch.Tensor, labels_N: torch.Tensor, mixture: Mixture | None, label_smoothing: float
+) -> torch.Tensor:
+    """Return the mean cross entropy; of a mixed image, that of both labels by their shares.
+
+    Cross entropy is linear in its target, so this is the loss against soft labels without K numbers an image.
+    """
+    if mixture is None:
+        return F.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
+    own_N, other_N = (
+        F.cross_entropy(logits_NK, labels, label_smoothing=label_smoothing, reduction="none")
+        for labels in (labels_N, mixture.labels_N)
+    )
+    return (mixture.shares_N * own_N + (1 - mixture.shares_N) * other_N).mean()
 
 
 def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
