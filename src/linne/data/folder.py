@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from linne.data.decode import Header, decode_file, peek_file
-from linne.data.layout import Layout, read_layout
+from linne.data.files import HASHED_BYTES, FileStore, Names, file_identities
+from linne.data.index import LEAST_FILES, Arrays, Found, Index, index_of, spread
+from linne.data.layout import read_layout
 from linne.data.names import counted, listed, printable
 from linne.data.places import nearest_path
-from linne.data.source import Split, UInt8
+from linne.data.sample import sample_of
+from linne.data.source import Split
 from linne.data.split import Examples
 from linne.data.walk import Entries
-from linne.errors import ImageError, SourceError
-
-_SAMPLE = 256
-"""Images whose headers are read to learn size and colour."""
-_HASHED_BYTES = 256 * 2**20
-"""Sets up to this size are fingerprinted by content, larger ones by names and sizes: reading them would take long."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class FolderStore:
-    """Image files below a folder, decoded when asked for."""
-
-    root: str
-    paths: tuple[str, ...]
-    """Relative to `root`, with `/`."""
-    sizes: tuple[int, ...]
-    """In bytes, when the folder was listed."""
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def array(self) -> UInt8 | None:
-        return None
-
-    def pixels(self, index: int, channels: int) -> UInt8:
-        """Return image `index` decoded, uint8 H x W x `channels`; see `linne.data.decode`.
-
-        Raises:
-            ImageError: the file cannot be read or decoded; the message begins with its name.
-        """
-        return decode_file(os.path.join(self.root, self.paths[index]), channels, name=self.name(index))
-
-    def name(self, index: int) -> str:
-        return printable(self.paths[index])
+from linne.errors import SourceError
 
 
 def open_folder(location: str | None, root: Path | None) -> Examples:
     """Return the images of the folder `location`; `linne.data.layout` says which layouts are understood.
 
-    Nothing is decoded: size and colour come from the headers of at most 256 images spread over the set.
+    Nothing is decoded: size and colour come from the headers of at most 256 images spread over the set. What a large
+    folder holds is kept in an index (`linne.data.index`) and had back while none of its folders has changed.
 
     Raises:
         SourceError: the folder is not there, or is not laid out as classes of images.
@@ -67,19 +34,60 @@ def open_folder(location: str | None, root: Path | None) -> Examples:
         raise SourceError("`folder:` expects a folder", hint="type `folder:DIR`, with one sub-folder a class in DIR")
     path = Path(location).expanduser()
     _check(path, location)
-    layout = read_layout(os.path.realpath(path), printable(location))
-    store = _store(layout)
-    sample = _sample(store, location)
-    heights, widths = [header.height for header in sample.headers], [header.width for header in sample.headers]
+    root_path, shown = os.path.realpath(path), printable(location).rstrip("/") or "/"
+    # What `shown` is stands in the notes.
+    found, notes = index_of(f"folder 1\0{root_path}\0{shown}", lambda: _look(root_path, shown))
+    return _examples(root_path, found, notes)
+
+
+def _look(root: str, shown: str) -> Found:
+    """Return what the folder `root` holds, having looked at every name in it."""
+    layout = read_layout(root, shown)
+    images = [image for classes in layout.splits.values() for images in classes.values() for image in images]
+    store = FileStore(root, Names.of(path for path, _ in images), np.array([size for _, size in images], np.int64))
+    sample = sample_of(store, shown)
+    facts = {
+        "labels": list(layout.labels),
+        "counts": {name: {label: len(c) for label, c in classes.items()} for name, classes in layout.splits.items()},
+        "channels": sample.channels,
+        "image_size": list(sample.image_size),
+        "same_size": sample.same_size,
+        "notes": [*layout.notes, *_say_ignored(layout.seen), *sample.notes],
+    }
+    arrays: Arrays = {"paths": store.paths.text, "ends": store.paths.ends_N, "sizes": store.sizes_N}
+    folders = [os.path.join(root, folder) for folder in layout.folders]
+    files = [store.path(position) for position in spread(len(store)).tolist()]
+    # A link's target may change in a folder that is not listed.
+    keep = len(store) >= LEAST_FILES and not layout.seen.followed
+    return Found(Index(facts, arrays), [*folders, *files], keep)
+
+
+def _examples(root: str, found: Index, notes: Sequence[str]) -> Examples:
+    facts, arrays = found.facts, found.arrays
+    store = FileStore(root, Names(arrays["paths"], arrays["ends"]), arrays["sizes"])
+    by_content = int(store.sizes_N.sum()) <= HASHED_BYTES
     return Examples(
-        labels=layout.labels,
-        given=_splits(layout, store),
-        channels=1 if all(header.grey for header in sample.headers) else 3,
-        image_size=(int(np.median(heights)), int(np.median(widths))),
-        same_size=len(set(heights)) == len(set(widths)) == 1,
-        identities=folder_identities,
-        notes=(*layout.notes, *_say_ignored(layout.seen), *sample.notes),
+        labels=tuple(facts["labels"]),
+        given=_splits(store, facts["labels"], facts["counts"]),
+        channels=facts["channels"],
+        image_size=tuple(facts["image_size"]),
+        same_size=facts["same_size"],
+        identities=file_identities,
+        notes=(*facts["notes"], *notes),
+        index="" if by_content else found.identity,
     )
+
+
+def _splits(store: FileStore, labels: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> dict[str, Split]:
+    """Return the splits over `store`, whose images are in the order of `counts`: by split, then by class."""
+    position_of = {label: position for position, label in enumerate(labels)}
+    splits, start = {}, 0
+    for name, classes in counts.items():
+        of_classes = np.array([position_of[label] for label in classes], np.int64)
+        labels_N = np.repeat(of_classes, list(classes.values()))
+        splits[name] = Split(name, store, np.arange(start, start + len(labels_N)), labels_N)
+        start += len(labels_N)
+    return splits
 
 
 def _check(path: Path, location: str) -> None:
@@ -98,85 +106,6 @@ def _check(path: Path, location: str) -> None:
         if packed
         else "to classify one image: `linne predict BUNDLE FILE`",
     )
-
-
-def _store(layout: Layout) -> FolderStore:
-    images = [image for classes in layout.splits.values() for images in classes.values() for image in images]
-    return FolderStore(layout.root, tuple(path for path, _ in images), tuple(size for _, size in images))
-
-
-def _splits(layout: Layout, store: FolderStore) -> dict[str, Split]:
-    """Return the layout's splits over `store`, whose images are in the layout's order."""
-    position_of = {label: position for position, label in enumerate(layout.labels)}
-    splits, start = {}, 0
-    for name, classes in layout.splits.items():
-        counts = [len(images) for images in classes.values()]
-        labels_N = np.repeat(np.array([position_of[label] for label in classes], np.int64), counts)
-        splits[name] = Split(name, store, np.arange(start, start + len(labels_N)), labels_N)
-        start += len(labels_N)
-    return splits
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    headers: tuple[Header, ...]
-    notes: tuple[str, ...]
-
-
-def _sample(store: FolderStore, location: str) -> _Sample:
-    """Return the headers of images spread evenly over the store; unreadable ones are left for loading to judge."""
-    positions = np.unique(np.linspace(0, len(store) - 1, min(_SAMPLE, len(store))).astype(int)).tolist()
-    headers, problems = [], []
-    for position in positions:
-        try:
-            path = os.path.join(store.root, store.paths[position])
-            headers.append(peek_file(path, name=store.name(position)))
-        except ImageError as error:
-            problems.append(error.message)
-    if not headers:
-        raise SourceError(
-            f"none of {counted(len(positions), 'image')} tried in `{printable(location)}` can be read; {problems[0]}"
-        )
-    notes = []
-    if problems:
-        notes.append(f"{problems[0]} (the first of {len(problems)} among {counted(len(positions), 'image')} tried)")
-    if len(positions) < len(store):
-        notes.append(f"size and colour are known from a sample: {len(positions)} of {len(store):,} images")
-    return _Sample(tuple(headers), tuple(notes))
-
-
-def folder_identities(splits: Sequence[Split]) -> list[bytes]:
-    """Return bytes for each split that change when the name or the size of one of its images does.
-
-    Where all images together have no more than 256 MiB, they change with every byte of every image; beyond, a change
-    that keeps a file's size is not seen. Times of change do not count: a copy of a folder has the same fingerprint.
-    """
-    chosen = [(split.store, index) for split in splits for index in split.indices_N.tolist()]
-    by_content = sum(store.sizes[index] for store, index in chosen if isinstance(store, FolderStore)) <= _HASHED_BYTES
-    return [_identity(split, by_content) for split in splits]
-
-
-def _identity(split: Split, by_content: bool) -> bytes:
-    store = split.store
-    assert isinstance(store, FolderStore)
-    digest = hashlib.sha256()
-    for index in split.indices_N.tolist():
-        path, size = store.paths[index], store.sizes[index]
-        content = _content(os.path.join(store.root, path), size) if by_content else b""
-        digest.update(b"%s\0%d\0%s\n" % (os.fsencode(path), size, content))
-    return digest.digest()
-
-
-def _content(path: str, size: int) -> bytes:
-    try:
-        # Plain descriptors: for many small files, `open` costs more than the reading.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            return hashlib.sha256(os.read(descriptor, size + 1)).digest()
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return b"unreadable"
 
 
 def _say_ignored(seen: Entries) -> list[str]:

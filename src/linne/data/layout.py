@@ -1,7 +1,7 @@
 """How a folder of images is read: split folders or none, class folders, labels by name.
 
 DIR/cat/1.jpg  DIR/dog/2.jpg                             classes; linne makes the splits
-DIR/train/cat/1.jpg  DIR/val/cat/2.jpg  DIR/test/...     splits of classes; `valid` and `validation` are val
+DIR/train/cat/1.jpg  DIR/val/cat/2.jpg  DIR/test/...     splits of classes, by any of `names.SPLIT_NAMES`
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from linne.data.names import counted, label_of, listed, printable
+from linne.data.names import SPLIT_NAMES, counted, label_of, listed, printable
 from linne.data.split import SPLITS
 from linne.data.walk import Entries, join, list_folder, walk
 from linne.errors import SourceError, suggest
-
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 Images = Sequence[tuple[str, int]]
 
@@ -29,8 +27,10 @@ class Layout:
     splits: Mapping[str, Mapping[str, Images]]
     """For each split, for each label that has any, the path and size of its images."""
     seen: Entries
-    """Everything that was met on the way."""
+    """Everything that was met in the folders that are used."""
     notes: tuple[str, ...]
+    folders: tuple[str, ...]
+    """Every folder that was looked into, the root as an empty text: what changes in none of them changes nothing."""
 
 
 def read_layout(root: str, shown: str) -> Layout:
@@ -43,7 +43,7 @@ def read_layout(root: str, shown: str) -> Layout:
             class in val or test that train does not have, or split folders that can be read in two ways.
     """
     top = list_folder(root, "")
-    folders, notes = _split_folders(root, top, shown)
+    folders, notes, looked = _split_folders(root, top, shown)
     in_splits = folders != {"train": ""}
     seen = [top]
     found: dict[str, dict[str, Entries]] = {}
@@ -62,7 +62,9 @@ def read_layout(root: str, shown: str) -> Layout:
             del splits[name]
             notes.append(f"`{printable(folders[name])}` is not used: its class folders hold no images")
     images = {n: {label: c.images for label, c in sorted(s.items()) if c.images} for n, s in splits.items()}
-    return Layout(root, labels, images, join(seen), (*notes, *_say_nested(splits)))
+    met = join(seen)
+    listed_once = tuple(dict.fromkeys((*met.listed, *looked)))
+    return Layout(root, labels, images, met, (*notes, *_say_nested(splits)), listed_once)
 
 
 def _say_loose(entries: Entries, where: str) -> list[str]:
@@ -71,9 +73,12 @@ def _say_loose(entries: Entries, where: str) -> list[str]:
     return [f"ignored {number} directly in `{where}`: they belong to no class"] if entries.images else []
 
 
-def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str], list[str]]:
-    """Return the folder of each split, in the order of `SPLITS`; `{"train": ""}` where the top holds classes."""
-    named = [folder for folder in top.folders if folder.casefold() in _SPLIT_NAMES]
+def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str], list[str], Sequence[str]]:
+    """Return the folder of each split, in the order of `SPLITS`, `{"train": ""}` where the top holds classes.
+
+    Also notes, and the folders that were looked into to decide it.
+    """
+    named = [folder for folder in top.folders if folder.casefold() in SPLIT_NAMES]
     with_classes = [folder for folder in named if list_folder(root, folder).folders]
     others = [folder for folder in top.folders if folder not in named]
     if not with_classes:
@@ -83,10 +88,10 @@ def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str],
                 hint=f"put each class's images in a folder of its own, such as `{printable(named[0])}/cat/1.jpg`",
             )
         notes = [f"`{printable(folder)}` is read as a class: it holds no folders" for folder in named]
-        return {"train": ""}, notes
+        return {"train": ""}, notes, named
     folders: dict[str, str] = {}
     for folder in with_classes:
-        name = _SPLIT_NAMES[folder.casefold()]
+        name = SPLIT_NAMES[folder.casefold()]
         if name in folders:
             raise SourceError(
                 f"`{printable(folders[name])}` and `{printable(folder)}` in `{shown}` both name the {name} split",
@@ -98,21 +103,22 @@ def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str],
             f"`{shown}` has {listed([printable(f) for f in with_classes])} but no `train` with class folders",
             hint="rename the folder of the training images to `train`, or name a folder of classes",
         )
-    notes = _pass_over(root, folders, [f for f in named if f not in with_classes], others, shown)
+    notes, looked = _pass_over(root, folders, [f for f in named if f not in with_classes], others, shown)
     ordered = {name: folders[name] for name in SPLITS if name in folders}
     recognised = ", ".join(f"{name} is `{printable(folder)}`" for name, folder in ordered.items())
-    return ordered, [f"split folders found: {recognised}", *notes]
+    return ordered, [f"split folders found: {recognised}", *notes], (*named, *looked)
 
 
 def _pass_over(
     root: str, folders: Mapping[str, str], flat: Sequence[str], others: Sequence[str], shown: str
-) -> list[str]:
-    """Return notes on the folders beside the splits that are not used."""
+) -> tuple[list[str], Sequence[str]]:
+    """Return notes on the folders beside the splits that are not used, and all folders that were looked into."""
     notes = []
     for folder in flat:
         number = counted(len(list_folder(root, folder).images), "image")
         notes.append(f"`{printable(folder)}` is not used: it holds {number} and no class folders")
-    with_images = [printable(folder) for folder in others if walk(root, folder).images]
+    met = {folder: walk(root, folder) for folder in others}
+    with_images = [printable(folder) for folder, entries in met.items() if entries.images]
     if with_images and len(folders) == 1:
         raise SourceError(
             f"`{shown}` can be read in two ways: `train` holds folders, as a split does, and beside it are "
@@ -121,7 +127,7 @@ def _pass_over(
         )
     if with_images:
         notes.append(f"not used: {listed(with_images)}, beside the split folders")
-    return notes
+    return notes, join(met.values()).listed
 
 
 def _by_label(classes: Mapping[str, Entries]) -> dict[str, Entries]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 
 from linne.data.names import printable
 from linne.errors import SourceError
@@ -33,6 +34,10 @@ class Entries:
     """What a system or a program left: names that begin with a dot, `Thumbs.db`, `__MACOSX`."""
     links: tuple[str, ...] = ()
     """Symbolic links that were not followed: to folders, to nothing, or out of the root."""
+    followed: tuple[str, ...] = ()
+    """Images that are symbolic links to a file below the root."""
+    listed: tuple[str, ...] = ()
+    """Folders whose entries these are; the root is an empty text."""
 
 
 def is_hidden(name: str) -> bool:
@@ -55,20 +60,27 @@ def list_folder(root: str, relative: str) -> Entries:
     except OSError as error:
         folder = printable(os.path.join(root, relative))
         raise SourceError(f"`{folder}` cannot be listed: {(error.strerror or str(error)).lower()}") from error
-    images, folders, others, hidden, links = [], [], [], [], []
+    images, folders, others, hidden, links, followed = [], [], [], [], [], []
+    prefix = f"{relative}/" if relative else ""
     for entry in found:
-        path = f"{relative}/{entry.name}" if relative else entry.name
-        if is_hidden(entry.name):
+        name = entry.name
+        path = prefix + name
+        if is_hidden(name):
             hidden.append(path)
-        elif entry.is_symlink() and not _leads_to_file_below(root, entry):
-            links.append(path)
-        elif entry.is_dir(follow_symlinks=False):
+            continue
+        if entry.is_symlink():
+            if not _leads_to_file_below(root, entry):
+                links.append(path)
+                continue
+            followed.append(path)
+        if entry.is_dir(follow_symlinks=False):
             folders.append(path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():
+        elif name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and entry.is_file():
             images.append((path, _size(entry)))
         else:
             others.append(path)
-    return Entries(tuple(images), tuple(folders), tuple(others), tuple(hidden), tuple(links))
+    parts = (images, folders, others, hidden, links, followed, [relative])
+    return Entries(*map(tuple, parts))  # type: ignore[arg-type]  # mypy cannot see that the first is of pairs
 
 
 def _leads_to_file_below(root: str, entry: os.DirEntry[str]) -> bool:
@@ -98,16 +110,10 @@ def walk(root: str, relative: str) -> Entries:
         if folder != relative and entries.images:
             nested.append(folder)
     joined = join(seen)
-    return Entries(tuple(sorted(joined.images)), tuple(nested), joined.others, joined.hidden, joined.links)
+    return replace(joined, images=tuple(sorted(joined.images)), folders=tuple(nested))
 
 
 def join(parts: Iterable[Entries]) -> Entries:
     """Return everything in `parts` as one."""
     parts = list(parts)
-    return Entries(
-        tuple(image for part in parts for image in part.images),
-        tuple(folder for part in parts for folder in part.folders),
-        tuple(other for part in parts for other in part.others),
-        tuple(name for part in parts for name in part.hidden),
-        tuple(link for part in parts for link in part.links),
-    )
+    return Entries(*(tuple(chain.from_iterable(getattr(part, f.name) for part in parts)) for f in fields(Entries)))
