@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from linne import metrics
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError, suggest
-from linne.preprocess import InputSpec
+from linne.preprocess import InputSpec, Resize
 from linne.report import Calibration, CalibrationBin, ClassResult, ConfusedPair, EvalReport, Mistake
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
     logits: list[Floats] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for chunk, where, unread in _chunks(examples, predictor.bundle.input):
+    for chunk, where, unread in _chunks(examples, predictor.bundle.input, predictor.resize):
         skipped += unread
         if where:
             logits.append(predictor.logits_of_cropped(chunk))
@@ -105,7 +105,9 @@ def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
     return np.array([position[label] for label in source.labels], dtype=np.int64)
 
 
-def _chunks(split: Split, spec: InputSpec) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
+def _chunks(
+    split: Split, spec: InputSpec, resize: Resize
+) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
     """Yield (images at the model's size, their positions in the split, names of the unreadable), in order."""
     array = split.store.array
     if array is not None and array.shape[1:] == (spec.height, spec.width, spec.channels) and spec.crop_pct == 1:
@@ -116,7 +118,7 @@ def _chunks(split: Split, spec: InputSpec) -> Iterator[tuple[Sequence[UInt8] | U
     images: list[UInt8] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for position, pixels in enumerate(_cropped(split, spec)):
+    for position, pixels in enumerate(_cropped(split, spec, resize)):
         if pixels is None:
             skipped.append(split.example_name(position))
             continue
@@ -128,7 +130,7 @@ def _chunks(split: Split, spec: InputSpec) -> Iterator[tuple[Sequence[UInt8] | U
     yield images, positions, skipped
 
 
-def _cropped(split: Split, spec: InputSpec) -> Iterator[UInt8 | None]:
+def _cropped(split: Split, spec: InputSpec, resize: Resize) -> Iterator[UInt8 | None]:
     """Yield each example at the model's size, or None when it cannot be read, decoding a few ahead in threads.
 
     Decoders release Python's lock, so threads use every core without sending pixels between processes.
@@ -136,7 +138,7 @@ def _cropped(split: Split, spec: InputSpec) -> Iterator[UInt8 | None]:
 
     def read(position: int) -> UInt8 | None:
         try:
-            return split.cropped(position, spec)
+            return split.cropped(position, spec, resize)
         except ImageError:
             return None
 

@@ -7,7 +7,7 @@ A model's `InputSpec` is plain data and travels in its bundle. Evaluation, predi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ from linne.errors import BundleError, ImageError
 
 UInt8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Extent = tuple[float, float]
+"""Rows and columns of a pixel array that the image fills; its last row and column may be only partly image."""
+Resize = Callable[[UInt8, int, int, str, Extent], UInt8]
+"""From uint8 H x W x C, a height, a width, one of `INTERPOLATIONS` and the extent to uint8 of that size."""
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -84,8 +88,20 @@ class InputSpec:
             raise BundleError(f"input spec cannot be read: {error}") from error
 
 
-def resize_and_crop(pixels_HWC: UInt8, spec: InputSpec) -> UInt8:
-    """Return `pixels_HWC` resized and centre-cropped to (spec.height, spec.width, spec.channels), uint8.
+def pillow_resize(pixels_HWC: UInt8, height: int, width: int, interpolation: str, extent: Extent) -> UInt8:
+    """Return `pixels_HWC` at `height` x `width`, filtered over the whole footprint: the reference of every resize.
+
+    Bit for bit what timm, torchvision (on PIL images) and transformers evaluate with.
+    """
+    grey = pixels_HWC.shape[2] == 1
+    image = Image.fromarray(pixels_HWC[..., 0] if grey else pixels_HWC)
+    box = (0, 0, extent[1], extent[0])
+    resized = np.asarray(image.resize((width, height), INTERPOLATIONS[interpolation], box))
+    return resized[..., None] if grey else resized
+
+
+def resized_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    """Return the (height, width) that an image gets before the centre of (spec.height, spec.width) is cut out.
 
     Geometry and rounding follow timm's evaluation transform (`timm.data.create_transform`, itself torchvision's
     `Resize` + `CenterCrop` on PIL images), so that a bundle answers the same there.
@@ -93,13 +109,7 @@ def resize_and_crop(pixels_HWC: UInt8, spec: InputSpec) -> UInt8:
     Raises:
         ImageError: the image is so long and thin that resizing it would fill the memory.
     """
-    height, width, channels = pixels_HWC.shape
-    if channels != spec.channels:
-        raise ValueError(f"image has {channels} channels, the input spec {spec.channels}")
-    target_H, target_W = spec.height, spec.width
-    if spec.crop_pct == 1.0 and (height, width) == (target_H, target_W):
-        return pixels_HWC
-    scaled_H, scaled_W = math.floor(target_H / spec.crop_pct), math.floor(target_W / spec.crop_pct)
+    scaled_H, scaled_W = math.floor(spec.height / spec.crop_pct), math.floor(spec.width / spec.crop_pct)
     if spec.crop_mode == "squash":
         resized_H, resized_W = scaled_H, scaled_W
     elif scaled_H == scaled_W:  # torchvision Resize(int): the shorter edge matches, the longer is truncated
@@ -109,14 +119,39 @@ def resize_and_crop(pixels_HWC: UInt8, spec: InputSpec) -> UInt8:
             resized_H, resized_W = int(scaled_W * height / width), scaled_W
     else:  # timm ResizeKeepRatio(longest=0): cover the box, round to nearest
         ratio = min(height / scaled_H, width / scaled_W)
-        resized_H, resized_W = round(height / ratio), round(width / ratio)
+        resized_H, resized_W = max(round(height / ratio), 1), max(round(width / ratio), 1)
     if resized_H * resized_W > MAX_RESIZED_PIXELS:
         raise ImageError(
             f"an image of {height} x {width} pixels would become {resized_H} x {resized_W} before its centre is cut "
             f"out, more than {MAX_RESIZED_PIXELS // 10**6} million pixels"
         )
-    resized = _resize(pixels_HWC, resized_H, resized_W, spec.interpolation)
-    return _center_crop(resized, target_H, target_W)
+    return resized_H, resized_W
+
+
+def resize_and_crop(
+    pixels_HWC: UInt8, spec: InputSpec, *, full_size: tuple[int, int] | None = None, resize: Resize = pillow_resize
+) -> UInt8:
+    """Return `pixels_HWC` resized and centre-cropped to (spec.height, spec.width, spec.channels), uint8.
+
+    Args:
+        full_size: (height, width) of the image where it was decoded at a half, a quarter or an eighth of them,
+            rounded up. Decides the geometry: without it, a row that is only partly image would move all others.
+        resize: How pixels are filtered; the reference, or one that is within a level of it.
+
+    Raises:
+        ImageError: the image is so long and thin that resizing it would fill the memory.
+    """
+    height, width, channels = pixels_HWC.shape
+    if channels != spec.channels:
+        raise ValueError(f"image has {channels} channels, the input spec {spec.channels}")
+    if spec.crop_pct == 1.0 and (height, width) == (spec.height, spec.width):
+        return pixels_HWC
+    full_H, full_W = full_size or (height, width)
+    resized_H, resized_W = resized_size(full_H, full_W, spec)
+    if (resized_H, resized_W) != (height, width):
+        factor = next(f for f in (1, 2, 4, 8) if (-(-full_H // f), -(-full_W // f)) == (height, width))
+        pixels_HWC = resize(pixels_HWC, resized_H, resized_W, spec.interpolation, (full_H / factor, full_W / factor))
+    return _center_crop(pixels_HWC, spec.height, spec.width)
 
 
 def normalise(images_NHWC: UInt8, spec: InputSpec) -> Floats:
@@ -130,16 +165,6 @@ def scale_and_bias(spec: InputSpec) -> tuple[Floats, Floats]:
     """Return per-channel `scale` and `bias` with which normalised = pixel * scale + bias."""
     mean, std = np.asarray(spec.mean, dtype=np.float64), np.asarray(spec.std, dtype=np.float64)
     return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-
-
-def _resize(pixels_HWC: UInt8, height: int, width: int, interpolation: str) -> UInt8:
-    """Resize with PIL, which filters over the whole footprint (antialiases) when shrinking."""
-    if pixels_HWC.shape[:2] == (height, width):
-        return pixels_HWC
-    grey = pixels_HWC.shape[2] == 1
-    image = Image.fromarray(pixels_HWC[..., 0] if grey else pixels_HWC)
-    resized = np.asarray(image.resize((max(width, 1), max(height, 1)), INTERPOLATIONS[interpolation]))
-    return resized[..., None] if grey else resized
 
 
 def _center_crop(pixels_HWC: UInt8, height: int, width: int) -> UInt8:

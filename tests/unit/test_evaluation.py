@@ -12,7 +12,7 @@ import pytest
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError
 from linne.evaluation import CHUNK_IMAGES, evaluate
-from linne.preprocess import InputSpec
+from linne.preprocess import InputSpec, pillow_resize
 
 
 @dataclass
@@ -24,8 +24,8 @@ class ArrayStore:
     def __len__(self):
         return len(self.array)
 
-    def pixels(self, index, channels):
-        return np.repeat(self.array[index][..., :1], channels, axis=2)
+    def load(self, index):
+        return self.array[index]
 
     def name(self, index):
         return f"train[{index}]"
@@ -42,11 +42,11 @@ class FileStore:
     def __len__(self):
         return len(self.values)
 
-    def pixels(self, index, channels):
+    def load(self, index):
         self.reads.append(index)
         if self.values[index] is None:
             raise ImageError(f"`{self.name(index)}` cannot be decoded")
-        return np.full((4 + index % 3, 5, channels), self.values[index], dtype=np.uint8)
+        return np.full((4 + index % 3, 5, 1), self.values[index], dtype=np.uint8)
 
     def name(self, index):
         return f"photos/{index}.jpg"
@@ -60,6 +60,7 @@ class FirstPixelPredictor:
         self.labels = tuple(labels)
         self.bundle = SimpleNamespace(path=Path("runs/fake-1/bundle"), labels=self.labels, input=spec)
         self.strength = strength
+        self.resize = pillow_resize
         self.chunks = []
 
     def logits_of_cropped(self, images):

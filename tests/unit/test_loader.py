@@ -33,10 +33,10 @@ class Pictures:
     def array(self):
         return self.images_NHWC if self.lend else None
 
-    def pixels(self, index: int, channels: int) -> np.ndarray:
+    def load(self, index: int) -> np.ndarray:
         if index in self.broken:
             raise ImageError(f"`{self.name(index)}` cannot be read: it is broken")
-        return np.repeat(self.images_NHWC[index], channels // self.images_NHWC.shape[3], axis=2)
+        return self.images_NHWC[index]
 
     def name(self, index: int) -> str:
         return f"picture[{index}]"

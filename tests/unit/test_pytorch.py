@@ -12,7 +12,7 @@ import pytest
 from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.errors import BundleError, DeviceError, RecipeError
 from linne.inference.backends.pytorch import TorchBackend
-from linne.preprocess import InputSpec
+from linne.preprocess import InputSpec, pillow_resize
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -107,7 +107,7 @@ class Recording(torch.nn.Module):
 
 def test_fp32_is_multiplied_as_fp32_whatever_the_process_allows() -> None:
     network = Recording()
-    backend = TorchBackend(network, Device.pick("cpu"), "recording")
+    backend = TorchBackend(network, Device.pick("cpu"), "recording", pillow_resize)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -228,7 +228,7 @@ def test_names_from_a_user_are_shown_and_never_obeyed(tmp_path):
         def __len__(self):
             return len(self.array)
 
-        def pixels(self, index, channels):
+        def load(self, index):
             return self.array[index]
 
         def name(self, index):
@@ -378,10 +378,10 @@ def test_images_that_vanished_since_the_evaluation_are_left_out_of_the_grids(tmp
         def __len__(self):
             return len(split.store)
 
-        def pixels(self, index, channels):
+        def load(self, index):
             if index % 2:
                 raise ImageError(f"`{index}` is gone")
-            return split.store.pixels(index, channels)
+            return split.store.load(index)
 
         def name(self, index):
             return split.store.name(index)
@@ -412,7 +412,7 @@ def test_photographs_become_thumbnails(tmp_path):
         def __len__(self):
             return len(big)
 
-        def pixels(self, index, channels):
+        def load(self, index):
             return big[index]
 
         def name(self, index):

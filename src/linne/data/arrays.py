@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from linne.data.source import Ints, Split, UInt8
 from linne.errors import SourceError
@@ -29,15 +28,10 @@ class ArrayStore:
     def array(self) -> UInt8 | None:
         return self.images_NHWC
 
-    def pixels(self, index: int, channels: int) -> UInt8:
-        """Return image `index` as uint8 H x W x `channels`, a view where that is how it is stored."""
+    def load(self, index: int) -> bytes | UInt8:
+        """Return image `index` as a view of uint8 H x W x C."""
         pixels_HWC: UInt8 = self.images_NHWC[index]
-        stored = pixels_HWC.shape[2]
-        if stored == channels:
-            return pixels_HWC
-        if stored == 1:
-            return np.repeat(pixels_HWC, channels, axis=2)
-        return np.array(Image.fromarray(pixels_HWC).convert("L"))[..., None]
+        return pixels_HWC
 
     def name(self, index: int) -> str:
         return f"{self.prefix}[{index}]"

@@ -29,9 +29,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from linne.data import headers
+from linne.data import headers, jpeg
 from linne.data.names import printable
 from linne.errors import ImageError
+from linne.preprocess import InputSpec, Resize, pillow_resize, resize_and_crop, resized_size
 
 UInt8 = NDArray[np.uint8]
 
@@ -81,10 +82,33 @@ def decode(data: bytes, channels: int, *, name: str = "image") -> UInt8:
         ImageError: `data` is not an image linne reads, is damaged or cut short, or too large; the message begins
             with `name`.
     """
+    return reduced(data, channels, None, name=name)[0]
+
+
+def reduced(
+    data: bytes, channels: int, enough: jpeg.Enough | None, *, name: str = "image"
+) -> tuple[UInt8, tuple[int, int]]:
+    """Return what `decode` does at a reduced size where that is quicker, and the (height, width) of the full image.
+
+    Only JPEGs are reduced: by 2, 4 or 8, the most that leaves at least as many pixels as `enough` asks for, which is
+    called with the height and width of the upright image.
+
+    Raises:
+        ImageError: as `decode`, or from `enough`; the message begins with `name`.
+    """
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}, expected 1 or 3")
     try:
-        return _pixels(_loaded(data), channels)
+        _check_bytes(len(data))
+        kind = _kind(data)
+        # Without metadata: Pillow parses a JPEG's EXIF on opening, and warns about what is damaged there.
+        data, orientation = headers.split_jpeg(data) if kind == "JPEG" else (data, 1)
+        if kind == "JPEG":
+            quick = jpeg.decode(data, channels, orientation, enough, _check_size)
+            if quick is not None:
+                return to_channels(quick[0], channels), quick[1]
+        pixels_HWC = _pixels(_loaded(kind, data, orientation), channels)
+        return pixels_HWC, (pixels_HWC.shape[0], pixels_HWC.shape[1])
     except ImageError as refused:
         raise _about(name, refused) from refused.__cause__
 
@@ -96,11 +120,68 @@ def decode_file(path: str | os.PathLike[str], channels: int, *, name: str | None
         ImageError: it cannot be read or decoded; the message begins with `name`, or with `path` without one.
     """
     name = printable(path) if name is None else name
+    return decode(read_file(path, name=name), channels, name=name)
+
+
+def read_file(path: str | os.PathLike[str], *, name: str | None = None) -> bytes:
+    """Return the bytes of the file `path`: a regular file of at most `MAX_BYTES`.
+
+    Raises:
+        ImageError: it cannot be read; the message begins with `name`, or with `path` without one.
+    """
     try:
-        data = _read(path, MAX_BYTES)
+        return _read(path, MAX_BYTES)
+    except ImageError as refused:
+        raise _about(printable(path) if name is None else name, refused) from refused.__cause__
+
+
+def to_input(image: bytes | UInt8, spec: InputSpec, *, name: str, resize: Resize = pillow_resize) -> UInt8:
+    """Return an encoded or decoded image as the model sees it: uint8 of the height, width and channels of `spec`.
+
+    The one way from an image to model input, in training, evaluation and prediction. A JPEG of at least four times
+    the size it is resized to is decoded at a half, a quarter or an eighth: never below twice that size.
+
+    Raises:
+        ImageError: it cannot be decoded or resized; the message begins with `name`.
+    """
+    if not isinstance(image, bytes):
+        pixels_HWC = to_channels(image, spec.channels)
+        full_size = (pixels_HWC.shape[0], pixels_HWC.shape[1])
+    else:
+
+        def enough(height: int, width: int) -> tuple[int, int]:
+            resized_H, resized_W = resized_size(height, width, spec)
+            return 2 * resized_H, 2 * resized_W
+
+        pixels_HWC, full_size = reduced(image, spec.channels, enough, name=name)
+    try:
+        return resize_and_crop(pixels_HWC, spec, full_size=full_size, resize=resize)
+    except ImageError as refused:
+        raise ImageError(f"`{name}`: {refused.message}") from refused
+
+
+def to_channels(pixels_HWC: UInt8, channels: int) -> UInt8:
+    """Return pixels with `channels` channels: grey is repeated, colour weighted as by Pillow's "L"."""
+    stored = pixels_HWC.shape[2]
+    if stored == channels:
+        return pixels_HWC
+    if stored == 1:
+        return np.repeat(pixels_HWC, channels, axis=2)
+    return np.array(Image.fromarray(pixels_HWC).convert("L"))[..., None]
+
+
+def peek(data: bytes, *, name: str = "image") -> Header:
+    """Return size and colour of the encoded image `data`, which may be its first 256 KiB only (TIFF: all of it).
+
+    A WebP's or PNG's orientation is not seen where it is stated behind the pixels.
+
+    Raises:
+        ImageError: the header is not understood; the message begins with `name`.
+    """
+    try:
+        return _peek(_kind(data), data)
     except ImageError as refused:
         raise _about(name, refused) from refused.__cause__
-    return decode(data, channels, name=name)
 
 
 def peek_file(path: str | os.PathLike[str], *, name: str | None = None) -> Header:
@@ -115,17 +196,21 @@ def peek_file(path: str | os.PathLike[str], *, name: str | None = None) -> Heade
     try:
         head = _read(path, _HEAD_BYTES)
         kind = _kind(head)
-        if kind == "WEBP":  # its plugin wants the whole file
-            width, height = headers.webp_size(head) or (0, 0)
-            return Header(height, width, grey=False)
-        if kind == "TIFF":
-            with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as whole:
-                return _header(_opened(kind, whole, file), 1)
-        head, orientation = headers.split_jpeg(head) if kind == "JPEG" else (head, 1)
-        image = _opened(kind, head, io.BytesIO(head))
-        return _header(image, orientation if orientation != 1 else _stated_orientation(image))
+        if kind != "TIFF":
+            return _peek(kind, head)
+        with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as whole:
+            return _header(_opened(kind, whole, file), 1)
     except ImageError as refused:
         raise _about(printable(path) if name is None else name, refused) from refused.__cause__
+
+
+def _peek(kind: str, head: bytes) -> Header:
+    if kind == "WEBP":  # its plugin wants the whole file
+        width, height = headers.webp_size(head) or (0, 0)
+        return Header(height, width, grey=False)
+    head, orientation = headers.split_jpeg(head) if kind == "JPEG" else (head, 1)
+    image = _opened(kind, head, io.BytesIO(head))
+    return _header(image, orientation if orientation != 1 else _stated_orientation(image))
 
 
 def _header(image: ImageFile.ImageFile, orientation: int) -> Header:
@@ -144,8 +229,7 @@ def _read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
         # Asked before opening: opening a named pipe would wait for a writer.
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"it has {status.st_size:,} bytes, more than the {MAX_BYTES:,} accepted")
+        _check_bytes(status.st_size)
         with open(path, "rb") as file:
             return file.read(max_bytes)
     except OSError as error:
@@ -181,13 +265,8 @@ def _opened(kind: str, head: bytes | mmap, stream: IO[bytes]) -> ImageFile.Image
     return image
 
 
-def _loaded(data: bytes) -> Image.Image:
+def _loaded(kind: str, data: bytes, orientation: int) -> Image.Image:
     """Return the decoded image, upright, in whatever mode it was stored."""
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"it has {len(data):,} bytes, more than the {MAX_BYTES:,} accepted")
-    kind = _kind(data)
-    # Without metadata: Pillow parses a JPEG's EXIF on opening, and warns about what is damaged there.
-    data, orientation = headers.split_jpeg(data) if kind == "JPEG" else (data, 1)
     image = _opened(kind, data, io.BytesIO(data))
     try:
         image.load()
@@ -198,6 +277,11 @@ def _loaded(data: bytes) -> Image.Image:
     if orientation == 1 and kind != "TIFF":  # a TIFF was turned by Pillow while loading
         orientation = _stated_orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ImageError(f"it has {size:,} bytes, more than the {MAX_BYTES:,} accepted")
 
 
 def _check_size(size: tuple[int, int]) -> None:

@@ -91,7 +91,7 @@ def _open(named: NamedSet, labels: tuple[str, ...], location: str | None, root: 
         labels_N = read_idx(paths[f"{name} labels"], dimensions=1).astype(np.int64)
         check_labels(labels_N, len(images_NHW), len(labels), f"`{printable(paths[f'{name} images'])}`")
         given[name] = array_split(name, images_NHW[..., None], labels_N, name)
-    shapes = [split.store.pixels(0, 1).shape for split in given.values()]
+    shapes = [split.pixels(0, 1).shape for split in given.values()]
     if shapes[0] != shapes[1]:
         train, test = (f"{height} x {width}" for height, width, _ in shapes)
         raise SourceError(f"`{named.name}` has train images of {train} and test images of {test} pixels")

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from linne.errors import ImageError
-from linne.preprocess import InputSpec, resize_and_crop
+from linne.data.decode import decode, to_channels, to_input
+from linne.preprocess import InputSpec, Resize, pillow_resize
 
 UInt8 = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -29,11 +29,11 @@ class ImageStore(Protocol):
     def array(self) -> UInt8 | None:
         """All images as one N x H x W x C array, when they are already pixels of one size in memory."""
 
-    def pixels(self, index: int, channels: int) -> UInt8:
-        """Return image `index` as uint8 H x W x `channels` (1 grey, 3 RGB).
+    def load(self, index: int) -> bytes | UInt8:
+        """Return image `index` as it is kept: an encoded file's bytes, or uint8 H x W x C with C of 1 (grey) or 3.
 
         Raises:
-            ImageError: the image cannot be decoded; the message names it.
+            ImageError: it cannot be read; the message names it.
         """
 
     def name(self, index: int) -> str:
@@ -55,21 +55,28 @@ class Split:
     def __len__(self) -> int:
         return len(self.indices_N)
 
-    def pixels(self, position: int, channels: int) -> UInt8:
-        """Return the pixels of example `position` of this split."""
-        return self.store.pixels(int(self.indices_N[position]), channels)
+    def load(self, position: int) -> bytes | UInt8:
+        """Return example `position` as its store keeps it: encoded bytes, or pixels."""
+        return self.store.load(int(self.indices_N[position]))
 
-    def cropped(self, position: int, spec: InputSpec) -> UInt8:
-        """Return example `position` at the size and with the channels of `spec`, by the reference preprocessing.
+    def pixels(self, position: int, channels: int) -> UInt8:
+        """Return example `position` as uint8 H x W x `channels` (1 grey, 3 RGB), at its full size.
+
+        Raises:
+            ImageError: it cannot be read or decoded; the message names it.
+        """
+        image = self.load(position)
+        if isinstance(image, bytes):
+            return decode(image, channels, name=self.example_name(position))
+        return to_channels(image, channels)
+
+    def cropped(self, position: int, spec: InputSpec, resize: Resize = pillow_resize) -> UInt8:
+        """Return example `position` at the size and with the channels of `spec`.
 
         Raises:
             ImageError: it cannot be decoded or resized; the message names it.
         """
-        pixels_HWC = self.pixels(position, spec.channels)
-        try:
-            return resize_and_crop(pixels_HWC, spec)
-        except ImageError as error:
-            raise ImageError(f"`{self.example_name(position)}`: {error.message}") from error
+        return to_input(self.load(position), spec, name=self.example_name(position), resize=resize)
 
     def example_name(self, position: int) -> str:
         """Return what to call example `position` of this split."""

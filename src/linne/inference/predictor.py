@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.bundle import Bundle, open_bundle
-from linne.data.decode import decode, decode_file
+from linne.data.decode import decode_file, read_file, to_input
 from linne.errors import BundleError, ImageError, LinneError
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import Backend
@@ -63,6 +63,8 @@ class Predictor:
         self.backend_name = backend_name
         self.reason = reason
         """Why this backend."""
+        self.resize = backend.resize
+        """How images come to the bundle's input size."""
 
     @classmethod
     def open(cls, bundle: Bundle | Path | str, *, device: str = "auto", backend: str = "auto") -> Predictor:
@@ -113,11 +115,14 @@ class Predictor:
         """Return logits N x K of uint8 images H x W x C, of any sizes, with the bundle's number of channels."""
         spec = self.bundle.input
         batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        rows = [self.logits_of_cropped([resize_and_crop(image, spec) for image in batch]) for batch in batches]
+        rows = [
+            self.logits_of_cropped([resize_and_crop(image, spec, resize=self.resize) for image in batch])
+            for batch in batches
+        ]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
 
     def logits_of_cropped(self, images: Sequence[UInt8] | UInt8) -> Floats:
-        """Return logits N x K of one batch of images that have been through `resize_and_crop`."""
+        """Return logits N x K of one batch of images of the bundle's input size, as `decode.to_input` gives them."""
         return self.backend.run(normalise(np.stack(list(images)), self.bundle.input))
 
     def predict_files(self, images: Iterable[Image], *, top: int = 5, batch_size: int = 64) -> Iterator[Prediction]:
@@ -143,18 +148,11 @@ class Predictor:
 
     def _read(self, image: Image) -> UInt8 | str:
         """Return the pixels at the model's size, or why there are none."""
-        channels = self.bundle.input.channels
         try:
-            if isinstance(image, tuple):
-                pixels_HWC = decode(image[1], channels, name=image[0])
-            else:
-                pixels_HWC = decode_file(Path(image), channels)
+            data = image[1] if isinstance(image, tuple) else read_file(image)
+            return to_input(data, self.bundle.input, name=_name(image), resize=self.resize)
         except ImageError as error:
             return error.message
-        try:
-            return resize_and_crop(pixels_HWC, self.bundle.input)
-        except ImageError as error:
-            return f"`{_name(image)}`: {error.message}"
 
     def _prediction(self, name: str, probabilities_K: NDArray[np.float64], top: int) -> Prediction:
         if not np.isfinite(probabilities_K).all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, Self
 
 from linne.bundle import Bundle
-from linne.preprocess import Floats
+from linne.preprocess import Floats, Resize
 
 
 class Backend(Protocol):
@@ -13,6 +13,8 @@ class Backend(Protocol):
 
     description: str
     """What runs where, for people: `torch 2.15.0 on cpu`."""
+    resize: Resize
+    """How images come to the network's size: the reference, or what is quicker and within a level of it."""
 
     @classmethod
     def why_unavailable(cls) -> str | None:

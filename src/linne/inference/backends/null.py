@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.errors import BundleError
-from linne.preprocess import Floats, InputSpec
+from linne.preprocess import Floats, InputSpec, pillow_resize
 
 PROVIDER = "null"
 
@@ -26,6 +26,7 @@ class NullBackend:
         self.weight_KP = weight_KP
         self.bias_K = bias_K
         self.description = "null (one linear layer, numpy)"
+        self.resize = pillow_resize
 
     @classmethod
     def why_unavailable(cls) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from linne.bundle import Bundle
 from linne.errors import BundleError
-from linne.preprocess import Floats
+from linne.preprocess import Floats, Resize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,10 +24,11 @@ MAX_NAMES = 3
 class TorchBackend:
     """A torch network with a bundle's weights on one device."""
 
-    def __init__(self, network: nn.Module, device: Device, description: str) -> None:
+    def __init__(self, network: nn.Module, device: Device, description: str, resize: Resize) -> None:
         self.network: nn.Module | None = network
         self.device = device
         self.description = description
+        self.resize = resize
 
     @classmethod
     def why_unavailable(cls) -> str | None:
@@ -44,6 +45,7 @@ class TorchBackend:
         import torch
 
         from linne.device import Device
+        from linne.fast_resize import torch_resize
         from linne.models import build
         from linne.models.provider import ModelRef
 
@@ -56,7 +58,7 @@ class TorchBackend:
             network = build(ref)
         _load(network, bundle)
         network.eval().requires_grad_(False).to(picked.torch_device)
-        return cls(network, picked, f"torch {torch.__version__} on {picked.name}")
+        return cls(network, picked, f"torch {torch.__version__} on {picked.name}", torch_resize)
 
     def run(self, images_NCHW: Floats) -> Floats:
         """Return logits N x K."""
