@@ -121,7 +121,8 @@ def _key(examples: Examples, plan: SplitPlan) -> str:
     digest = hashlib.sha256(repr((examples.labels, examples.test_fraction)).encode())
     for name, split in examples.given.items():
         digest.update(b"%s\0%d\0" % (name.encode(), len(split)))
-        digest.update(split.indices_N.tobytes() + split.labels_N.tobytes())
+        digest.update(np.ascontiguousarray(split.indices_N).data)
+        digest.update(np.ascontiguousarray(split.labels_N).data)
     return f"splits 1\0{examples.index}\0{digest.hexdigest()}\0{plan!r}"
 
 
@@ -244,7 +245,8 @@ def _without(pool: _Pool, chosen_N: Bools, name: str, labels: Sequence[str]) -> 
 
 def select(split: Split, chosen_N: Bools, name: str) -> Split:
     """Return the chosen examples of `split`, in its order and store, as a split called `name`."""
-    return Split(name, split.store, split.indices_N[chosen_N], split.labels_N[chosen_N])
+    positions = np.flatnonzero(chosen_N)
+    return Split(name, split.store, split.indices_N.take(positions), split.labels_N.take(positions))
 
 
 def fingerprint(examples: Examples, splits: Mapping[str, Split], labels: Sequence[str]) -> str:
