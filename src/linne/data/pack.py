@@ -1,0 +1,353 @@
+"""`linne data pack`: a source as WebDataset shards of resized images, its splits, labels and names kept.
+
+Why tar files: docs/decisions/0005-packed-format.md. Equal sources and settings give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tarfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import linne
+from linne.data.index import spread
+from linne.data.names import counted, listed, printable
+from linne.data.pack_image import PackedImage, PackSettings, pack_image, packed_size
+from linne.data.pack_state import DoneShard, Order, begin, keep, note, read_state, sha256_of, write_whole
+from linne.data.shard_info import CLASSES, FORMAT, INFO, UNFINISHED
+from linne.data.source import Source, Split
+from linne.data.tar import BLOCK, members
+from linne.errors import CheckFailed, ImageError, LinneError, SourceError
+from linne.log import Narrator
+
+_SAMPLE = 64
+_BLOCKS_AN_IMAGE = 6.5
+"""Headers, label and JSON of an image take five blocks, and its last block is half empty."""
+_LEAST_BAD, _BAD_FRACTION = 10, 0.001
+_SHUFFLE_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackResult:
+    """What a pack holds."""
+
+    path: str
+    num_images: int
+    num_shards: int
+    num_kept: int
+    """Shards that an earlier run had finished."""
+    size_bytes: int
+    left_out: tuple[tuple[str, str], ...]
+    """Name and reason of each example that could not be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**asdict(self), "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A shard to be: these positions of a split, in this order."""
+
+    name: str
+    split: Split
+    positions: tuple[int, ...]
+    first: int
+    """Number of its first example, for keys that are unique in a split."""
+
+
+def pack(
+    source: Source,
+    out: str | os.PathLike[str],
+    settings: PackSettings | None = None,
+    *,
+    shard_size_bytes: int = 256 * 10**6,
+    max_unreadable: int | None = None,
+    num_threads: int | None = None,
+    narrator: Narrator | None = None,
+) -> PackResult:
+    """Write `source` to the folder `out` as shards, and return what is there then.
+
+    Killed at any moment and called again, it goes on after the last finished shard. Called on a finished pack, it
+    verifies every shard and writes anew what is missing or damaged. The order of train is shuffled, for readers that
+    go through shards from front to back.
+
+    Args:
+        max_unreadable: Images that cannot be read and may be left out; None for a thousandth, or 10 where that is
+            more.
+        num_threads: Threads that decode and encode; None for one a core.
+
+    Raises:
+        SourceError: `out` holds something else, or lies inside the source.
+        CheckFailed: too many images cannot be read.
+        LinneError: there is no room, or `out` cannot be written.
+    """
+    settings, narrator, folder = settings or PackSettings(), narrator or Narrator(quiet=True), Path(out)
+    _check_outside(source, folder)
+    mean_bytes = _mean_bytes(source, settings)
+    asked = Order(
+        source=source.name,
+        fingerprint=source.fingerprint,
+        settings=settings.to_dict(),
+        labels=source.labels,
+        per_shard=max(1, int(shard_size_bytes / mean_bytes)),
+    )
+    order, done = read_state(folder, asked)
+    planned = list(_plan(source, order.per_shard))
+    left = [shard for shard in planned if shard.name not in done]
+    if left or not (folder / INFO).is_file():
+        kept = [done[shard.name] for shard in planned if shard.name in done]
+        _check_room(folder, sum(len(shard.positions) for shard in left) * mean_bytes)
+        begin(folder, order, kept)
+        num_images = sum(len(split) for split in source.splits.values())
+        cap = max(_LEAST_BAD, math.ceil(num_images * _BAD_FRACTION)) if max_unreadable is None else max_unreadable
+        done = _write_all(source, folder, left, kept, settings, cap, num_threads or _cores(), narrator)
+        _finish(source, folder, order, done)
+    shards = [done[shard.name] for shard in planned]
+    return PackResult(
+        path=str(out),
+        num_images=sum(shard.num_images for shard in shards),
+        num_shards=len(shards),
+        num_kept=len(planned) - len(left),
+        size_bytes=sum(shard.size_bytes for shard in shards),
+        left_out=tuple(pair for shard in shards for pair in shard.left_out),
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_outside(source: Source, out: Path) -> None:
+    """Raise where writing to `out` would change the source."""
+    for split in source.splits.values():
+        root = getattr(split.store, "root", None)
+        if isinstance(root, str) and out.resolve().is_relative_to(Path(root).resolve()):
+            raise SourceError(
+                f"`{printable(out)}` lies inside the source; packing would change it",
+                hint="name a folder beside the source",
+            )
+
+
+def _mean_bytes(source: Source, settings: PackSettings) -> float:
+    """Return what an image takes in a shard, from a sample spread over train."""
+    train, sizes = source.splits["train"], []
+    for position in spread(len(train), _SAMPLE).tolist():
+        try:
+            sizes.append(len(pack_image(train, position, settings).data))
+        except ImageError:  # counted when its turn comes
+            continue
+    return float(np.mean(sizes or [0])) + _BLOCKS_AN_IMAGE * BLOCK
+
+
+def _plan(source: Source, per_shard: int) -> Iterator[_Planned]:
+    for name, split in source.splits.items():
+        order = np.arange(len(split))
+        if name == "train":
+            np.random.default_rng(_SHUFFLE_SEED).shuffle(order)
+        for number, start in enumerate(range(0, len(split), per_shard)):
+            yield _Planned(f"{name}-{number:05d}.tar", split, tuple(order[start : start + per_shard].tolist()), start)
+
+
+def _check_room(out: Path, needed: float) -> None:
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise LinneError(
+            f"packing needs about {needed / 1e9:,.1f} GB and `{printable(there)}` has {free / 1e9:,.1f} GB free",
+            hint="name a folder on another disk, or pack smaller: `--size`, `--format jpg`",
+        )
+
+
+def _write_all(
+    source: Source,
+    out: Path,
+    left: Sequence[_Planned],
+    kept: Sequence[DoneShard],
+    settings: PackSettings,
+    cap: int,
+    num_threads: int,
+    narrator: Narrator,
+) -> dict[str, DoneShard]:
+    """Write the shards that are left, and return all by name."""
+    done = {shard.name: shard for shard in kept}
+    bad = [pair for shard in kept for pair in shard.left_out]
+    if kept:
+        narrator.line(f"{counted(len(kept), 'shard')} of an earlier run verified and kept")
+    num_images = sum(len(shard.positions) for shard in left)
+    with ThreadPoolExecutor(num_threads) as pool, narrator.progress("packing", num_images):
+        for planned in left:
+            images = _tolerant(_in_order(pool, planned, settings, 4 * num_threads), planned, bad, cap, narrator)
+            already = len(bad)
+            size_bytes, sha256, shapes = _write_shard(out / planned.name, planned, images, source.labels)
+            heights, widths = [height for height, _ in shapes], [width for _, width in shapes]
+            shard = DoneShard(
+                name=planned.name,
+                split=planned.split.name,
+                num_images=len(shapes),
+                size_bytes=size_bytes,
+                sha256=sha256,
+                heights=(min(heights, default=0), max(heights, default=0)),
+                widths=(min(widths, default=0), max(widths, default=0)),
+                left_out=tuple(bad[already:]),
+            )
+            note(out, shard)
+            done[shard.name] = shard
+    return done
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, planned: _Planned, settings: PackSettings, ahead: int
+) -> Iterator[PackedImage | ImageError]:
+    """Yield each image of a shard, or why there is none; at most `ahead` are made before they are asked for."""
+
+    def make(position: int) -> PackedImage | ImageError:
+        try:
+            return pack_image(planned.split, position, settings)
+        except ImageError as error:
+            return error
+
+    waiting: deque[Future[PackedImage | ImageError]] = deque()
+    try:
+        for position in planned.positions:
+            waiting.append(pool.submit(make, position))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _tolerant(
+    images: Iterable[PackedImage | ImageError],
+    planned: _Planned,
+    bad: list[tuple[str, str]],
+    cap: int,
+    narrator: Narrator,
+) -> Iterator[tuple[int, PackedImage]]:
+    """Yield the place in the shard of each image that could be read, and the image; the others are added to `bad`.
+
+    Raises:
+        CheckFailed: there are more than `cap`.
+    """
+    for place, image in enumerate(images):
+        narrator.advance()
+        if isinstance(image, PackedImage):
+            yield place, image
+            continue
+        bad.append((planned.split.example_name(planned.positions[place]), image.message))
+        narrator.warn(f"left out: {image.message}")
+        if len(bad) > cap:
+            raise CheckFailed(
+                f"{counted(len(bad), 'image')} cannot be read, more than the {cap:,} that may be left out: "
+                f"{listed([name for name, _ in bad])}",
+                hint="`linne data check SOURCE --quarantine FILE` finds them all; `--max-unreadable N` allows more",
+            )
+
+
+def _write_shard(
+    path: Path, planned: _Planned, images: Iterable[tuple[int, PackedImage]], labels: Sequence[str]
+) -> tuple[int, str, list[tuple[int, int]]]:
+    """Write a shard, read it back, and return its size, its sha256, and the (height, width) of each image.
+
+    Raises:
+        LinneError: it cannot be written, or reads back as something else than was written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    digest, expected, shapes = hashlib.sha256(), [], []
+    try:
+        with open(partial, "wb") as file:
+            for place, image in images:
+                shapes.append((image.height, image.width))
+                for name, data in _sample(planned, place, image, labels):
+                    header = tarfile.TarInfo(name)
+                    header.size = len(data)
+                    block = header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
+                    digest.update(block)
+                    file.write(block)
+                    expected.append((name, len(data)))
+            end = bytes(2 * BLOCK)
+            digest.update(end)
+            file.write(end)
+            file.flush()
+            os.fsync(file.fileno())
+        with open(partial, "rb", buffering=4096) as file:
+            found = [(member.name, member.size) for member in members(file, path.name)]
+        if found != expected or sha256_of(partial) != digest.hexdigest():
+            raise LinneError(f"`{printable(path)}` reads back as something else than was written", hint=_DISK)
+        size_bytes = partial.stat().st_size
+        keep(partial, path)
+    except OSError as error:
+        raise LinneError(f"`{printable(path)}` cannot be written: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return size_bytes, digest.hexdigest(), shapes
+
+
+_DISK = "is another `linne data pack` writing there? Otherwise the disk or the memory is faulty"
+
+
+def _sample(planned: _Planned, place: int, image: PackedImage, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the members of one sample: the image, its label as a number, and what it was called."""
+    position = planned.positions[place]
+    label = int(planned.split.labels_N[position])
+    facts = {"name": planned.split.example_name(position), "label": label, "class_name": labels[label]}
+    key = f"{planned.first + place:09d}"
+    yield f"{key}.{image.suffix}", image.data
+    yield f"{key}.cls", str(label).encode()
+    yield f"{key}.json", json.dumps(facts).encode()
+
+
+def _finish(source: Source, out: Path, order: Order, done: dict[str, DoneShard]) -> None:
+    """Write what describes the shards, last of all `_info.json`, which makes the pack a finished one."""
+    splits = {}
+    for name in source.splits:
+        own = [shard for shard in done.values() if shard.split == name]
+        own.sort(key=lambda shard: shard.name)
+        splits[name] = {
+            "name": name,
+            "num_samples": sum(shard.num_images for shard in own),
+            "filenames": [shard.name for shard in own],
+            "shard_lengths": [shard.num_images for shard in own],
+        }
+    shards = {shard.name: asdict(shard) for shard in sorted(done.values(), key=lambda shard: shard.name)}
+    for facts in shards.values():
+        del facts["name"]
+    image_size, same_size = _image_size(source, list(done.values()), order)
+    own_facts = {
+        "format": FORMAT,
+        "linne": linne.__version__,
+        "origin": {"source": order.source, "fingerprint": order.fingerprint},
+        "settings": dict(order.settings),
+        "per_shard": order.per_shard,
+        "channels": source.channels,
+        "image_size": image_size,
+        "same_size": same_size,
+        "labels": list(order.labels),
+        "shards": shards,
+    }
+    write_whole(out / CLASSES, "".join(f"{label}\n" for label in order.labels).encode())
+    info = json.dumps({"splits": splits, "linne": own_facts}, indent=1, allow_nan=False)
+    write_whole(out / INFO, info.encode() + b"\n")
+    (out / UNFINISHED).unlink()
+
+
+def _image_size(source: Source, shards: Sequence[DoneShard], order: Order) -> tuple[tuple[int, int], bool]:
+    """Return the (height, width) of every image and True, or about what the median has and False."""
+    shapes = {(shard.heights[k], shard.widths[k]) for shard in shards if shard.num_images for k in (0, 1)}
+    if len(shapes) == 1:
+        return next(iter(shapes)), True
+    return packed_size(*source.image_size, order.settings["size"]), False
