@@ -47,9 +47,16 @@ class Names(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        start = int(self.ends_N[position - 1]) if position else 0
-        return os.fsdecode(self.text[start : int(self.ends_N[position])].tobytes())
+        return os.fsdecode(self.encoded(index))
+
+    def encoded(self, index: int) -> bytes:
+        """Return text `index` in the file system's encoding."""
+        position = index + len(self) if index < 0 else index
+        if position < 0:
+            raise IndexError(index)
+        end = self.ends_N.item(position)
+        start = self.ends_N.item(position - 1) if position else 0
+        return self.text[start:end].tobytes()
 
     def __iter__(self) -> Iterator[str]:
         data, start = self.text.tobytes(), 0
@@ -105,10 +112,9 @@ def _identity(split: Split, *, by_content: bool) -> bytes:
     store = split.store
     assert isinstance(store, FileStore)
     digest = hashlib.sha256()
-    for index in split.indices_N.tolist():
-        path, size = store.paths[index], int(store.sizes_N[index])
-        content = _content(os.path.join(store.root, path), size) if by_content else b""
-        digest.update(b"%s\0%d\0%s\n" % (os.fsencode(path), size, content))
+    for index, size in zip(split.indices_N.tolist(), store.sizes_N[split.indices_N].tolist(), strict=True):
+        content = _content(store.path(index), size) if by_content else b""
+        digest.update(b"%s\0%d\0%s\n" % (store.paths.encoded(index), size, content))
     return digest.digest()
 
 
