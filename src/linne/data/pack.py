@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import tarfile
 from collections import deque
@@ -23,9 +24,10 @@ import numpy as np
 import linne
 from linne.data.index import spread
 from linne.data.names import counted, listed, printable
-from linne.data.pack_image import PackedImage, PackSettings, pack_image, packed_size
+from linne.data.pack_image import PackedImage, PackSettings, pack_image, packed_size, usual_format
 from linne.data.pack_state import DoneShard, Order, begin, keep, note, read_state, sha256_of, write_whole
-from linne.data.shard_info import CLASSES, FORMAT, INFO, UNFINISHED
+from linne.data.shard_info import CLASSES, FORMAT
+from linne.data.shard_names import INFO, UNFINISHED
 from linne.data.source import Source, Split
 from linne.data.tar import BLOCK, members
 from linne.errors import CheckFailed, ImageError, LinneError, SourceError
@@ -54,6 +56,13 @@ class PackResult:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return {**asdict(self), "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out]}
+
+    def to_text(self) -> str:
+        """Return what there is, and what to type next, on two lines."""
+        what = f"{counted(self.num_images, 'image')} in {counted(self.num_shards, 'shard')}"
+        kept = f", {self.num_kept:,} of them verified and kept" if self.num_kept else ""
+        left_out = f"; {len(self.left_out):,} left out" if self.left_out else ""
+        return f"{what}{kept}, {self.size_bytes / 1e6:,.1f} MB{left_out}\nlinne train {shlex.quote(self.path)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,8 @@ def pack(
         CheckFailed: too many images cannot be read.
         LinneError: there is no room, or `out` cannot be written.
     """
-    settings, narrator, folder = settings or PackSettings(), narrator or Narrator(quiet=True), Path(out)
+    settings = settings or PackSettings(format=usual_format(source))
+    narrator, folder = narrator or Narrator(quiet=True), Path(out)
     _check_outside(source, folder)
     mean_bytes = _mean_bytes(source, settings)
     asked = Order(

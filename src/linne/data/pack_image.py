@@ -12,7 +12,7 @@ from PIL import Image
 from linne.data.decode import peek, reduced
 from linne.data.headers import sniff
 from linne.data.npy import to_npy
-from linne.data.source import Split, UInt8
+from linne.data.source import Source, Split, UInt8
 from linne.errors import ImageError, RecipeError
 from linne.preprocess import InputSpec, resize_and_crop
 
@@ -47,6 +47,11 @@ class PackSettings:
         """Return what changes the bytes, as JSON-ready values."""
         quality = {"quality": self.quality} if self.format == "jpg" else {}
         return {"size": self.size, "format": self.format, **quality}
+
+
+def usual_format(source: Source) -> str:
+    """Return `png` for a source of pixels, which JPEG would blur, and `jpg` for one of image files."""
+    return "png" if source.splits["train"].store.array is not None else "jpg"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from linne.data.names import listed, printable
-from linne.data.shard_info import INFO, UNFINISHED
+from linne.data.shard_names import INFO, UNFINISHED
 from linne.errors import LinneError, SourceError
 
 

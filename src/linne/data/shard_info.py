@@ -12,14 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from linne.data.names import label_of, listed, printable
-from linne.data.shard_names import SPLIT_NAMES
+from linne.data.names import SPLIT_NAMES, label_of, listed, printable
+from linne.data.shard_names import INFO, UNFINISHED
 from linne.errors import SourceError
 
-INFO = "_info.json"
 CLASSES = "classes.txt"
-UNFINISHED = "unfinished.jsonl"
-"""What `linne data pack` keeps its progress in until `_info.json` is written."""
 FORMAT = 1
 _INFOS = (INFO, "info.json")
 _CLASSES = (CLASSES, "classnames.txt")

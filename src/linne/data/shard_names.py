@@ -13,16 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from linne.data.names import counted, listed, printable
+from linne.data.names import SPLIT_NAMES, counted, listed, printable
 from linne.data.split import SPLITS
 from linne.data.walk import is_hidden
 from linne.errors import SourceError
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+INFO = "_info.json"
+"""What timm and `linne data pack` describe a folder of shards in."""
+UNFINISHED = "unfinished.jsonl"
+"""What `linne data pack` keeps its progress in until `_info.json` is written."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _MOST = 1_000_000
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -43,12 +42,20 @@ class Shards:
 
 
 def holds_shards(folder: str) -> bool:
-    """Return whether `folder` is a folder of shards: tar files in it, or in a split folder below it."""
+    """Return whether `folder` is one of shards, and not one of images beside which an archive lies.
+
+    It is where tar files are all it has, or all that its split folders have; or what `linne data pack` left there.
+    """
     try:
-        top, below = _tars(folder)
+        if any(os.path.isfile(os.path.join(folder, name)) for name in (INFO, UNFINISHED)):
+            return True
+        folders, tars = _entries(folder)
+        if tars or not folders or not all(name.casefold() in SPLIT_NAMES for name in folders):
+            return bool(tars) and not folders
+        inner = [_entries(os.path.join(folder, name)) for name in folders]
+        return all(tars and not nested for nested, tars in inner)
     except OSError:
         return False
-    return bool(top or below)
 
 
 def find_shards(location: str | None) -> Shards:
@@ -87,29 +94,21 @@ def _relative(path: str, root: str) -> str:
     return os.path.relpath(path, root).replace(os.sep, "/")
 
 
-def _tars(folder: str) -> tuple[list[str], list[str]]:
-    """Return the tar files in `folder`, and those in split folders directly below, relative to it and sorted."""
-    names = sorted(name for name in os.listdir(folder) if not is_hidden(name))
-    top = [name for name in names if _is_tar(os.path.join(folder, name))]
-    below = [
-        f"{name}/{inner}"
-        for name in names
-        if name.casefold() in SPLIT_NAMES and os.path.isdir(os.path.join(folder, name))
-        for inner in sorted(os.listdir(os.path.join(folder, name)))
-        if not is_hidden(inner) and _is_tar(os.path.join(folder, name, inner))
-    ]
-    return top, below
-
-
-def _is_tar(path: str) -> bool:
-    return path.lower().endswith(".tar") and os.path.isfile(path)
+def _entries(folder: str) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the tar files in `folder`, sorted, without what is hidden."""
+    with os.scandir(folder) as scanned:
+        entries = sorted((entry for entry in scanned if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    return folders, [entry.name for entry in entries if entry.name.lower().endswith(".tar") and entry.is_file()]
 
 
 def _in_folder(folder: str) -> Shards:
     shown = printable(folder)
     try:
-        top, below = _tars(folder)
-        packed = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(_COMPRESSED)]
+        folders, top = _entries(folder)
+        in_splits = [name for name in folders if name.casefold() in SPLIT_NAMES]
+        below = [f"{name}/{tar}" for name in in_splits for tar in _entries(os.path.join(folder, name))[1]]
+        packed = sorted(name for name in os.listdir(folder) if name.lower().endswith(_COMPRESSED))
     except OSError as error:
         raise SourceError(f"`{shown}` cannot be listed: {(error.strerror or str(error)).lower()}") from error
     if top and below:
