@@ -128,8 +128,11 @@ def test_another_seed_gives_other_weights_and_the_same_held_out_examples():
     assert len({bundle.provenance["source"]["fingerprint"] for bundle in bundles}) == 1
 
 
-def test_both_loaders_train_the_same_weights():
-    bundles = [train_only(**{"data.loader": loader})[1].bundle for loader in ("resident", "streaming")]
+@pytest.mark.parametrize(
+    "augment", [{}, {"augment.policy": "rand", "augment.mixup_alpha": 0.2, "augment.cutmix_alpha": 1.0}], ids=str
+)
+def test_both_loaders_train_the_same_weights(augment):
+    bundles = [train_only(**{"data.loader": loader, **augment})[1].bundle for loader in ("resident", "streaming")]
     assert_same_weights(bundles[0].path, bundles[1].path)
 
 
@@ -142,6 +145,9 @@ def test_both_loaders_train_the_same_weights():
         {"optim.clip_norm": 1.0},
         {"optim.ema_decay": 0.9},
         {"augment.cutout": 4},
+        {"augment.rotate_degrees": 10, "augment.brightness": 0.2},
+        {"augment.policy": "trivial"},
+        {"augment.mixup_alpha": 0.2},
         {"model.name": "mlp"},
         {"model.dropout": 0.2},
         {"device.channels_last": False},
