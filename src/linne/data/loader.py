@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from linne.data.augment import Augmentation, blank, uniforms
 from linne.data.augment_mix import Mixture
 from linne.data.finish import Finish
+from linne.data.pixel_cache import PixelCache
 from linne.data.resident import load_pixels, too_many_bad_images
 from linne.data.source import Source, Split
 from linne.data.streaming import decode_ahead, random_part
@@ -68,11 +69,15 @@ class Batches(Protocol):
 
 
 def make_batches(
-    source: Source, recipe: Recipe, device: Device, advance: Callable[[int], None] | None = None
+    source: Source,
+    recipe: Recipe,
+    device: Device,
+    advance: Callable[[int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Batches, Batches | None]:
     """Return the batches of the training and validation splits (None without one).
 
-    `advance(n)` is called as n more images have been decoded.
+    `advance(n)` is called as n more images have been decoded, `say` with a line about pixels that were kept on disk.
 
     Raises:
         SourceError: more unreadable images than `data.max_bad_images`, or none left to train on.
@@ -83,7 +88,10 @@ def make_batches(
         splits = splits[:1]
     made: list[Batches] = []
     if recipe.data.loader == "resident":
-        pixels = load_pixels(splits, finish.spec, recipe.data.max_bad_images, torch_resize, advance)
+        limit, cache = recipe.data.max_bad_images, PixelCache() if recipe.data.cache else None
+        pixels = load_pixels(splits, finish.spec, limit, torch_resize, cache=cache, advance=advance)
+        if pixels.note is not None and say is not None:
+            say(pixels.note)
         on_device = _as_tensor(pixels.images_NHWC).to(device.torch_device)
         for split, rows, names in zip(splits, pixels.rows, pixels.bad_images, strict=True):
             made.append(ResidentBatches(on_device, rows, split.labels_N, names, recipe, finish))

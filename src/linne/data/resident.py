@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from linne.data.names import printable
+from linne.data.pixel_cache import Kept, PixelCache, gigabytes
 from linne.data.source import ImageStore, Split
 from linne.errors import ImageError, SourceError
 from linne.preprocess import InputSpec, Resize, UInt8
@@ -19,13 +23,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """The images of some splits that share a store."""
+    """The images of some splits, each once."""
 
     images_NHWC: UInt8
     rows: list[Ints]
     """One array a split: the row of each example in `images_NHWC`, -1 where it cannot be read."""
     bad_images: list[list[str]]
     """One list a split: what cannot be read, and why."""
+    note: str | None = None
+    """What was kept on disk for the next run, or had back from an earlier one."""
 
 
 def load_pixels(
@@ -33,12 +39,15 @@ def load_pixels(
     spec: InputSpec,
     max_bad_images: int,
     resize: Resize,
+    *,
+    cache: PixelCache | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Pixels:
     """Return the pixels of `splits` at `spec`'s size.
 
     A store that holds an array of that size lends it; a grey one is lent to a colour model as it is (one channel,
-    to be repeated a batch at a time). Everything else is decoded and resized once, by threads.
+    to be repeated a batch at a time). Everything else is decoded and resized once, by threads. Files that took long
+    are kept in `cache`, and had back from there.
 
     Raises:
         SourceError: more than `max_bad_images` images cannot be read.
@@ -46,20 +55,60 @@ def load_pixels(
     lent = _lend(splits, spec)
     if lent is not None:
         return Pixels(lent, [split.indices_N for split in splits], [[] for _ in splits])
-    total = sum(map(len, splits))
-    images_NHWC = np.empty((total, spec.height, spec.width, spec.channels), dtype=np.uint8)
-    rows, bad_images, first = [], [], 0
+    parts = _by_store(splits)
+    kept, note = _kept_or_decoded(parts, spec, resize, cache, advance)
+    if len(kept.problems) > max_bad_images:
+        raise too_many_bad_images(list(kept.problems.values()), max_bad_images)
+    found = {id(part.store): (part.indices_N, first) for part, first in _with_first_rows(parts)}
+    rows, bad_images = [], []
     for split in splits:
-        problems = _decode_into(images_NHWC[first : first + len(split)], split, spec, resize, advance)
-        split_rows = np.arange(first, first + len(split))
-        split_rows[list(problems)] = -1
-        rows.append(split_rows)
-        bad_images.append(list(problems.values()))
-        first += len(split)
-    named = [name for names in bad_images for name in names]
-    if len(named) > max_bad_images:
-        raise too_many_bad_images(named, max_bad_images)
-    return Pixels(images_NHWC, rows, bad_images)
+        indices_N, first = found[id(split.store)]
+        rows_N = first + np.searchsorted(indices_N, split.indices_N)
+        unreadable_N = np.isin(rows_N, list(kept.problems))
+        bad_images.append([kept.problems[row] for row in rows_N[unreadable_N].tolist()])
+        rows.append(np.where(unreadable_N, -1, rows_N))
+    return Pixels(kept.images_NHWC, rows, bad_images, note)
+
+
+def _kept_or_decoded(
+    parts: Sequence[Split],
+    spec: InputSpec,
+    resize: Resize,
+    cache: PixelCache | None,
+    advance: Callable[[int], None] | None,
+) -> tuple[Kept, str | None]:
+    """Return the pixels of `parts`, and what to say about the cache."""
+    place = None if cache is None else cache.place(parts, spec, resize)
+    if cache is None or place is None:
+        return _decode(parts, spec, resize, advance), None
+    kept = cache.load(place)
+    if kept is not None:
+        if advance is not None:
+            advance(len(kept.images_NHWC))
+        return kept, f"pixels  had back from an earlier run: {gigabytes(kept.images_NHWC.nbytes)} in {printable(place)}"
+    start = time.perf_counter()
+    kept = _decode(parts, spec, resize, advance)
+    return kept, cache.save(place, kept) if time.perf_counter() - start > cache.worth_seconds else None
+
+
+def _by_store(splits: Sequence[Split]) -> list[Split]:
+    """Return what `splits` hold of each store, every image once and in the store's order.
+
+    So all folds of a set find the same pixels kept.
+    """
+    stores = {id(split.store): split.store for split in splits}
+    parts = []
+    for store in stores.values():
+        indices_N = np.unique(np.concatenate([split.indices_N for split in splits if split.store is store]))
+        parts.append(Split("all", store, indices_N, np.zeros_like(indices_N)))
+    return parts
+
+
+def _with_first_rows(parts: Sequence[Split]) -> Iterator[tuple[Split, int]]:
+    first = 0
+    for part in parts:
+        yield part, first
+        first += len(part)
 
 
 def _lend(splits: Sequence[Split], spec: InputSpec) -> UInt8 | None:
@@ -73,25 +122,23 @@ def _lend(splits: Sequence[Split], spec: InputSpec) -> UInt8 | None:
     return array
 
 
-def _decode_into(
-    images_NHWC: UInt8, split: Split, spec: InputSpec, resize: Resize, advance: Callable[[int], None] | None
-) -> dict[int, str]:
-    """Fill `images_NHWC`; return the reason for each position that cannot be read."""
+def _decode(parts: Sequence[Split], spec: InputSpec, resize: Resize, advance: Callable[[int], None] | None) -> Kept:
+    images_NHWC = np.empty((sum(map(len, parts)), spec.height, spec.width, spec.channels), dtype=np.uint8)
     problems: dict[int, str] = {}
 
-    def decode(position: int) -> None:
+    def decode(part: Split, first: int, position: int) -> None:
         try:
-            images_NHWC[position] = split.cropped(position, spec, resize)
+            images_NHWC[first + position] = part.cropped(position, spec, resize)
         except ImageError as error:
-            problems[position] = error.message
+            problems[first + position] = error.message
         if advance is not None:
             advance(1)
 
-    # Pillow decodes and resizes without the interpreter lock, so threads do it at the speed of the cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode, range(len(split))):
-            pass
-    return dict(sorted(problems.items()))
+        for part, first in _with_first_rows(parts):
+            for _ in pool.map(partial(decode, part, first), range(len(part))):
+                pass
+    return Kept(images_NHWC, dict(sorted(problems.items())))
 
 
 def too_many_bad_images(problems: Sequence[str], limit: int) -> SourceError:
