@@ -14,24 +14,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linne.data.files import FileStore, Names, file_identities
+from linne.data.files import HASHED_BYTES, FileStore, Names, file_identities
 from linne.data.index import LEAST_FILES, Found, Index, index_of, spread
 from linne.data.location import choose_column, split_options
 from linne.data.names import listed, printable
 from linne.data.places import nearest_path
-from linne.data.rows import Rows, check_classes, file_sizes, number_labels, number_splits, paths_below, without_repeats
+from linne.data.rows import (
+    LABEL_NAMES,
+    PATH_NAMES,
+    Rows,
+    check_classes,
+    file_sizes,
+    number_labels,
+    number_splits,
+    paths_below,
+    without_repeats,
+)
 from linne.data.sample import sample_of
 from linne.data.source import Ints, Split
 from linne.data.split import SPLITS, Examples
 from linne.data.tables import READERS, Table, read_table
 from linne.errors import SourceError
 
-ROLES = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path"),
-    "label": ("label", "class", "target"),
-    "split": ("split", "subset"),
-}
-"""What columns are called, whatever the case; the first name wins over the others."""
+ROLES = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": ("split", "subset")}
 _OPTIONS = (*ROLES, "images")
 
 
@@ -52,9 +57,10 @@ def open_list(location: str | None, root: Path | None) -> Examples:
     base = os.path.abspath(os.path.expanduser(options["images"])) if "images" in options else _folder_of(path)
     if not os.path.isdir(base):
         raise SourceError(f"no folder `{printable(options.get('images', base))}`", hint=nearest_path(Path(base)))
-    key = "\n".join(["list 1", os.path.abspath(path), base, *(f"{name}={options[name]}" for name in sorted(options))])
-    index, notes = index_of(key, lambda: _look(str(path), base, shown, options))
-    return _examples(index, base, shown, notes)
+    # What `shown` is stands in the notes.
+    key = "\0".join(["list 1", os.path.abspath(path), base, shown, *(f"{n}={options[n]}" for n in sorted(options))])
+    found, notes = index_of(key, lambda: _look(str(path), base, shown, options))
+    return _examples(found, base, notes)
 
 
 def _check(path: Path, place: str) -> None:
@@ -81,27 +87,26 @@ def _folder_of(path: Path) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def _examples(index: Index, base: str, shown: str, notes: Sequence[str]) -> Examples:
+def _examples(found: Index, base: str, notes: Sequence[str]) -> Examples:
     """Return what an index made by `_look` says."""
-    facts, arrays = index.facts, index.arrays
+    facts, arrays = found.facts, found.arrays
     store = FileStore(base, Names(arrays["paths"], arrays["paths ends"]), arrays["sizes_N"])
-    splits_N, labels_N = arrays["splits_N"], arrays["labels_N"]
     given = {}
     for number, name in enumerate(SPLITS):
-        indices_N = np.flatnonzero(splits_N == number)
+        indices_N = np.flatnonzero(arrays["splits_N"] == number)
         if len(indices_N):
-            given[name] = Split(name, store, indices_N, labels_N[indices_N])
-    sample = sample_of(store, shown)
-    columns = {name: Names(arrays[f"column {name}"], arrays[f"column {name} ends"]) for name in facts["columns"]}
+            given[name] = Split(name, store, indices_N, arrays["labels_N"][indices_N])
+    by_content = int(store.sizes_N.sum()) <= HASHED_BYTES
     return Examples(
         labels=tuple(facts["labels"]),
         given=given,
-        channels=sample.channels,
-        image_size=sample.image_size,
-        same_size=sample.same_size,
+        channels=facts["channels"],
+        image_size=tuple(facts["image_size"]),
+        same_size=facts["same_size"],
         identities=file_identities,
-        notes=(*facts["notes"], *sample.notes, *notes),
-        columns=columns,
+        notes=(*facts["notes"], *notes),
+        columns={name: Names(arrays[f"column {name}"], arrays[f"column {name} ends"]) for name in facts["columns"]},
+        index="" if by_content else found.identity,
     )
 
 
@@ -117,17 +122,27 @@ def _look(path: str, base: str, shown: str, options: Mapping[str, str]) -> Found
     kept = kept_N.tolist()
     rows, paths, labels_N, splits_N = rows.only(kept_N), [paths[k] for k in kept], labels_N[kept_N], splits_N[kept_N]
     lacking = check_classes(rows, labels, labels_N, splits_N)
-    arrays: dict[str, NDArray[Any]] = {"labels_N": labels_N, "splits_N": splits_N}
-    arrays["sizes_N"] = file_sizes(rows, paths, base)
+    sizes_N = file_sizes(rows, paths, base)
+    store = FileStore(base, Names.of(paths), sizes_N)
+    sample = sample_of(store, shown)
+    arrays: dict[str, NDArray[Any]] = {"labels_N": labels_N, "splits_N": splits_N, "sizes_N": sizes_N}
+    arrays |= {"paths": store.paths.text, "paths ends": store.paths.ends_N}
     others = [name for name in table.columns if name not in roles.values()]
-    for key, texts in [("paths", paths), *((f"column {n}", [table.columns[n][k] for k in kept]) for n in others)]:
-        packed = Names.of(texts)
-        arrays |= {key: packed.text, f"{key} ends": packed.ends_N}
-    notes = [*_say_columns(roles, others, table), *table.notes, *_say_splits(splits_N), *repeats, *lacking]
+    for name in others:
+        texts = Names.of([table.columns[name][k] for k in kept])
+        arrays |= {f"column {name}": texts.text, f"column {name} ends": texts.ends_N}
+    said = (_say_columns(roles, others, table), table.notes, _say_splits(splits_N), repeats, lacking, sample.notes)
+    facts = {
+        "labels": labels,
+        "columns": others,
+        "channels": sample.channels,
+        "image_size": list(sample.image_size),
+        "same_size": sample.same_size,
+        "notes": [note for notes in said for note in notes],
+    }
     folders = {os.path.join(base, os.path.dirname(path)) for path in paths}
-    files = [os.path.join(base, paths[position]) for position in spread(len(paths)).tolist()]
-    index = Index({"labels": labels, "columns": others, "notes": notes}, arrays)
-    return Found(index, [path, *sorted(folders), *files], keep=len(paths) >= LEAST_FILES)
+    files = [store.path(position) for position in spread(len(store)).tolist()]
+    return Found(Index(facts, arrays), [path, *sorted(folders), *files], keep=len(paths) >= LEAST_FILES)
 
 
 def _recognise(table: Table, shown: str, options: Mapping[str, str]) -> dict[str, str]:

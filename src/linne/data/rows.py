@@ -18,6 +18,9 @@ from linne.data.source import Ints
 from linne.data.split import SPLITS
 from linne.errors import SourceError, suggest
 
+PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
+LABEL_NAMES = ("label", "class", "target")
+"""What columns are called, whatever the case; the first name wins over the others."""
 _SHOWN = 5
 _ODD_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)" + (r"|^[A-Za-z]:" if os.name == "nt" else ""))
 """Found in an absolute path, and in one with an empty, `.` or `..` part."""

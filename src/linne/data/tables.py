@@ -147,6 +147,8 @@ def _read_json_lines(path: str, shown: str) -> Table:
     for number, line in _lines(path):
         try:
             row = decode(line)
+            if "\\ud" in line.lower():  # half a character, which no file name and no label can hold
+                json.dumps(row, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             bad.append(f"line {number:,} is not JSON ({error})")
             continue

@@ -1,0 +1,159 @@
+"""`hf:NAME` and `hf:DIR`: sets of the Hugging Face hub, saved with its `datasets` library, or lying as Parquet files.
+
+Images come out of the tables undecoded, so that they become pixels by linne's own rules. No code of a set is run, and
+only sets in Parquet or Arrow files are opened: the library's other readers unpack what linne has rules of its own for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linne.data.hub_tables import examples_of
+from linne.data.location import split_options
+from linne.data.names import SPLIT_NAMES, listed, printable
+from linne.data.places import nearest_path
+from linne.data.split import Examples
+from linne.download import is_offline
+from linne.errors import LinneError, SourceError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_OPTIONS = ("image", "label", "revision")
+_HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<config>[\w.+-]+))?")
+_SAFE_READERS = ("parquet", "arrow", "cache")
+"""Readers of `datasets` for files whose images are bytes in tables; `cache` has what one of them made before."""
+
+
+def open_huggingface(location: str | None, root: Path | None) -> Examples:
+    """Return the images and labels of a set, with the splits it defines.
+
+    `location` is a folder or a Parquet file, or else `NAME` or `USER/NAME` on the hub with `@CONFIG` behind it where
+    the set has several. `?image=COL,label=COL` says which columns are meant, `revision=` which version on the hub.
+    Parquet files are converted once, by `datasets`, to memory-mapped files in its own cache folder.
+
+    Raises:
+        SourceError: nothing is there, it has no images, or it can be read in two ways.
+        LinneError: `datasets` is not installed.
+    """
+    place, options = split_options("hf", location or "", _OPTIONS)
+    if not place:
+        raise SourceError("`hf:` expects a set", hint="type `hf:NAME` for one on the hub, or `hf:DIR`")
+    tables, notes = _load(place, options)
+    return examples_of(tables, options, printable(place), notes)
+
+
+def _load(place: str, options: Mapping[str, str]) -> tuple[Mapping[str, Dataset], list[str]]:
+    """Return the set's tables by the names it gives its splits."""
+    path = Path(place).expanduser()
+    try:
+        exists = path.exists()
+    except ValueError:  # a NUL in the path
+        exists = False
+    named = _HUB_NAME.fullmatch(place)
+    if not exists and (named is None or place.startswith((".", "~")) or path.suffix == ".parquet"):
+        raise SourceError(f"no folder or file `{printable(place)}`", hint=nearest_path(path))
+    _check_installed()
+    if exists:
+        if "revision" in options:
+            raise SourceError(f"`{printable(place)}` is a folder here, which has no revisions")
+        notes = [f"`{printable(place)}` is a folder here; nothing was looked for on the hub"] if named else []
+        return _guarded(lambda: _local(path, printable(place)), place), notes
+    assert named is not None
+    return _guarded(lambda: _hub(named["name"], named["config"], options.get("revision")), place), []
+
+
+def _check_installed() -> None:
+    # Read by `datasets` when it is imported: it reports to its publisher what is opened, unless told not to.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    try:
+        import datasets
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise LinneError(
+            f"`hf:` needs `{error.name}`, which is not installed", hint="pip install 'linne[hf]'"
+        ) from error
+    if is_offline():
+        # The switches of both libraries, which they read from the environment only once.
+        datasets.config.HF_HUB_OFFLINE = True
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+def _guarded(load: Callable[[], Mapping[str, Dataset]], place: str) -> Mapping[str, Dataset]:
+    try:
+        return load()
+    except LinneError:
+        raise
+    except Exception as error:  # two libraries, a network and a file format raise dozens of types
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        hint = None
+        if is_offline():
+            hint = "linne is offline (`LINNE_OFFLINE`); open it once with the network, or type `hf:DIR`"
+        elif "onfig name is missing" in said or "BuilderConfig" in said:
+            hint = f"name one of its configurations: `hf:{printable(place.partition('@')[0])}@CONFIG`"
+        raise SourceError(f"`hf:{printable(place)}` cannot be opened: {printable(said[:300])}", hint=hint) from error
+
+
+def _local(path: Path, shown: str) -> Mapping[str, Dataset]:
+    """Return what `save_to_disk` wrote, or Parquet files whose names say their splits."""
+    import datasets
+
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        loaded = datasets.load_from_disk(str(path))
+        return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    if not files or (path.is_file() and path.suffix.lower() != ".parquet"):
+        raise SourceError(
+            f"`{shown}` is not a saved dataset and holds no Parquet files",
+            hint="a folder of images is named by its path, without `hf:`; a list of files as `list:FILE`",
+        )
+    by_split: dict[str, list[str]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(file.relative_to(path) if file != path else Path(file.name)), []).append(
+            str(file)
+        )
+    if "" in by_split and len(by_split) > 1:
+        raise SourceError(
+            f"`{shown}` has files of {listed(sorted(set(by_split) - {''}))}, and others that name no split, such as "
+            f"`{printable(os.path.basename(by_split[''][0]))}`",
+            hint="name all files by their split, such as `train-0.parquet`, or none",
+        )
+    mixed = [name for name, paths in by_split.items() if len({os.path.dirname(path) for path in paths}) > 1]
+    if mixed:
+        folders = sorted({os.path.relpath(os.path.dirname(name), path) for name in by_split[mixed[0]]})
+        raise SourceError(
+            f"`{shown}` has files of {mixed[0] or 'no split'} in several folders: {listed(folders)}",
+            hint=f"name one of them: `hf:{shown}/{folders[0]}`",
+        )
+    # Not `load_dataset(DIR)`: the folder's own description could send it to files elsewhere.
+    return {
+        name or "train": datasets.Dataset.from_parquet(paths, split=name or "train") for name, paths in by_split.items()
+    }
+
+
+def _split_of(path: Path) -> str:
+    """Return our name of the split that a file's name or else its folder's names, "" where neither does."""
+    for part in (path.stem, *(folder.name for folder in path.parents)):
+        found = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", part.lower()) if word in SPLIT_NAMES}
+        if len(found) == 1:
+            return found.pop()
+    return ""
+
+
+def _hub(name: str, config: str | None, revision: str | None) -> Mapping[str, Dataset]:
+    import datasets
+
+    builder = datasets.load_dataset_builder(name, config, revision=revision)
+    reader = type(builder).__module__.rpartition(".")[2]
+    if reader not in _SAFE_READERS:
+        raise SourceError(
+            f"`hf:{name}` is kept as {printable(reader)}, which linne does not open through `datasets`",
+            hint=f"the hub has most sets as Parquet too: `hf:{name}?revision=refs/convert/parquet`",
+        )
+    builder.download_and_prepare()
+    prepared = builder.as_dataset()
+    return {str(split): table for split, table in prepared.items()}
