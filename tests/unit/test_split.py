@@ -4,18 +4,10 @@ import hashlib
 import json
 import shutil
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from linne.data import draw, open_source, save_manifest
+from linne.data import open_source, save_manifest
 from linne.errors import RecipeError, SourceError
-
-
-def hold_out(names, labels_N, fraction, seed):
-    return draw.hold_out(draw.ranks_of(names, seed), labels_N, fraction)
-
 
 PIXEL = b"P6 1 1 255\n\0\0\0"
 
@@ -46,54 +38,7 @@ def refusal(action):
     return caught.value.message, caught.value.hint
 
 
-# Holding out
-
-
-@given(
-    st.lists(st.integers(0, 3), min_size=1, max_size=60),
-    st.floats(0.01, 0.99),
-    st.integers(0, 5),
-)
-def test_every_class_keeps_an_example_and_gives_its_share(labels, fraction, seed):
-    labels_N = np.array(labels)
-    names = [f"{k}" for k in range(len(labels))]
-    held_N = hold_out(names, labels_N, fraction, seed)
-    for label in np.unique(labels_N):
-        of_class = held_N[labels_N == label]
-        assert not of_class.all()
-        if len(of_class) >= 5:
-            assert of_class.any()
-        least = 1 if len(of_class) >= 5 else 0
-        assert of_class.sum() == min(max(round(len(of_class) * fraction), least), len(of_class) - 1)
-
-
-@given(st.sets(st.text(min_size=1), min_size=6, max_size=40), st.randoms(use_true_random=False))
-def test_the_order_of_a_listing_does_not_matter(names, random):
-    ordered = sorted(names)
-    shuffled = random.sample(ordered, len(ordered))
-    held = hold_out(ordered, np.zeros(len(ordered), int), 0.3, 0)
-    again = hold_out(shuffled, np.zeros(len(ordered), int), 0.3, 0)
-    assert {n for n, h in zip(ordered, held, strict=True) if h} == {
-        n for n, h in zip(shuffled, again, strict=True) if h
-    }
-
-
-def test_an_added_example_moves_at_most_one_other_across_the_line():
-    names = [f"cat/{k}.jpg" for k in range(200)]
-    held = dict(zip(names, hold_out(names, np.zeros(200, int), 0.15, 0), strict=True))
-    for added in ("cat/new.jpg", "cat/another.jpg", "cat/0001.jpg", "cat/z.jpg"):
-        more = [*names, added]
-        now = dict(zip(more, hold_out(more, np.zeros(201, int), 0.15, 0), strict=True))
-        assert sum(held[name] != now[name] for name in names) <= 1
-
-
-def test_the_choice_is_the_same_for_ever():
-    names = [f"{k}.jpg" for k in range(20)]
-    assert np.flatnonzero(hold_out(names, np.zeros(20, int), 0.2, 0)).tolist() == GOLDEN
-
-
-GOLDEN = [2, 3, 4, 18]
-"""What sha256 of `0\\0NAME` orders first. If this changes, everybody's test images change."""
+# Making splits
 
 
 def test_another_seed_holds_out_others(folder):

@@ -37,12 +37,12 @@ def _values(split: Split, columns: Mapping[str, Sequence[str]], group_by: str) -
     if group_by in columns:
         column = columns[group_by]
         values = [unicodedata.normalize("NFC", column[index]) for index in split.indices_N.tolist()]
-        what = f"column `{printable(group_by)}` is empty"
+        what = f"column `{_as_typed(group_by)}` is empty"
     else:
         pattern = _pattern(group_by, columns)
         found = (pattern.search(split.example_name(position)) for position in range(len(split)))
         values = [unicodedata.normalize("NFC", match[1] or "") if match else "" for match in found]
-        what = f"group_by `{printable(group_by)}` finds nothing"
+        what = f"group_by `{_as_typed(group_by)}` finds nothing"
     without = [split.example_name(position) for position, value in enumerate(values) if not value]
     if without:
         raise SourceError(
@@ -53,7 +53,7 @@ def _values(split: Split, columns: Mapping[str, Sequence[str]], group_by: str) -
 
 
 def _pattern(text: str, columns: Iterable[str]) -> re.Pattern[str]:
-    shown = printable(text)
+    shown = _as_typed(text)
     try:
         pattern = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
@@ -73,6 +73,11 @@ def _pattern(text: str, columns: Iterable[str]) -> re.Pattern[str]:
     return pattern
 
 
+def _as_typed(text: str) -> str:
+    """Return `text` for a message, with the backslashes of a regular expression as they were typed."""
+    return text if text.isprintable() else printable(text)
+
+
 _EXAMPLE = r"for names such as `cat/patient7_2.jpg`: `--group-by 'patient(\d+)_'`"
 
 
@@ -84,7 +89,7 @@ def _check_apart(groups_of: Mapping[str, set[str]], group_by: str) -> None:
             if shared:
                 number = counted(len(shared), "group")
                 raise SourceError(
-                    f"{number} of `{printable(group_by)}` in both {one} and {other} of the source's own splits: "
+                    f"{number} of `{_as_typed(group_by)}` in both {one} and {other} of the source's own splits: "
                     f"{listed([printable(name) for name in shared])}",
                     hint="move them into one split, or leave out group_by",
                 )
