@@ -7,6 +7,7 @@ the order of a listing does not matter, and a file added later moves few others.
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def hold_out_groups(groups: Groups, labels_N: Ints, fraction: float, seed: int) 
 
     def harm(classes: Ints, number: Floats) -> float:
         over = held_K[classes] - wanted_K[classes]
-        return float((((over + number) ** 2 - over**2) / counts_K[classes] ** 2).sum())
+        # Added exactly, whatever the order: a tie must fall the same way on every machine.
+        return math.fsum((((over + number) ** 2 - over**2) / counts_K[classes] ** 2).tolist())
 
     taken = []
     for group, classes, number in made:
@@ -128,7 +130,7 @@ def deal_groups(groups: Groups, labels_N: Ints, folds: int, seed: int) -> Ints:
     dealt_FK = np.zeros((folds, len(counts_K)))
     fold_of = {}
     for group, classes, number in made:
-        crowding_F = (dealt_FK[:, classes] * number / counts_K[classes] ** 2).sum(axis=1)
+        crowding_F = [math.fsum(row) for row in (dealt_FK[:, classes] * number / counts_K[classes] ** 2).tolist()]
         fold = int(np.lexsort((dealt_FK.sum(axis=1), crowding_F))[0])
         dealt_FK[fold, classes] += number
         fold_of[group] = fold
