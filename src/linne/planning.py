@@ -20,6 +20,17 @@ from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Designed, Task, choose
 
+SPLIT_OPTIONS = (
+    "val_fraction",
+    "test_fraction",
+    "split_seed",
+    "group_by",
+    "folds",
+    "fold",
+    "splits_file",
+    "quarantine",
+)
+"""Fields of the recipe's data section that decide which examples are in which split."""
 NUM_MEASURED = 512
 """Images that mean and deviation are measured on."""
 
@@ -80,7 +91,7 @@ def earlier_run(recipe: str | None, given: Mapping[str, Any]) -> EarlierRun | No
     if recipe is None or not recipe.endswith(".json"):
         return None
     document, beside = read_run(Path(recipe)), Path(recipe).parent / "splits.json"
-    deciding = ("data.source", "data.val_fraction", "data.test_fraction", "data.split_seed")
+    deciding = ("data.source", *(f"data.{option}" for option in SPLIT_OPTIONS))
     before = Recipe.from_dict(document["recipe"]).to_fields()
     if any(before[path] != given[path] for path in deciding):
         return None
@@ -88,8 +99,13 @@ def earlier_run(recipe: str | None, given: Mapping[str, Any]) -> EarlierRun | No
     return EarlierRun(fingerprint, beside if beside.is_file() else None)
 
 
-def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str], earlier: EarlierRun | None = None) -> Plan:
-    """Return the complete recipe for `given`, with the source it names opened.
+def make_plan(
+    given: Mapping[str, Any],
+    reasons: Mapping[str, str],
+    earlier: EarlierRun | None = None,
+    source: Source | None = None,
+) -> Plan:
+    """Return the complete recipe for `given`, with the source it names opened, unless `source` is it already.
 
     With an `earlier` run its splits are used again, and a source that has changed since is pointed out.
 
@@ -113,7 +129,7 @@ def make_plan(given: Mapping[str, Any], reasons: Mapping[str, str], earlier: Ear
                 crop_pct=defaults.crop_pct,
                 fixed_size=defaults.fixed_size,
             )
-    source = _open(given, earlier)
+    source = _open(given, earlier) if source is None else source
     task = _task(source, device)
     recipe, all_reasons = choose(task, given, reasons, designed)
     try:
@@ -138,13 +154,12 @@ def _check_model(recipe: Recipe, source: Source) -> None:
 
 def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
     defaults = DataConfig(source=given["data.source"])
-    source = open_source(
-        given["data.source"],
-        val_fraction=given.get("data.val_fraction", defaults.val_fraction),
-        test_fraction=given.get("data.test_fraction", defaults.test_fraction),
-        split_seed=given.get("data.split_seed", defaults.split_seed),
-        splits_file=None if earlier is None else earlier.splits_file,
-    )
+    options = {option: given.get(f"data.{option}", getattr(defaults, option)) for option in SPLIT_OPTIONS}
+    for option in ("splits_file", "quarantine"):
+        options[option] = None if options[option] is None else Path(options[option])
+    if earlier is not None and earlier.splits_file is not None:
+        options["splits_file"] = earlier.splits_file
+    source = open_source(given["data.source"], **options)
     if earlier is not None and earlier.fingerprint not in (None, source.fingerprint):
         changed = "warning: the source is not what the earlier run trained on; the result will differ"
         source = dataclasses.replace(source, notes=(changed, *source.notes))

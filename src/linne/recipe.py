@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from linne.errors import RecipeError, suggest
+from linne.recipe_values import convert, describe
 
 Loader = Literal["resident", "streaming"]
 Optimizer = Literal["sgd", "adamw"]
@@ -32,6 +32,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "data.num_workers": (0, 256),
     "data.max_bad_images": (0, None),
     "data.split_seed": (0, 2**63 - 1),
+    "data.folds": (2, 1000),
+    "data.fold": (1, 1000),
     "optim.epochs": (1, None),
     "optim.step_epochs": (1, None),
     "augment.crop_padding": (1, None),
@@ -72,10 +74,22 @@ class DataConfig:
     """Share held out for the final test, when the source has no test split."""
     split_seed: int = 0
     """Decides who is held out; separate from `seed`, so that runs with other seeds are tested on the same examples."""
+    group_by: str | None = None
+    """A column of a list, or a regular expression with one group over names: what it gives alike is never parted."""
+    folds: int | None = None
+    """Cut train into so many folds and validate on one, instead of on `val_fraction`."""
+    fold: int | None = None
+    """Which fold validates, from 1."""
+    splits_file: str | None = None
+    """Splits written by `linne data split` or by a run, to use instead of making new ones."""
+    quarantine: str | None = None
+    """A list of examples to leave out, as `linne data check --quarantine` writes it."""
     loader: Loader = "resident"
     """`resident` decodes the set once and keeps it in memory; `streaming` decodes as it goes."""
     num_workers: int = 0
-    """Decoding processes of the streaming loader."""
+    """Threads of the streaming loader that read and decode ahead; 0 decodes a batch when it is asked for."""
+    cache: bool = True
+    """Keep decoded pixels on disk for the next run, where decoding them took long."""
     max_bad_images: int = 100
     """Unreadable images tolerated before training refuses to go on."""
 
@@ -308,63 +322,12 @@ def parse_value(path: str, value: Any) -> Any:
         )
     kind = fields[path]
     try:
-        parsed = _convert(kind, value)
+        parsed = convert(kind, value)
     except (TypeError, ValueError, OverflowError):
-        raise RecipeError(f"{path} is `{value}`, expected {_describe(kind)}") from None
+        raise RecipeError(f"{path} is `{value}`, expected {describe(kind)}") from None
     if path in LIMITS:
         _check_limit(path, parsed)
     return parsed
-
-
-def _convert(kind: Any, value: Any) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "off")):
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value)
-    if origin is Literal:
-        if value not in args:
-            raise ValueError(value)
-        return value
-    if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
-        return tuple(_convert(args[0], part) for part in parts)
-    if kind is bool:
-        if isinstance(value, str):
-            return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[_known(value)]
-        if not isinstance(value, bool):
-            raise TypeError(value)
-        return value
-    if kind is int:
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-            raise TypeError(value)
-        return int(value)
-    if kind is float:
-        number = float(value)
-        if isinstance(value, bool) or math.isnan(number):
-            raise ValueError(value)
-        return number
-    if not isinstance(value, str) or not value:
-        raise TypeError(value)
-    return value
-
-
-def _known(text: str) -> str:
-    lowered = text.lower()
-    if lowered not in ("true", "yes", "on", "false", "no", "off"):
-        raise ValueError(text)
-    return lowered
-
-
-def _describe(kind: Any) -> str:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return f"{_describe(next(a for a in args if a is not type(None)))} or none"
-    if origin is Literal:
-        return "one of " + ", ".join(f"`{a}`" for a in args)
-    if origin is tuple:
-        return "numbers with commas between"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,8 @@ from linne.errors import CheckFailed, LinneError, RecipeError, SourceError
 from linne.log import Narrator, Run, clock
 
 if TYPE_CHECKING:
-    from linne.data import SourceListing
+    from linne.bundle import Bundle
+    from linne.data import Source, SourceListing
     from linne.inference.predictor import Prediction
     from linne.models import ModelListing
     from linne.planning import Plan
@@ -61,7 +62,7 @@ class TrainResult:
 
 
 def train(
-    source: str | None = None,
+    source: str | Source | None = None,
     *,
     model: str | None = None,
     recipe: str | None = None,
@@ -78,7 +79,7 @@ def train(
     """Train a classifier on `source` and return where it is and how good it is.
 
     Args:
-        source: A named set, `folder:DIR` or a path; without it, the recipe's.
+        source: A named set, `folder:DIR` or a path, or what `linne.from_arrays` made; without it, the recipe's.
         recipe: A built-in recipe, `FILE.py:function` or a run's recipe.json; what it leaves open is chosen.
         output: The run folder; `runs/NAME-k` without it.
         overrides: Further recipe fields, as {"optim.weight_decay": 0.01}.
@@ -102,8 +103,9 @@ def train(
         "device.name": device,
         "seed": seed,
     }
-    given, reasons = collect(source, recipe, flags, overrides or {})
-    plan = make_plan(given, reasons, earlier_run(recipe, given))
+    name, opened = (source, None) if source is None or isinstance(source, str) else (source.name, source)
+    given, reasons = collect(name, recipe, flags, overrides or {})
+    plan = make_plan(given, reasons, earlier_run(recipe, given), opened)
     run = Run.create(output, default_output_name(plan.recipe))
     try:
         return _train_in(run, plan, narrator, measure_speed=measure_speed)
@@ -123,9 +125,10 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
     from linne.training.loop import train as run_training
 
     _say_plan(plan, run, narrator)
-    _write_plan(plan, run)
-    if plan.source.splits["train"].store.array is None:  # files, which may be joined by others before the next verb
+    stored = plan.source.splits["train"].store.array is not None
+    if not stored or plan.recipe.data.splits_file:  # files, which may be joined by others before the next verb
         save_manifest(plan.source, run.path / "splits.json")
+    _write_plan(plan, run)
     if measure_speed:
         from linne.training.speed import measure_gains
 
@@ -232,6 +235,7 @@ def _show(value: Any) -> str:
 def _write_plan(plan: Plan, run: Run) -> None:
     from linne import __version__
     from linne.recipes import recipe_document
+    from linne.training.result import splits_sha256
 
     source = plan.source
     facts = {
@@ -243,6 +247,7 @@ def _write_plan(plan: Plan, run: Run) -> None:
             "fingerprint": source.fingerprint,
             "labels": list(source.labels),
             "counts": {name: len(split) for name, split in source.splits.items()},
+            "splits_sha256": splits_sha256(run),
             "notes": list(source.notes),
         },
     }
@@ -251,7 +256,7 @@ def _write_plan(plan: Plan, run: Run) -> None:
 
 def evaluate(
     bundle: str | Path,
-    source: str,
+    source: str | Source,
     *,
     split: str = "test",
     device: str = "auto",
@@ -268,26 +273,39 @@ def evaluate(
     """
     let_waiting_threads_sleep()
     from linne.bundle import open_bundle
-    from linne.data import knows_most_of, open_source
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
 
     opened = open_bundle(bundle)
-    data = opened.provenance.get("recipe", {}).get("data", {})
-    if splits_file is None and knows_most_of((beside := opened.path.parent / "splits.json"), source):
+    if isinstance(source, str):
+        source = _as_in_training(opened, source, splits_file)
+    narrator = Narrator(quiet=quiet)
+    for note in source.notes:
+        narrator.line(note)
+    report, _ = evaluate_bundle(Predictor.open(opened, device=device), source, split)
+    return report
+
+
+def _as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) -> Source:
+    """Return the source `name`, split as it was when `bundle` was trained."""
+    from linne.data import knows_most_of, open_source
+
+    data = bundle.provenance.get("recipe", {}).get("data", {})
+    if splits_file is None and knows_most_of((beside := bundle.path.parent / "splits.json"), name):
         splits_file = beside
-    found = open_source(
-        source,
+    # The list of what training left out may be elsewhere now; a splits file leaves the same ones out.
+    quarantine = data.get("quarantine")
+    return open_source(
+        name,
         val_fraction=data.get("val_fraction", 0.1),
         test_fraction=data.get("test_fraction", 0.15),
         split_seed=data.get("split_seed", 0),
+        group_by=data.get("group_by"),
+        folds=data.get("folds"),
+        fold=data.get("fold"),
         splits_file=None if splits_file is None else Path(splits_file),
+        quarantine=None if quarantine is None or splits_file is not None else Path(quarantine),
     )
-    narrator = Narrator(quiet=quiet)
-    for note in found.notes:
-        narrator.line(note)
-    report, _ = evaluate_bundle(Predictor.open(opened, device=device), found, split)
-    return report
 
 
 def predict(

@@ -111,7 +111,7 @@ def a_group_that(failure):
     def fail():
         raise failure
 
-    return LazyGroup("linne", invoke_without_command=True, callback=fail)
+    return LazyGroup("linne", verbs=VERBS, invoke_without_command=True, callback=fail)
 
 
 @pytest.mark.parametrize(
@@ -303,10 +303,10 @@ def test_python_dash_m_linne_is_linne(python):
 
 ENDLESS = """
 import click
-from linne.cli import LazyGroup
+from linne.cli import VERBS, LazyGroup
 def say():
     while True: click.echo("line")
-LazyGroup("linne", invoke_without_command=True, callback=say)()
+LazyGroup("linne", verbs=VERBS, invoke_without_command=True, callback=say)()
 """
 
 
@@ -324,12 +324,12 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly():
 
 WAITING = """
 import signal, sys, time
-from linne.cli import LazyGroup
+from linne.cli import VERBS, LazyGroup
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
 def wait():
     sys.stdout.write("ready\\n"); sys.stdout.flush()
     time.sleep(60)
-LazyGroup("linne", invoke_without_command=True, callback=wait)()
+LazyGroup("linne", verbs=VERBS, invoke_without_command=True, callback=wait)()
 """
 
 

@@ -10,7 +10,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ VERBS = {
     "evaluate": ("linne.cli.evaluate:command", "Measure a bundle on a split of a source"),
     "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
     "models": ("linne.cli.models:command", "List the networks that can be trained"),
-    "data": ("linne.cli.data:command", "List the sources and where their files are looked for"),
+    "data": ("linne.cli.data:command", "Fetch, check, split and pack what is learned from"),
     "completion": ("linne.cli.completion:command", "Print the script that completes commands in a shell"),
 }
 
@@ -60,23 +60,28 @@ class VerbGroup(click.Group):
 
 
 class LazyGroup(VerbGroup):
-    """A group that knows its verbs from `VERBS` and ends every failure the same way."""
+    """A group that knows its verbs from a table and ends every failure the same way."""
+
+    def __init__(self, *args: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        """`verbs`: where each verb's command is, as `module:name`, and its line of help."""
+        super().__init__(*args, **options)
+        self.verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order of the table, which is the order of use."""
-        return list(VERBS)
+        return list(self.verbs)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Return the verb, imported now, or None."""
-        if name not in VERBS:
+        if name not in self.verbs:
             return None
-        module, _, attribute = VERBS[name][0].partition(":")
+        module, _, attribute = self.verbs[name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def lines(self, ctx: click.Context) -> list[tuple[str, str]]:
         """Return each verb with its line of help, from the table."""
-        return [(name, text) for name, (_, text) in VERBS.items()]
+        return [(name, text) for name, (_, text) in self.verbs.items()]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
         """Return the verbs that start with `incomplete`, from the table; options as click finds them."""
@@ -84,7 +89,8 @@ class LazyGroup(VerbGroup):
 
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
-        return [CompletionItem(name, help=text) for name, (_, text) in VERBS.items() if name.startswith(incomplete)]
+        lines = [(name, text) for name, (_, text) in self.verbs.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=text) for name, text in lines]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; a reader that has seen enough (`| head`) ends it quietly."""
@@ -144,6 +150,7 @@ def _terminate_as_interrupt() -> Iterator[list[int]]:
 
 @click.group(
     cls=LazyGroup,
+    verbs=VERBS,
     name="linne",
     invoke_without_command=True,
     subcommand_metavar="VERB ...",

@@ -1,44 +1,28 @@
-"""`linne data list`: what can be given as SOURCE."""
+"""`linne data VERB`: what is done to data before the first step."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
-
 import click
 
-from linne.cli import VerbGroup, console, help_when_alone
-from linne.cli.settings import output_format
+from linne.cli import LazyGroup, help_when_alone
 
-if TYPE_CHECKING:
-    from linne.data import SourceListing
+DATA_VERBS = {
+    "list": ("linne.cli.data_list:command", "List the sources: where their files were found, and what they are"),
+    "get": ("linne.cli.data_get:command", "Fetch a published set, checked, and unpack it"),
+    "check": ("linne.cli.data_check:command", "Find what is wrong with a source before it is learned from"),
+    "split": ("linne.cli.data_split:command", "Write which examples train, validate and test, for every later verb"),
+    "pack": ("linne.cli.data_pack:command", "Write a source as resized shards that load fast"),
+}
 
 
-@click.group("data", cls=VerbGroup, invoke_without_command=True, subcommand_metavar="VERB ...")
+@click.group("data", cls=LazyGroup, verbs=DATA_VERBS, invoke_without_command=True, subcommand_metavar="VERB ...")
 def command() -> None:
-    """List the sources and where their files are looked for."""
-    help_when_alone()
+    """Fetch, check, split and pack what is learned from.
 
-
-@command.command("list")
-@output_format("text", "json")
-def list_command(style: str) -> None:
-    """List the sources: where their files were found, and what they are.
-
-    Files of published sets are looked for in $LINNE_DATA and in your data folder; `--json` names
-    every place.
+    \b
+    linne data get cifar10                                    fetch a published set
+    linne data check photos/                                  before you train on it
+    linne data split photos/ splits.json --group-by patient   keep what belongs together together
+    linne data pack photos/ packed/ --size 256                resized once, loaded fast
     """
-    from linne.verbs import list_sources
-
-    listings = list_sources()
-    if style == "json":
-        console.data_json([asdict(listing) for listing in listings])
-        return
-    console.data(console.aligned([(s.name, _where(s), s.about) for s in listings]))
-
-
-def _where(listing: SourceListing) -> str:
-    if listing.found is not None:
-        return listing.found
-    folder = listing.looked_in[0]
-    return folder if listing.name.endswith(folder) else f"not in {folder}"
+    help_when_alone()

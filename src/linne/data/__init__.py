@@ -36,8 +36,14 @@ SOURCES = {
     "mnist": "linne.data.idx:open_mnist",
     "fashion-mnist": "linne.data.idx:open_fashion_mnist",
     "cifar10": "linne.data.cifar:open_cifar10",
+    "list": "linne.data.lists:open_list",
+    "webdataset": "linne.data.shards:open_shards",
+    "hf": "linne.data.huggingface:open_huggingface",
     "synthetic": "linne.data.synthetic:open_synthetic",
 }
+
+LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""Files of these endings are read as lists of images."""
 
 Opener = Callable[[str | None, Path | None], Examples]
 """What `SOURCES` names: from what follows the colon, and where named sets are kept, to examples."""
@@ -62,30 +68,32 @@ def open_source(
     val_fraction: float | None = 0.1,
     test_fraction: float = 0.15,
     split_seed: int = 0,
-    root: Path | None = None,
-    splits_file: Path | None = None,
     group_by: str | None = None,
     folds: int | None = None,
     fold: int | None = None,
+    splits_file: Path | None = None,
+    quarantine: Path | None = None,
+    root: Path | None = None,
 ) -> Source:
     """Return the source that a user typed as `name`, opened and split; no image is decoded.
 
     Args:
-        name: `digits`, `folder:DIR`, a folder's path, `mnist[:DIR]`, `fashion-mnist[:DIR]`, `cifar10[:DIR]`,
-            `synthetic[:classes=4,size=16,count=400]`.
+        name: A named set (`linne data list`), a folder's path, a list's (`.csv`, `.tsv`, `.jsonl`, `.parquet`), a
+            shard's or a pattern of shards (`photos-{000..009}.tar`), or `KIND:LOCATION`: `folder:DIR`, `mnist:DIR`.
         val_fraction: Share of train held out to choose the epoch where the source has no val split; None for none.
         test_fraction: Share of train held out for the final test where the source has neither test nor val.
         split_seed: Decides, with an example's name, whether it is held out.
-        root: Where named sets are kept, instead of `$LINNE_DATA` and the user's data folder.
+        group_by: A column of a list, or a regular expression with one group over names: what it gives alike is never
+            parted by a split.
+        folds: Cut train into so many folds, and validate on one.
+        fold: Which one, from 1.
         splits_file: Splits that `save_manifest` wrote, to have again instead of making new ones.
-        group_by: Keep together what has the same value in this column of a list, or in the one group of this regular
-            expression over names.
-        folds: Cut what trains into this many parts, with one of them for val.
-        fold: Which, 1 to `folds`.
+        quarantine: A list of examples to leave out, as `linne data check --quarantine` writes it.
+        root: Where named sets are kept, instead of `$LINNE_DATA` and the user's data folder.
 
     Raises:
         SourceError: the source is not known, not there, or cannot be trusted.
-        RecipeError: an option is out of range, or two of them do not go together.
+        RecipeError: a fraction, a fold or `group_by` cannot be used.
     """
     plan = SplitPlan(
         val_fraction=val_fraction,
@@ -97,9 +105,12 @@ def open_source(
     )
     kind, location, notes = _parse(name)
     examples = _opener(kind)(location, root)
-    labels = examples.labels
+    if quarantine is not None:
+        from linne.data.quarantine import leave_out, read_quarantine
+
+        examples = leave_out(examples, read_quarantine(quarantine))
     if splits_file is None:
-        divided = divide(examples, plan)
+        labels, divided = examples.labels, divide(examples, plan)
     else:
         manifest = read_manifest(splits_file)
         splits, more_notes = follow(examples, manifest, printable(splits_file))
@@ -118,13 +129,17 @@ def open_source(
 
 
 def knows_most_of(splits_file: Path, name: str) -> bool:
-    """Return whether `splits_file` is there and most of the files it names are in the folder that `name` names."""
+    """Return whether `splits_file` is there and most of the files it names are in the source that `name` names."""
     kind, location, _ = _parse(name)
-    if kind != "folder" or location is None or not splits_file.is_file():
+    if not splits_file.is_file():
         return False
     names = list(read_manifest(splits_file).places)
-    root = os.path.expanduser(location)
-    return 2 * sum(os.path.exists(os.path.join(root, name)) for name in names) > len(names)
+    if kind == "folder" and location is not None:  # without listing it
+        root = os.path.expanduser(location)
+        return 2 * sum(os.path.exists(os.path.join(root, name)) for name in names) > len(names)
+    given = _opener(kind)(location, None).given.values()
+    there = {split.example_name(position) for split in given for position in range(len(split))}
+    return 2 * sum(name in there for name in names) > len(names)
 
 
 def _parse(name: str) -> tuple[str, str | None, list[str]]:
@@ -135,14 +150,31 @@ def _parse(name: str) -> tuple[str, str | None, list[str]]:
         shadowed = not colon and os.path.isdir(name)
         notes = [f"`{name}` is the named set; for the folder of that name type `./{name}`"] if shadowed else []
         return kind, location if colon else None, notes
-    if "\0" not in name and os.path.exists(name):
-        return "folder", name, []
+    of_path = _kind_of_path(name)
+    if of_path is not None:
+        return of_path, name, []
     if colon and len(kind) > 1 and kind.replace("-", "").isalnum():  # one letter is a drive of Windows
         raise SourceError(f"no kind of source `{kind}`", hint=suggest(kind, SOURCES) or _KNOWN)
     if any(mark in name for mark in ("~", ".", os.sep, os.altsep or os.sep)):
         return "folder", name, []
     near = suggest(name, [*SOURCES, *os.listdir()])
     raise SourceError(f"no source or folder `{printable(name)}`", hint=near or _KNOWN)
+
+
+def _kind_of_path(name: str) -> str | None:
+    """Return which kind of source a path names by its ending, or by what is there; None for what is no path."""
+    from linne.data.shard_names import holds_shards
+
+    if "\0" in name:
+        return None
+    exists = os.path.exists(name)
+    if name.lower().endswith(LIST_SUFFIXES) and not os.path.isdir(name):
+        return "list"
+    if name.lower().endswith(".tar") and (exists or any(mark in name for mark in "{*?")):
+        return "webdataset"
+    if not exists:
+        return None
+    return "webdataset" if os.path.isdir(name) and holds_shards(name) else "folder"
 
 
 _KNOWN = "`linne data list` shows what there is; a folder is named by its path"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from dataclasses import asdict
 
 import torch
@@ -44,12 +45,19 @@ def write_result(
                 "name": source.name,
                 "fingerprint": source.fingerprint,
                 **{f"num_{name}": len(split) for name, split in source.splits.items()},
+                "splits_sha256": splits_sha256(run),
             },
             "epoch": kept.epoch,
             "finished": finished,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def splits_sha256(run: Run) -> str | None:
+    """Return the sha256 of the run's splits.json, which says who trained; None where the source alone decides that."""
+    path = run.path / "splits.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec) -> Floats:
