@@ -38,7 +38,8 @@ class Finish:
         count, height, width, channels = images_NHWC.shape
         values = self._empty(images_NHWC.numel(), images_NHWC.device)
         if self._rows_of_pixels:
-            pixels, done = images_NHWC.reshape(count, height, -1), values.view(count, height, -1)
+            row = width * channels
+            pixels, done = images_NHWC.reshape(count, height, row), values.view(count, height, row)
             images_NCHW = values.view(count, height, width, channels).permute(0, 3, 1, 2)
             if channels == 1:  # both layouts are the same memory; contiguous strides are the ones that are expected
                 images_NCHW = values.view(count, 1, height, width)
