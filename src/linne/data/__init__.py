@@ -185,6 +185,13 @@ def _opener(kind: str) -> Opener:
     return cast(Opener, getattr(import_module(module), function))
 
 
+_FORMS = {
+    "list:FILE": "images named in a .csv, .tsv, .jsonl or .parquet file; its path is enough",
+    "webdataset:SHARDS": "images in .tar files: a folder of them, one, or a pattern such as `train-{000..009}.tar`",
+    "hf:NAME": "a set of the Hugging Face hub, or `hf:DIR` for one saved by its `datasets` library",
+}
+
+
 def list_sources() -> list[SourceListing]:
     """Return what can be given as SOURCE: what it is, where its files are looked for, and whether they are there."""
     from linne.data.cifar import CIFAR10
@@ -202,5 +209,7 @@ def list_sources() -> list[SourceListing]:
         paths = find(named, folders)
         found = str(next(iter(paths.values())).parent) if paths else None
         listings.append(SourceListing(named.name, named.about, tuple(map(str, folders)), found))
+    for name, about in _FORMS.items():
+        listings.append(SourceListing(name, about, (), f"in {name.partition(':')[2]}"))
     listings.append(SourceListing("synthetic", "striped images, for trying things", (), "made on the spot"))
     return listings

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 
 class ImageStore(Protocol):
-    """Images by position, which threads may read at once and worker processes can have a copy of."""
+    """Images by position, which threads may read at once."""
 
     def __len__(self) -> int: ...
 
