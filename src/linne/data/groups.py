@@ -47,7 +47,9 @@ def _values(split: Split, columns: Mapping[str, Sequence[str]], group_by: str) -
     if without:
         raise SourceError(
             f"{what} in {len(without):,} of {counted(len(values), 'example')} of {split.name}: {listed(without)}",
-            hint="every example needs a group: give those one of their own",
+            hint=_EXAMPLE
+            if len(without) == len(values)
+            else "every example needs a group: give those one of their own",
         )
     return values
 
