@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from linne.data.files import HASHED_BYTES, FileStore, Names, file_identities
 from linne.data.index import LEAST_FILES, Arrays, Found, Index, index_of, spread
-from linne.data.layout import read_layout
+from linne.data.layout import Layout, read_layout
 from linne.data.names import counted, listed, printable
 from linne.data.places import nearest_path
 from linne.data.sample import sample_of
@@ -35,14 +35,25 @@ def open_folder(location: str | None, root: Path | None) -> Examples:
     path = Path(location).expanduser()
     _check(path, location)
     root_path, shown = os.path.realpath(path), printable(location).rstrip("/") or "/"
+    return examples_of("folder 1", root_path, shown, lambda: read_layout(root_path, shown))
+
+
+def examples_of(key: str, root: str, shown: str, read: Callable[[], Layout]) -> Examples:
+    """Return the images that `read` finds in the folder `root`, or found when last it was asked to.
+
+    Args:
+        key: Says how `read` reads, and changes when that does.
+        root: A real path; the layout's paths are below it.
+        shown: What to call the folder in messages.
+        read: Looks at every name in the folder.
+    """
     # What `shown` is stands in the notes.
-    found, notes = index_of(f"folder 1\0{root_path}\0{shown}", lambda: _look(root_path, shown))
-    return _examples(root_path, found, notes)
+    found, notes = index_of(f"{key}\0{root}\0{shown}", lambda: _look(root, shown, read()))
+    return _examples(root, found, notes)
 
 
-def _look(root: str, shown: str) -> Found:
-    """Return what the folder `root` holds, having looked at every name in it."""
-    layout = read_layout(root, shown)
+def _look(root: str, shown: str, layout: Layout) -> Found:
+    """Return what a layout of the folder `root` comes to, and what it hangs on."""
     images = [image for classes in layout.splits.values() for images in classes.values() for image in images]
     store = FileStore(root, Names.of(path for path, _ in images), np.array([size for _, size in images], np.int64))
     sample = sample_of(store, shown)
