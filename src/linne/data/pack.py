@@ -28,7 +28,7 @@ from linne.data.pack_image import PackedImage, PackSettings, pack_image, packed_
 from linne.data.pack_state import DoneShard, Order, begin, keep, note, read_state, sha256_of, write_whole
 from linne.data.shard_info import CLASSES, FORMAT
 from linne.data.shard_names import INFO, UNFINISHED
-from linne.data.source import Source, Split
+from linne.data.source import Ints, Source, Split
 from linne.data.tar import BLOCK, members
 from linne.errors import CheckFailed, ImageError, LinneError, SourceError
 from linne.log import Narrator
@@ -65,13 +65,13 @@ class PackResult:
         return f"{what}{kept}, {self.size_bytes / 1e6:,.1f} MB{left_out}\nlinne train {shlex.quote(self.path)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Planned:
     """A shard to be: these positions of a split, in this order."""
 
     name: str
     split: Split
-    positions: tuple[int, ...]
+    positions_N: Ints
     first: int
     """Number of its first example, for keys that are unique in a split."""
 
@@ -118,7 +118,7 @@ def pack(
     left = [shard for shard in planned if shard.name not in done]
     if left or not (folder / INFO).is_file():
         kept = [done[shard.name] for shard in planned if shard.name in done]
-        _check_room(folder, sum(len(shard.positions) for shard in left) * mean_bytes)
+        _check_room(folder, sum(len(shard.positions_N) for shard in left) * mean_bytes)
         begin(folder, order, kept)
         num_images = sum(len(split) for split in source.splits.values())
         cap = max(_LEAST_BAD, math.ceil(num_images * _BAD_FRACTION)) if max_unreadable is None else max_unreadable
@@ -163,11 +163,11 @@ def _mean_bytes(source: Source, settings: PackSettings) -> float:
 
 def _plan(source: Source, per_shard: int) -> Iterator[_Planned]:
     for name, split in source.splits.items():
-        order = np.arange(len(split))
+        order_N = np.arange(len(split))
         if name == "train":
-            np.random.default_rng(_SHUFFLE_SEED).shuffle(order)
+            np.random.default_rng(_SHUFFLE_SEED).shuffle(order_N)
         for number, start in enumerate(range(0, len(split), per_shard)):
-            yield _Planned(f"{name}-{number:05d}.tar", split, tuple(order[start : start + per_shard].tolist()), start)
+            yield _Planned(f"{name}-{number:05d}.tar", split, order_N[start : start + per_shard], start)
 
 
 def _check_room(out: Path, needed: float) -> None:
@@ -195,7 +195,7 @@ def _write_all(
     bad = [pair for shard in kept for pair in shard.left_out]
     if kept:
         narrator.line(f"{counted(len(kept), 'shard')} of an earlier run verified and kept")
-    num_images = sum(len(shard.positions) for shard in left)
+    num_images = sum(len(shard.positions_N) for shard in left)
     with ThreadPoolExecutor(num_threads) as pool, narrator.progress("packing", num_images):
         for planned in left:
             images = _tolerant(_in_order(pool, planned, settings, 4 * num_threads), planned, bad, cap, narrator)
@@ -230,7 +230,7 @@ def _in_order(
 
     waiting: deque[Future[PackedImage | ImageError]] = deque()
     try:
-        for position in planned.positions:
+        for position in planned.positions_N.tolist():
             waiting.append(pool.submit(make, position))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
@@ -258,7 +258,7 @@ def _tolerant(
         if isinstance(image, PackedImage):
             yield place, image
             continue
-        bad.append((planned.split.example_name(planned.positions[place]), image.message))
+        bad.append((planned.split.example_name(int(planned.positions_N[place])), image.message))
         narrator.warn(f"left out: {image.message}")
         if len(bad) > cap:
             raise CheckFailed(
@@ -312,7 +312,7 @@ _DISK = "is another `linne data pack` writing there? Otherwise the disk or the m
 
 def _sample(planned: _Planned, place: int, image: PackedImage, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the members of one sample: the image, its label as a number, and what it was called."""
-    position = planned.positions[place]
+    position = int(planned.positions_N[place])
     label = int(planned.split.labels_N[position])
     facts = {"name": planned.split.example_name(position), "label": label, "class_name": labels[label]}
     key = f"{planned.first + place:09d}"

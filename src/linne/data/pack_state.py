@@ -61,12 +61,12 @@ def read_state(out: Path, order: Order) -> tuple[Order, dict[str, DoneShard]]:
         lines = _lines(out)
         begun = Order(**{**lines[0], "labels": tuple(lines[0]["labels"])})
         shards = [_done(line) for line in lines[1:]]
-    except OSError as error:
-        raise SourceError(f"`{printable(out)}` cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise SourceError(
             f"`{printable(out)}` holds something else than a pack of linne", hint="name a new folder"
         ) from error
+    except OSError as error:
+        raise SourceError(f"`{printable(out)}` cannot be read: {(error.strerror or str(error)).lower()}") from error
     if replace(begun, source=order.source, per_shard=order.per_shard) != order:
         raise SourceError(f"`{printable(out)}` holds a pack of {_difference(begun, order)}", hint="name a new folder")
     return begun, {shard.name: shard for shard in shards if _is_whole(out / shard.name, shard)}
