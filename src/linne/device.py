@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 KINDS = ("cpu", "cuda", "rocm", "mps", "xpu")
 AUTO_ORDER = ("cuda", "xpu", "mps")
+Mark = Any
+"""A point in a device's time: an event of torch's, or seconds on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,26 @@ class Device:
             return tensor
         pinned = tensor.pin_memory() if self.pins_memory and tensor.device.type == "cpu" else tensor
         return pinned.to(self.torch_device, non_blocking=self.asynchronous)
+
+    def mark(self) -> Mark:
+        """Return a mark in the device's queue behind what is in it, for `seconds_between`; on the CPU, the time."""
+        if self.kind == "cpu":
+            return time.perf_counter()
+        import torch
+
+        if self.kind == "mps":
+            event: Any = torch.mps.Event(enable_timing=True)
+        else:
+            event = (torch.xpu if self.kind == "xpu" else torch.cuda).Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds_between(self, first: Mark, second: Mark) -> float:
+        """Return the time the device took from one mark to the next; waits until it has passed both."""
+        if isinstance(first, float):
+            return float(second - first)
+        second.synchronize()
+        return float(first.elapsed_time(second)) / 1000
 
     def synchronise(self) -> None:
         """Wait until everything queued on the device is done."""

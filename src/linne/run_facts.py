@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import shlex
 import statistics
 from collections.abc import Mapping
@@ -16,6 +18,8 @@ from linne.errors import LinneError
 from linne.recipe import AugmentConfig, Recipe
 from linne.report import EvalReport, percent, percent_range
 
+WORTH_MENDING = 0.05
+"""Of the time: a share that waiting for data may have without a word."""
 Row = Mapping[str, Any]
 Rows = list[tuple[str, str]]
 
@@ -62,6 +66,12 @@ class RunRecord:
         """The median rate of training steps."""
         rates = [row["images_per_second"] for row in self.rows if row.get("images_per_second")]
         return statistics.median(rates) if rates else None
+
+    @property
+    def data_wait(self) -> float | None:
+        """The share of training in which the model waited for its next batch."""
+        shares = [row["data_wait"] for row in self.epochs if row.get("data_wait") is not None]
+        return statistics.fmean(shares) if shares else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +179,7 @@ def facts(run: RunRecord, bundle: Bundle | None) -> Rows:
         ("source", f"{run.source.get('name', data.get('source', '?'))}: {len(labels)} classes; {counts} images"),
         ("device", run.device),
         ("training", _training_in_words(run)),
+        *(("data", said) for said in [data_in_words(run)] if said),
     ]
     if bundle is not None:
         size = sum(entry.get("size_bytes", 0) for name, entry in bundle.files.items() if name.endswith(".safetensors"))
@@ -184,6 +195,35 @@ def _training_in_words(run: RunRecord) -> str:
     if run.kept is not None:
         parts.append(f"weights of epoch {run.kept['epoch']} kept")
     return ", ".join(parts)
+
+
+def data_in_words(run: RunRecord) -> str | None:
+    """Return how the batches came and what the model waited for them; None where no epoch was finished."""
+    data, share = run.recipe.get("data", {}), run.data_wait
+    if share is None:
+        return None
+    if data.get("loader") != "streaming":
+        return f"held in memory; making batches took {percent(share)} of the time"
+    return data_advice(run) or f"decoded ahead by {_threads(data)}; waited for {percent(share)} of the time"
+
+
+def data_advice(run: RunRecord, num_cores: int | None = None) -> str | None:
+    """Return what to do about waiting for data; None where it is not worth a word.
+
+    Training that waits for a third of its time would be fed by half as many threads again, where there are cores.
+    """
+    data, share = run.recipe.get("data", {}), run.data_wait
+    if share is None or share < WORTH_MENDING or data.get("loader") != "streaming":
+        return None
+    threads, cores = int(data.get("num_workers", 0)), num_cores or os.cpu_count() or 1
+    wanted = min(math.ceil(max(threads, 1) / max(1 - share, 0.01)), cores)
+    more = f", or --set data.num_workers={wanted}" if wanted > threads else ""
+    return f"waiting for data {percent(share)} of the time: `linne data pack` it{more}"
+
+
+def _threads(data: Mapping[str, Any]) -> str:
+    number = int(data.get("num_workers", 0))
+    return f"{number} thread{'s' if number != 1 else ''}"
 
 
 def recipe_rows(run: RunRecord) -> list[tuple[str, str, str]]:

@@ -178,6 +178,7 @@ def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eva
     from linne.bundle import add_metrics
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
+    from linne.run_facts import data_advice, read_run
 
     split = "test" if "test" in plan.source.splits else "val"
     if split not in plan.source.splits:
@@ -189,6 +190,8 @@ def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eva
     bundle = add_metrics(bundle, {split: {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}})
     page = write_run_report(run.path, bundle=bundle, report=report, outcomes=outcomes, split=plan.source.splits[split])
     narrator.line(f"\ntrained in {clock(trained.seconds)}; kept epoch {kept.epoch} of {plan.recipe.optim.epochs}")
+    if (advice := data_advice(read_run(run.path))) is not None:
+        narrator.line(advice)
     narrator.line(report.one_line())
     narrator.line()
     narrator.table([("bundle", str(bundle.path)), ("report", str(page)), ("plots", str(run.path / "plots"))], "")

@@ -23,7 +23,7 @@ from linne.preprocess import InputSpec
 from linne.recipe import DataConfig, Recipe
 from linne.report import EvalReport
 from linne.reporting import write_run_report
-from linne.run_facts import bytes_in_words, command_line, curves_note, duration, headline, read_run
+from linne.run_facts import bytes_in_words, command_line, curves_note, data_advice, duration, facts, headline, read_run
 
 EPOCHS = [
     {"event": "step", "step": 5, "epoch": 0.5, "loss": 2.0, "lr": 0.1, "images_per_second": 900.0, "seconds": 1.0},
@@ -449,3 +449,37 @@ def test_a_run_started_as_a_module_shows_a_command_that_can_be_typed(tmp_path):
     document["command"] = ["/site-packages/linne/__main__.py", "train", "my photos"]
     (run / "recipe.json").write_text(json.dumps(document))
     assert command_line(read_run(run)) == "python -m linne train 'my photos'"
+
+
+def waited(folder, *shares, **recipe):
+    """Return a run whose epochs waited for data for these shares of their time."""
+    rows = [{"event": "epoch", "epoch": n, "seconds": n, "data_wait": share} for n, share in enumerate(shares, 1)]
+    return read_run(write_run(folder, rows=rows, **recipe))
+
+
+STREAMED = {"data.loader": "streaming", "data.num_workers": 4}
+
+
+def test_training_that_waits_for_data_says_for_how_long_and_what_to_do(tmp_path):
+    run = waited(tmp_path / "run", 0.4, 0.28, **STREAMED)
+    said = "waiting for data 34.0 % of the time: `linne data pack` it, or --set data.num_workers=7"
+    assert data_advice(run, num_cores=16) == said
+    assert data_advice(run, num_cores=6) == said.replace("=7", "=6")
+    assert data_advice(run, num_cores=4) == "waiting for data 34.0 % of the time: `linne data pack` it"
+    assert dict(facts(run, None))["data"].startswith("waiting for data 34.0 % of the time")
+
+
+def test_a_little_waiting_is_told_without_advice(tmp_path):
+    run = waited(tmp_path / "run", 0.004, **STREAMED)
+    assert data_advice(run) is None
+    assert dict(facts(run, None))["data"] == "decoded ahead by 4 threads; waited for 0.4 % of the time"
+
+
+def test_images_in_memory_need_no_packing_however_long_their_batches_take(tmp_path):
+    run = waited(tmp_path / "run", 0.5)
+    assert data_advice(run) is None
+    assert dict(facts(run, None))["data"] == "held in memory; making batches took 50.0 % of the time"
+
+
+def test_a_run_of_an_earlier_version_says_nothing_about_waiting(tmp_path):
+    assert "data" not in dict(facts(read_run(write_run(tmp_path / "run")), None))

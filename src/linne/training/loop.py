@@ -21,6 +21,7 @@ from linne.training.interrupt import Interrupt
 from linne.training.result import write_result
 from linne.training.state import Snapshot, TrainState
 from linne.training.step import evaluate_model, train_step
+from linne.training.waiting import Waiting
 
 Ending = Literal["finished", "interrupted", "diverged"]
 
@@ -91,8 +92,8 @@ def _train_epochs(
     try:
         with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
             while state.epoch < recipe.optim.epochs:
-                epoch = _Epoch(start)
-                for batch in train_batches.epoch(state.epoch):
+                epoch = _Epoch(start, Waiting(device))
+                for batch in epoch.waiting.timed(train_batches.epoch(state.epoch)):
                     loss = train_step(state, batch, recipe, device, len(train_batches))
                     epoch.add(loss, len(batch.labels_N))
                     if len(epoch.unread) == recipe.log_every:
@@ -120,7 +121,7 @@ def load(source: Source, recipe: Recipe, device: Device, narrator: Narrator) -> 
     """Return the training and validation batches, showing the progress of decoding."""
     total = len(source.splits["train"]) + len(source.splits.get("val", ()))
     with narrator.progress("decoding", total):
-        return make_batches(source, recipe, device, narrator.advance)
+        return make_batches(source, recipe, device, narrator.advance, narrator.line)
 
 
 @dataclass(slots=True)
@@ -128,6 +129,7 @@ class _Epoch:
     """What one epoch has measured so far; times are `time.perf_counter` seconds."""
 
     run_start: float
+    waiting: Waiting
     start: float = field(default_factory=time.perf_counter)
     unread: list[torch.Tensor] = field(default_factory=list)
     """Losses still on the device: reading one waits for it."""
@@ -152,6 +154,7 @@ def _log_steps(epoch: _Epoch, state: TrainState, steps_per_epoch: int, run: Run,
         return
     losses = torch.stack(epoch.unread).tolist()
     now = time.perf_counter()
+    epoch.waiting.read()
     for position, loss in enumerate(losses):
         if not math.isfinite(loss):
             step = state.step - len(losses) + position
@@ -184,8 +187,9 @@ def _finish_epoch(
     narrator: Narrator,
 ) -> None:
     """Evaluate, keep the weights if they are the best so far, and say so."""
-    rate = epoch.num_images / max(time.perf_counter() - epoch.start, 1e-9)
+    seconds = max(time.perf_counter() - epoch.start, 1e-9)
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step}
+    row["data_wait"] = round(min(epoch.waiting.read() / seconds, 1.0), 4)
     row["train_loss"] = epoch.loss_sum / max(epoch.num_steps, 1)
     if not state.is_finite(device.put(torch.from_numpy(canary_batch(input_spec(recipe))))):
         raise CheckFailed(f"the model's answers became infinite or undefined in epoch {state.epoch}")
@@ -199,4 +203,4 @@ def _finish_epoch(
         row["best"] = state.keep(scores)
     row["seconds"] = round(time.perf_counter() - epoch.run_start, 3)
     run.log(row)
-    narrator.epoch(row, recipe.optim.epochs, rate)
+    narrator.epoch(row, recipe.optim.epochs, epoch.num_images / seconds)
