@@ -85,20 +85,29 @@ def test_an_example_has_the_label_of_its_folder_in_every_split(tmp_path):
     assert sum(map(len, source.splits.values())) == 27
 
 
-@pytest.mark.parametrize("val", ["val", "valid", "validation", "Validation", "VAL"])
-def test_split_folders_are_recognised_in_every_spelling_and_printed(tmp_path, val):
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "val", "TEST"),
+        ("training", "valid", "testing"),
+        ("train", "validation", "test"),
+        ("Training", "Validation", "Testing"),
+        ("train", "DEV", "test"),
+    ],
+)
+def test_split_folders_are_recognised_in_every_spelling_and_printed(tmp_path, train, val, test):
     lay(
         tmp_path,
-        "Train/a/{}.png*3",
-        "Train/b/{}.png*3",
+        f"{train}/a/{{}}.png*3",
+        f"{train}/b/{{}}.png*3",
         f"{val}/a/{{}}.png*2",
         f"{val}/b/{{}}.png",
-        "TEST/a/{}.png",
-        "TEST/b/{}.png",
+        f"{test}/a/{{}}.png",
+        f"{test}/b/{{}}.png",
     )
     source = open_source(str(tmp_path))
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 6, "val": 3, "test": 2}
-    assert source.notes == (f"split folders found: train is `Train`, val is `{val}`, test is `TEST`",)
+    assert source.notes == (f"split folders found: train is `{train}`, val is `{val}`, test is `{test}`",)
     assert names_of(source.splits["val"])[0] == f"{val}/a/0.png"
 
 
@@ -166,7 +175,21 @@ def test_a_folder_that_can_be_read_in_two_ways_is_refused(tmp_path):
         f"`{tmp_path}` can be read in two ways: `train` holds folders, as a split does, "
         "and beside it are `bus`, as classes are"
     )
-    assert hint == "rename `train` if it is a class; move the others elsewhere if it is the training split"
+    assert hint == "rename `train` if it is a class; move the others elsewhere if it is the train split"
+
+
+def test_a_folder_named_for_a_split_among_classes_is_refused_unless_it_is_plainly_one_of_them(tmp_path):
+    lay(tmp_path, "design/{}.png*9", "dev/2023/{}.png*9", "ops/{}.png*9")
+    message, hint = refusal(tmp_path)
+    assert message == (
+        f"`{tmp_path}` can be read in two ways: `dev` holds folders, as a split does, "
+        "and beside it are `design`, `ops`, as classes are"
+    )
+    assert hint == "rename `dev` if it is a class; move the others elsewhere if it is the val split"
+    (tmp_path / "dev/2023").rename(tmp_path / "flat")
+    (tmp_path / "dev").rmdir()
+    (tmp_path / "flat").rename(tmp_path / "dev")
+    assert open_source(str(tmp_path)).labels == ("design", "dev", "ops")
 
 
 def test_folders_beside_the_splits_are_not_used_and_named(tmp_path):

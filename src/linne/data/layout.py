@@ -99,6 +99,9 @@ def _split_folders(root: str, top: Entries, shown: str) -> tuple[dict[str, str],
             )
         folders[name] = folder
     if "train" not in folders:
+        classes = [folder for folder in others if walk(root, folder).images]
+        if classes:
+            raise _two_readings(shown, *folders.popitem(), classes)
         raise SourceError(
             f"`{shown}` has {listed([printable(f) for f in with_classes])} but no `train` with class folders",
             hint="rename the folder of the training images to `train`, or name a folder of classes",
@@ -118,16 +121,21 @@ def _pass_over(
         number = counted(len(list_folder(root, folder).images), "image")
         notes.append(f"`{printable(folder)}` is not used: it holds {number} and no class folders")
     met = {folder: walk(root, folder) for folder in others}
-    with_images = [printable(folder) for folder, entries in met.items() if entries.images]
+    with_images = [folder for folder, entries in met.items() if entries.images]
     if with_images and len(folders) == 1:
-        raise SourceError(
-            f"`{shown}` can be read in two ways: `train` holds folders, as a split does, and beside it are "
-            f"{listed(with_images)}, as classes are",
-            hint="rename `train` if it is a class; move the others elsewhere if it is the training split",
-        )
+        raise _two_readings(shown, "train", folders["train"], with_images)
     if with_images:
-        notes.append(f"not used: {listed(with_images)}, beside the split folders")
+        notes.append(f"not used: {listed([printable(f) for f in with_images])}, beside the split folders")
     return notes, join(met.values()).listed
+
+
+def _two_readings(shown: str, split: str, folder: str, classes: Sequence[str]) -> SourceError:
+    name = printable(folder)
+    return SourceError(
+        f"`{shown}` can be read in two ways: `{name}` holds folders, as a split does, and beside it are "
+        f"{listed([printable(one) for one in classes])}, as classes are",
+        hint=f"rename `{name}` if it is a class; move the others elsewhere if it is the {split} split",
+    )
 
 
 def _by_label(classes: Mapping[str, Entries]) -> dict[str, Entries]:
