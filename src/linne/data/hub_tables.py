@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from linne.data.arrow import ArrowStore, ArrowTexts, arrow_identities, joined, numbered
 from linne.data.location import choose_column
-from linne.data.names import SPLIT_NAMES, counted, label_of, listed, printable
+from linne.data.names import SPLIT_NAMES, alike, counted, label_of, listed, printable
 from linne.data.rows import LABEL_NAMES
 from linne.data.sample import sample_of
 from linne.data.source import Ints, Split
@@ -195,10 +194,9 @@ def _codes(splits: Mapping[str, Dataset], column: str, shown: str) -> tuple[Ints
         codes_N, texts = numbered(joined([values.cast(pa.string()).fill_null("") for values in stored]))
     label_by_text = [label_of(text.strip()) for text in texts]
     labels = list(dict.fromkeys(label_by_text)) if stated else sorted(set(label_by_text) - {""})
-    times = Counter(label.casefold() for label in (label_by_text if stated else labels))
-    alike = [label for label in labels if times[label.casefold()] > 1]
-    if alike:
-        raise SourceError(f"`{shown}` has classes that differ only by case, or not at all: {listed(alike, 4)}")
+    pair = alike(labels)
+    if pair is not None:
+        raise SourceError(f"`{shown}` has the classes {listed(pair)}, which differ only by case")
     position_of: dict[str, int] = {label: position for position, label in enumerate(labels)}
     # The last entry is for -1.
     positions = np.array([*(position_of.get(label, -1) for label in label_by_text), -1], np.int64)

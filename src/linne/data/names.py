@@ -37,6 +37,16 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def alike(labels: Sequence[str]) -> tuple[str, str] | None:
+    """Return the first two of `labels` that differ only by case, or None: not every system can tell them apart."""
+    spelt: dict[str, str] = {}
+    for label in labels:
+        other = spelt.setdefault(label.casefold(), label)
+        if other != label:
+            return other, label
+    return None
+
+
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linne.data.names import SPLIT_NAMES, counted, label_of, listed, printable
+from linne.data.names import SPLIT_NAMES, alike, counted, label_of, listed, printable
 from linne.data.source import Ints
 from linne.data.split import SPLITS
 from linne.errors import SourceError, suggest
@@ -102,17 +102,11 @@ def number_labels(rows: Rows, texts: Sequence[str]) -> tuple[list[str], Ints]:
         empty = [position for position, text in enumerate(texts) if not label_by_text[text]]
         raise rows.refuse("has rows without a label", empty, lambda at: "", "fill them in, or remove those rows")
     labels = sorted(set(label_by_text.values()))
-    spelt: dict[str, str] = {}
-    for label in labels:
-        other = spelt.setdefault(label.casefold(), label)
-        if other != label:
-            both = [next(k for k, text in enumerate(texts) if label_by_text[text] == one) for one in (other, label)]
-            raise rows.refuse(
-                "has labels that differ only by case",
-                sorted(both),
-                lambda at: f"`{label_by_text[texts[at]]}`",
-                "write them the same",
-            )
+    pair = alike(labels)
+    if pair is not None:
+        both = sorted(next(k for k, text in enumerate(texts) if label_by_text[text] == label) for label in pair)
+        said = "has labels that differ only by case"
+        raise rows.refuse(said, both, lambda at: f"`{label_by_text[texts[at]]}`", "write them the same")
     number_of = {label: number for number, label in enumerate(labels)}
     number_by_text = {text: number_of[label] for text, label in label_by_text.items()}
     return labels, np.fromiter(map(number_by_text.__getitem__, texts), np.int64, len(texts))
