@@ -59,19 +59,22 @@ def paths_below(rows: Rows, texts: Sequence[str], base: str) -> Sequence[str]:
     you put below `base` is followed.
 
     Raises:
-        SourceError: a path is empty, or leads out of `base`.
+        SourceError: a path is empty, a web address, or leads out of `base`.
     """
     if os.name == "nt":
         texts = [text.replace("\\", "/") for text in texts]
     odd = [position for position, text in enumerate(texts) if _ODD_PART.search(text)]
     if not odd:
         return texts
-    paths, empty, outside = list(texts), [], []
+    paths, empty, outside, addresses = list(texts), [], [], []
     # An absolute path may spell the folder as it was typed, or as it is without links.
     folders = [os.path.join(folder, "") for folder in (base, os.path.realpath(base))]
     for position in odd:
         if not paths[position].strip():
             empty.append(position)
+            continue
+        if "://" in paths[position]:
+            addresses.append(position)
             continue
         path = os.path.normpath(os.path.join(base, paths[position]))
         folder = next((folder for folder in folders if path.startswith(folder)), None)
@@ -81,6 +84,9 @@ def paths_below(rows: Rows, texts: Sequence[str], base: str) -> Sequence[str]:
             paths[position] = path[len(folder) :].replace(os.sep, "/")
     if empty:
         raise rows.refuse("has rows without a path", empty, lambda at: "", "fill them in, or remove those rows")
+    if addresses:
+        hint = "linne reads files only: download the images first"
+        raise rows.refuse("names web addresses", addresses, lambda at: f"`{printable(texts[at])}`", hint)
     if outside:
         raise rows.refuse(
             f"names files outside `{printable(base)}`",
@@ -219,8 +225,6 @@ def file_sizes(rows: Rows, paths: Sequence[str], base: str) -> Ints:
 
 def _why_missing(path: str, begin: str, shown: str) -> str:
     """Return what to do about a file that is not there, by where something like it is."""
-    if "://" in path:
-        return "linne reads files only: download the images first"
     if path != path.strip() and os.path.isfile(begin + path.strip()):
         return "take away the spaces round the path"
     if "\\" in path and os.path.isfile(begin + path.replace("\\", "/")):

@@ -219,10 +219,11 @@ def _read_parquet(path: str, shown: str) -> Table:
             read = opened.read(columns=texts, use_threads=False)
             num_rows = opened.metadata.num_rows
         columns = {name.strip(): read.column(name).cast(pa.string()).fill_null("").to_pylist() for name in texts}
-    except (pa.ArrowException, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
+    except (pa.ArrowException, OSError, ValueError) as error:  # OSError without a number is pyarrow's for damage
+        if isinstance(error, UnicodeDecodeError) or getattr(error, "errno", None) is not None:
             raise
-        raise SourceError(f"`{shown}` cannot be read as Parquet: {printable(str(error)[:200])}") from error
+        said = printable(str(error).strip()[:200])
+        raise SourceError(f"`{shown}` cannot be read as Parquet: {said}") from error
     return Table(columns, others, "row", range(1, num_rows + 1))
 
 
