@@ -1,6 +1,16 @@
-"""The look of `report.html`: a style sheet for light and dark, wide and narrow, and the few lines that sort tables."""
+"""The look of linne's HTML pages: a style sheet for light and dark, wide and narrow, and the lines that sort tables.
+
+A page needs nothing but itself. Its content policy forbids every request, and every script but the one below.
+"""
 
 from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Sequence
+
+from linne.report import printable
 
 STYLE = """
 :root {
@@ -122,3 +132,36 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 """
+
+
+def document(title: str, subtitle: str, lead: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """Return an HTML page: `lead`, then `sections` of (name, heading, HTML); `lead` and the HTML are taken as given."""
+    links = "".join(f'<a href="#{name}">{name}</a>' for name, _, _ in sections)
+    body = "".join(f'<section id="{name}"><h2>{heading}</h2>{inside}</section>' for name, heading, inside in sections)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
+        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body><main>\n"
+        f'<header><h1>{escaped(title)}</h1><p class="muted">{escaped(subtitle)}</p></header>\n'
+        f"<nav>{links}</nav>\n{lead}{body}\n{FOOTER}\n"
+        f"</main><script>{SCRIPT}</script></body>\n</html>\n"
+    )
+
+
+FOOTER = "<footer>written by linne</footer>"
+
+
+def escaped(text: str) -> str:
+    """Return a text from outside, such as a file's name, fit to stand in HTML."""
+    return html.escape(printable(text))
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return an image (`kind` is `png` or `jpeg`) as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _policy() -> str:
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

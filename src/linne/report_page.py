@@ -1,19 +1,16 @@
 """A run as one HTML page that needs nothing but itself: images inside, no outside fonts, scripts or styles.
 
-Every text that comes from a user (class and file names, paths, commands) goes through `_text`; the page's content
-policy also forbids every request, and every script but the one in `linne.page_style`.
+Every text that comes from a user (class and file names, paths, commands) goes through `escaped`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from linne.page_style import SCRIPT, STYLE
-from linne.report import CLASS_COLUMNS, ClassResult, EvalReport, class_cells, percent, percent_range, printable
+from linne.page_style import data_uri, document, escaped
+from linne.report import CLASS_COLUMNS, ClassResult, EvalReport, class_cells, percent, percent_range
 from linne.run_facts import Headline
 
 NUM_NAMED_SKIPPED = 20
@@ -81,39 +78,20 @@ def render_page(page: Page) -> str:
         ("use", "Use it", _usage(page.usage)),
     ]
     shown = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{name}">{name}</a>' for name, _, _ in shown)
-    body = "".join(f'<section id="{name}"><h2>{title}</h2>{content}</section>' for name, title, content in shown)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
-        f"<title>{_text(page.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body><main>\n"
-        f'<header><h1>{_text(page.title)}</h1><p class="muted">{_text(page.subtitle)}</p></header>\n'
-        f"<nav>{links}</nav>\n{_hero(page)}{body}\n<footer>written by linne</footer>\n"
-        f"</main><script>{SCRIPT}</script></body>\n</html>\n"
-    )
-
-
-def _policy() -> str:
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-
-
-def _text(text: str) -> str:
-    return html.escape(printable(text))
+    return document(page.title, page.subtitle, _hero(page), shown)
 
 
 def _hero(page: Page) -> str:
     head = page.headline
     parts = []
     if head.warning:
-        parts.append(f'<section class="warning">{_text(head.warning)}</section>')
-    words = f'<p class="what">{_text(head.what)}</p>' + "".join(f"<p>{_text(line)}</p>" for line in head.sentences)
+        parts.append(f'<section class="warning">{escaped(head.warning)}</section>')
+    words = f'<p class="what">{escaped(head.what)}</p>' + "".join(f"<p>{escaped(line)}</p>" for line in head.sentences)
     number = ""
     if head.fraction is not None:
         number = f'<div class="number">{percent(head.fraction).removesuffix(" %")}<small>&nbsp;%</small></div>'
     tiles = "".join(
-        f"<div><strong>{_text(value)}</strong><span>{_text(name)}</span></div>" for name, value in page.numbers
+        f"<div><strong>{escaped(value)}</strong><span>{escaped(name)}</span></div>" for name, value in page.numbers
     )
     inside = f'<div class="hero">{number}<div>{words}</div>{_scale(page)}</div>'
     parts.append(f'<section id="result">{inside}{f"<div class=tiles>{tiles}</div>" if tiles else ""}</section>')
@@ -129,8 +107,8 @@ def _scale(page: Page) -> str:
     guess = max(row.count for row in report.per_class) / report.num_examples
     alt = f"{percent(fraction)} right, 95 % interval {percent_range(low, high)}, on a scale from 0 to 100 %"
     return (
-        f'<div class="scale"><div class="track" role="img" aria-label="{_text(alt)}">'
-        f'<u style="left:{guess:.3%}" title="always the most frequent class: {_text(percent(guess))}"></u>'
+        f'<div class="scale"><div class="track" role="img" aria-label="{escaped(alt)}">'
+        f'<u style="left:{guess:.3%}" title="always the most frequent class: {escaped(percent(guess))}"></u>'
         f'<i style="left:{low:.3%};width:{high - low:.3%}"></i><b style="left:{fraction:.3%}"></b></div>'
         '<div class="ends"><span>0 %</span><span>thin line: always the most frequent class; band: 95 % interval</span>'
         "<span>100 %</span></div></div>"
@@ -141,17 +119,17 @@ def _picture(page: Page, name: str) -> str:
     picture = page.pictures.get(name)
     if picture is None:
         return ""
-    light, dark = (_data_uri("png", content) for content in (picture.light, picture.dark))
+    light, dark = (data_uri("png", content) for content in (picture.light, picture.dark))
     return (
         f'<div class="scroll"><figure class="{picture.shape}"><picture>'
         f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{light}" alt="{_text(picture.alt)}"{_size(picture.light)}></picture></figure></div>'
+        f'<img src="{light}" alt="{escaped(picture.alt)}"{_size(picture.light)}></picture></figure></div>'
     )
 
 
 def _curves(page: Page) -> str:
     picture = _picture(page, "curves")
-    note = f'<p class="muted small">{_text(page.curves_note)}</p>' if picture and page.curves_note else ""
+    note = f'<p class="muted small">{escaped(page.curves_note)}</p>' if picture and page.curves_note else ""
     return picture + note
 
 
@@ -161,17 +139,13 @@ def _size(png: bytes) -> str:
     return f' width="{width * 100 // 160}" height="{height * 100 // 160}"'
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
 def _definitions(rows: Sequence[tuple[str, str]], *, code: bool = False) -> str:
     """Return a list of names and values; a name that comes again is not repeated."""
     start, end = ("<code>", "</code>") if code else ("", "")
     parts = []
     for k, (name, value) in enumerate(rows):
-        term = "" if k and rows[k - 1][0] == name else _text(name)
-        parts.append(f"<dt>{term}</dt><dd>{start}{_text(value)}{end}</dd>")
+        term = "" if k and rows[k - 1][0] == name else escaped(name)
+        parts.append(f"<dt>{term}</dt><dd>{start}{escaped(value)}{end}</dd>")
     return f"<dl>{''.join(parts)}</dl>"
 
 
@@ -191,7 +165,7 @@ def _classes(report: EvalReport | None) -> str:
 
 def _class_row(row: ClassResult) -> str:
     values = (row.count, row.precision, row.recall, row.f1)
-    cells = f'<td data-v="{_text(row.label)}">{_text(row.label)}</td>'
+    cells = f'<td data-v="{escaped(row.label)}">{escaped(row.label)}</td>'
     for k, (value, text) in enumerate(zip(values, class_cells(row), strict=True)):
         bar = f' bar" style="--w:{value:.1%}' if k and text != "-" else ""
         cells += f'<td data-v="{value}" class="n{bar}">{html.escape(text)}</td>'
@@ -203,7 +177,7 @@ def _confusion(page: Page) -> str:
     if report is None:
         return ""
     pairs = "".join(
-        f'<tr><td>{_text(p.label)}</td><td>{_text(p.predicted)}</td><td class="n">{p.count:,}</td>'
+        f'<tr><td>{escaped(p.label)}</td><td>{escaped(p.predicted)}</td><td class="n">{p.count:,}</td>'
         f'<td class="n">{html.escape(percent(p.fraction))}</td></tr>'
         for p in report.most_confused[:10]
     )
@@ -242,19 +216,19 @@ def _tile(tile: Tile, name: bool) -> str:
     right = tile.label == tile.predicted
     pixels = ' class="pixels"' if tile.pixelated else ""
     share = html.escape(percent(tile.probability, 0).replace(" ", "\N{NO-BREAK SPACE}"))
-    truth = "" if right else f'<div class="truth">is {_text(tile.label)}</div>'
-    file = f'<div class="name">{_text(tile.name)}</div>' if name else ""
+    truth = "" if right else f'<div class="truth">is {escaped(tile.label)}</div>'
+    file = f'<div class="name">{escaped(tile.name)}</div>' if name else ""
     return (
-        f'<li class="{"right" if right else "wrong"}" title="{_text(tile.name)}"><div class="frame">'
-        f'<img{pixels} src="{_data_uri(tile.kind, tile.image)}" alt="{_text(tile.name)}" loading="lazy"></div>'
-        f'<div class="answer"><b>{_text(tile.predicted)}</b><span>{share}</span></div>{truth}{file}</li>'
+        f'<li class="{"right" if right else "wrong"}" title="{escaped(tile.name)}"><div class="frame">'
+        f'<img{pixels} src="{data_uri(tile.kind, tile.image)}" alt="{escaped(tile.name)}" loading="lazy"></div>'
+        f'<div class="answer"><b>{escaped(tile.predicted)}</b><span>{share}</span></div>{truth}{file}</li>'
     )
 
 
 def _skipped(report: EvalReport) -> str:
     if not report.skipped:
         return ""
-    names = ", ".join(_text(name) for name in report.skipped[:NUM_NAMED_SKIPPED])
+    names = ", ".join(escaped(name) for name in report.skipped[:NUM_NAMED_SKIPPED])
     more = f" and {report.num_skipped - NUM_NAMED_SKIPPED:,} more" if report.num_skipped > NUM_NAMED_SKIPPED else ""
     return f'<p class="small">Left out because they could not be read ({report.num_skipped:,}): {names}{more}.</p>'
 
@@ -277,8 +251,8 @@ def _calibration(page: Page) -> str:
 def _recipe(rows: Sequence[tuple[str, str, str]]) -> str:
     def table(chosen: Sequence[tuple[str, str, str]]) -> str:
         lines = "".join(
-            f"<tr><td><code>{_text(field)}</code></td><td><code>{_text(value)}</code></td>"
-            f'<td class="muted">{_text(reason)}</td></tr>'
+            f"<tr><td><code>{escaped(field)}</code></td><td><code>{escaped(value)}</code></td>"
+            f'<td class="muted">{escaped(reason)}</td></tr>'
             for field, value, reason in chosen
         )
         heads = "<thead><tr><th>field</th><th>value</th><th>why</th></tr></thead>"
@@ -291,4 +265,4 @@ def _recipe(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _usage(uses: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"<p>{_text(what)}</p><pre>{html.escape(code)}</pre>" for what, code in uses)
+    return "".join(f"<p>{escaped(what)}</p><pre>{html.escape(code)}</pre>" for what, code in uses)

@@ -187,9 +187,7 @@ def difference_hash(grey_NHW: NDArray[np.float32]) -> NDArray[np.uint64]:
 
     N. Krawetz, "Kind of Like That", 2013. Bits stay the same under scaling, compression, and brightness changes.
     """
-    cells_NHW: NDArray[np.float32] = np.rint(
-        _shrunk(grey_NHW, 8, 9)
-    )  # whole levels, so that noise in an even area sets no bits
+    cells_NHW = np.rint(_shrunk(grey_NHW, 8, 9))  # whole levels: noise in an even area sets no bits
     bits_NB = (cells_NHW[:, :, 1:] > cells_NHW[:, :, :-1]).reshape(-1, 64)
     return np.packbits(bits_NB, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
@@ -205,5 +203,4 @@ def _areas(cells: int, pixels: int) -> NDArray[np.float32]:
     edges = np.linspace(0, pixels, cells + 1)
     low, high = edges[:-1, None], edges[1:, None]
     covered: NDArray[np.float64] = np.minimum(high, np.arange(1, pixels + 1)) - np.maximum(low, np.arange(pixels))
-    shares = np.maximum(covered, 0) * (cells / pixels)
-    return shares.astype(np.float32)
+    return (np.maximum(covered, 0) * (cells / pixels)).astype(np.float32, copy=False)
