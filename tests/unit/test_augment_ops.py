@@ -24,21 +24,21 @@ def images(channels: int) -> torch.Tensor:
     made[0:4] = np.linspace(0, [255, 130, 90, 40], HEIGHT * WIDTH).T.reshape(4, HEIGHT, WIDTH, 1)
     made[4:6] = np.array([0, 77])[:, None, None, None]
     made[6] = np.where(made[7] > 128, 250, 3)
-    return torch.from_numpy(made)
+    return torch.from_numpy(made).permute(0, 3, 1, 2).contiguous()
 
 
-def to_pillow(image_HWC: torch.Tensor) -> Image.Image:
-    array = image_HWC.numpy()
+def to_pillow(image_CHW: torch.Tensor) -> Image.Image:
+    array = image_CHW.permute(1, 2, 0).numpy()
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def from_pillow(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
 
 
-def apart(result_BHWC: torch.Tensor, wanted: list[torch.Tensor]) -> int:
-    assert result_BHWC.dtype == torch.uint8
-    return int((result_BHWC.int() - torch.stack(wanted).int()).abs().max())
+def apart(result_BCHW: torch.Tensor, wanted: list[torch.Tensor]) -> int:
+    assert result_BCHW.dtype == torch.uint8
+    return int((result_BCHW.int() - torch.stack(wanted).int()).abs().max())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -82,13 +82,13 @@ def test_posterising_and_solarising_are_pillows_to_the_bit():
 
 
 def test_turning_hues_is_what_the_standard_library_says():
-    batch = images(3)[:, :4, :4]
+    batch = images(3)[:, :, :4, :4]
     turns = torch.linspace(-0.5, 0.5, COUNT)
     wanted = []
     for image, turn in zip(batch, turns.tolist(), strict=True):
-        pixels = [colorsys.rgb_to_hsv(*(pixel / 255)) for pixel in image.reshape(-1, 3).numpy().astype(float)]
+        pixels = [colorsys.rgb_to_hsv(*(pixel / 255)) for pixel in image.flatten(1).T.numpy().astype(float)]
         turned = [colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value) for hue, saturation, value in pixels]
-        wanted.append(torch.tensor(turned).mul(255).round().byte().view(4, 4, 3))
+        wanted.append(torch.tensor(turned).mul(255).round().byte().T.view(3, 4, 4))
     # One level: fp32 and double round the same half to different sides.
     assert apart(ops.hue(batch, turns), wanted) <= 1
     assert torch.equal(ops.hue(batch, torch.zeros(COUNT)), batch)
@@ -98,7 +98,7 @@ def test_turning_hues_is_what_the_standard_library_says():
 def test_a_grey_image_has_no_colours_to_change(op: Callable):
     batch = images(1)
     assert torch.equal(op(batch, torch.full((COUNT,), 0.3)), batch)
-    assert torch.equal(op(batch.expand(-1, -1, -1, 3), torch.full((COUNT,), 0.3)), batch.expand(-1, -1, -1, 3))
+    assert torch.equal(op(batch.expand(-1, 3, -1, -1), torch.full((COUNT,), 0.3)), batch.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("name", policy.GEOMETRY)
@@ -117,13 +117,12 @@ def test_warps_are_torchvisions_within_a_level(name: str):
         "translate_y": {"translate": [0, 5]},
     }
     batch = images(3)
-    planes = batch.permute(0, 3, 1, 2)
     how = {"interpolation": InterpolationMode.BILINEAR}  # with a fill, torchvision darkens the border twice
-    wanted = tv.rotate(planes, strength, **how) if name == "rotate" else tv.affine(planes, **same | change[name], **how)
+    wanted = tv.rotate(batch, strength, **how) if name == "rotate" else tv.affine(batch, **same | change[name], **how)
     matrices = policy.GEOMETRY[name](np.full(COUNT, strength, np.float32), HEIGHT, WIDTH)
     result = ops.warp(batch, torch.from_numpy(matrices), torch.zeros(3))
     # torchvision builds its grid in another order of operations: a tie of rounding can fall to either side.
-    assert apart(result, list(wanted.permute(0, 2, 3, 1))) <= 1
+    assert apart(result, list(wanted)) <= 1
     assert result.is_contiguous()
 
 
@@ -133,14 +132,16 @@ def test_a_warp_that_moves_nothing_changes_no_bit_and_what_lies_outside_is_the_f
     fill = torch.tensor([124.2, 3.0, 251.7])
     assert torch.equal(ops.warp(batch, torch.from_numpy(still), fill), batch)
     turned = torch.from_numpy(policy.rotate(np.full(COUNT, 30, np.float32), HEIGHT, WIDTH))
-    flat = torch.tensor([124, 3, 252], dtype=torch.uint8).expand(batch.shape)
+    flat = torch.tensor([124, 3, 252], dtype=torch.uint8).view(3, 1, 1).expand(batch.shape)
     assert torch.equal(ops.warp(flat, turned, torch.tensor([124.0, 3.0, 252.0])), flat)
     away = policy.translate_x(np.full(COUNT, WIDTH, np.float32), HEIGHT, WIDTH)
-    assert torch.equal(ops.warp(batch, torch.from_numpy(away), fill), fill.round().byte().expand(batch.shape))
+    assert torch.equal(
+        ops.warp(batch, torch.from_numpy(away), fill), fill.round().byte().view(3, 1, 1).expand(batch.shape)
+    )
 
 
 @pytest.mark.parametrize("side", [1, 2])
 def test_images_of_a_pixel_or_two_survive_everything(side: int):
-    tiny = images(3)[:, :side, :side]
+    tiny = images(3)[..., :side, :side]
     for name, op in policy.PIXELS.items():
         assert op(tiny, torch.full((COUNT,), 1.0)).shape == tiny.shape, name

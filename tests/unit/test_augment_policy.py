@@ -23,7 +23,7 @@ TORCHVISION = {
 
 
 def noise(count: int, height: int = 12, width: int = 10, channels: int = 3) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(1).integers(0, 256, (count, height, width, channels), np.uint8))
+    return torch.from_numpy(np.random.default_rng(1).integers(0, 256, (count, channels, height, width), np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["trivial", "rand"])

@@ -74,14 +74,18 @@ class Augmentation:
         _, height, width, _ = images_NHWC.shape
         plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width).to(self._device)
         images_BHWC = gather(images_NHWC, rows_B, plan)
-        if any((config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)):
-            images_BHWC = self._change_look(images_BHWC, uniforms(self._seed, epoch, ids_B, LOOK_STREAM))
-        num_layers = {None: 0, "trivial": 1, "rand": config.rand_num_ops}[config.policy]
-        level = config.rand_magnitude if config.policy == "rand" else None
-        for layer in range(num_layers):
-            draws_BD = uniforms(self._seed, epoch, ids_B, POLICY_STREAM + layer)
-            fill_C = self._fill_C[: images_BHWC.shape[3]]
-            images_BHWC = policies.apply(images_BHWC, draws_BD, self._table, level, fill_C, self._device)
+        changes = (
+            config.rotate_degrees,
+            config.brightness,
+            config.contrast,
+            config.saturation,
+            config.hue,
+            config.policy,
+        )
+        if any(change is not None for change in changes):
+            images_BCHW = images_BHWC.permute(0, 3, 1, 2).contiguous()
+            images_BCHW = self._follow_policy(self._change_look(images_BCHW, ids_B, epoch), ids_B, epoch)
+            images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous()
         return images_BHWC, plan
 
     def mix(
@@ -94,14 +98,15 @@ class Augmentation:
         draws_BD = uniforms(self._seed, epoch, ids_B, MIX_STREAM)
         return mix(images_BCHW, labels_B, draws_BD, *alphas, self._device)
 
-    def _change_look(self, images_BHWC: torch.Tensor, draws_BD: NDArray[np.float32]) -> torch.Tensor:
+    def _change_look(self, images_BCHW: torch.Tensor, ids_B: NDArray[np.int64], epoch: int) -> torch.Tensor:
         """Return images turned, then with brightness, contrast, saturation and hue changed, in this order."""
         config, put = self._config, self._device.put
-        _, height, width, channels = images_BHWC.shape
+        _, channels, height, width = images_BCHW.shape
+        draws_BD = uniforms(self._seed, epoch, ids_B, LOOK_STREAM)
         if config.rotate_degrees is not None:
             degrees_B = _either_way(draws_BD[:, ROTATION], config.rotate_degrees)
-            matrices = policies.rotate(degrees_B, height, width)
-            images_BHWC = ops.warp(images_BHWC, put(torch.from_numpy(matrices)), self._fill_C[:channels])
+            matrices_B23 = put(torch.from_numpy(policies.rotate(degrees_B, height, width)))
+            images_BCHW = policies.warp(images_BCHW, matrices_B23, self._fill_C[:channels])
         for op, strength, place, middle in (
             (ops.brightness, config.brightness, BRIGHTNESS, 1),
             (ops.contrast, config.contrast, CONTRAST, 1),
@@ -109,9 +114,20 @@ class Augmentation:
             (ops.hue, config.hue, HUE, 0),
         ):
             if strength is not None:
-                strengths_B = middle + _either_way(draws_BD[:, place], strength)
-                images_BHWC = op(images_BHWC, put(torch.from_numpy(strengths_B)))
-        return images_BHWC
+                strengths_B = put(torch.from_numpy(middle + _either_way(draws_BD[:, place], strength)))
+                images_BCHW = ops.in_pieces(op, images_BCHW, strengths_B)
+        return images_BCHW
+
+    def _follow_policy(self, images_BCHW: torch.Tensor, ids_B: NDArray[np.int64], epoch: int) -> torch.Tensor:
+        """Return images after one operation of TrivialAugment, or RandAugment's few of one strength."""
+        config = self._config
+        num_layers = {None: 0, "trivial": 1, "rand": config.rand_num_ops}[config.policy]
+        level = config.rand_magnitude if config.policy == "rand" else None
+        fill_C = self._fill_C[: images_BCHW.shape[1]]
+        for layer in range(num_layers):
+            draws_BD = uniforms(self._seed, epoch, ids_B, POLICY_STREAM + layer)
+            images_BCHW = policies.apply(images_BCHW, draws_BD, self._table, level, fill_C, self._device)
+        return images_BCHW
 
 
 def _either_way(draws_B: NDArray[np.float32], most: float) -> NDArray[np.float32]:

@@ -53,6 +53,11 @@ def rotate(degrees_B: Floats, height: int, width: int) -> Floats:
     return _matrices(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
 
+def warp(images_BCHW: torch.Tensor, matrices_B23: torch.Tensor, fill_C: torch.Tensor) -> torch.Tensor:
+    """Return `ops.warp`, in pieces."""
+    return ops.in_pieces(lambda images, matrices: ops.warp(images, matrices, fill_C), images_BCHW, matrices_B23)
+
+
 def _matrices(*entries: NDArray[np.floating] | float) -> Floats:
     """Return B x 2 x 3 from its six entries, row by row."""
     matrices: Floats = np.stack(np.broadcast_arrays(*entries), axis=-1).astype(np.float32).reshape(-1, 2, 3)
@@ -61,7 +66,7 @@ def _matrices(*entries: NDArray[np.floating] | float) -> Floats:
 
 def _factor(op: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Return `op` with strengths around 0 for factors around 1."""
-    return lambda images_BHWC, strengths_B: op(images_BHWC, 1 + strengths_B)
+    return lambda images_BCHW, strengths_B: op(images_BCHW, 1 + strengths_B)
 
 
 GEOMETRY: dict[str, Geometry] = {
@@ -72,15 +77,15 @@ GEOMETRY: dict[str, Geometry] = {
     "rotate": rotate,
 }
 PIXELS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "identity": lambda images_BHWC, _: images_BHWC,
+    "identity": lambda images_BCHW, _: images_BCHW,
     "brightness": _factor(ops.brightness),
     "color": _factor(ops.saturation),
     "contrast": _factor(ops.contrast),
     "sharpness": _factor(ops.sharpness),
     "posterize": ops.posterize,
     "solarize": ops.solarize,
-    "autocontrast": lambda images_BHWC, _: ops.autocontrast(images_BHWC),
-    "equalize": lambda images_BHWC, _: ops.equalize(images_BHWC),
+    "autocontrast": lambda images_BCHW, _: ops.autocontrast(images_BCHW),
+    "equalize": lambda images_BCHW, _: ops.equalize(images_BCHW),
 }
 
 
@@ -123,7 +128,7 @@ def _table(shear: float, down: float, across: float, degrees: float, factor: flo
 
 
 def apply(
-    images_BHWC: torch.Tensor,
+    images_BCHW: torch.Tensor,
     draws_BD: Floats,
     table: Mapping[str, Scale],
     level: int | None,
@@ -134,7 +139,7 @@ def apply(
 
     `draws_BD` are `uniforms` at the places `OP`, `LEVEL` and `SIGN`.
     """
-    _, height, width, _ = images_BHWC.shape
+    _, _, height, width = images_BCHW.shape
     ops_B = (draws_BD[:, OP] * len(table)).astype(np.int64)
     levels_B = np.floor(draws_BD[:, LEVEL] * NUM_LEVELS) if level is None else np.full(len(ops_B), level, np.float32)
     negative_B = draws_BD[:, SIGN] < 0.5
@@ -150,13 +155,14 @@ def apply(
         start = stop
     order = device.put(torch.from_numpy(order_B))
     strengths_B = device.put(torch.from_numpy(np.concatenate(strengths)))
-    sorted_BHWC = images_BHWC.index_select(0, order)
+    sorted_BCHW = images_BCHW.index_select(0, order)
     start = sum(len(part) for part in matrices)
     parts = []
     if start:
-        parts.append(ops.warp(sorted_BHWC[:start], device.put(torch.from_numpy(np.concatenate(matrices))), fill_C))
+        matrices_B23 = device.put(torch.from_numpy(np.concatenate(matrices)))
+        parts.append(warp(sorted_BCHW[:start], matrices_B23, fill_C))
     for name, stop in zip(table, ends, strict=True):
         if stop > start:
-            parts.append(PIXELS[name](sorted_BHWC[start:stop], strengths_B[start:stop]))
+            parts.append(ops.in_pieces(PIXELS[name], sorted_BCHW[start:stop], strengths_B[start:stop]))
             start = stop
-    return torch.empty_like(sorted_BHWC).index_copy_(0, order, torch.cat(parts))
+    return torch.empty_like(sorted_BCHW).index_copy_(0, order, torch.cat(parts))
