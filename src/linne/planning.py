@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from linne import models
 from linne.data import SOURCES, open_source
-from linne.data.source import Source, Split
+from linne.data.source import Source
+from linne.data.survey import survey
 from linne.device import Device, others_use_of_cores
-from linne.errors import ImageError, RecipeError, SourceError
+from linne.errors import RecipeError
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Designed, Task, choose
@@ -31,8 +30,6 @@ SPLIT_OPTIONS = (
     "quarantine",
 )
 """Fields of the recipe's data section that decide which examples are in which split."""
-NUM_MEASURED = 512
-"""Images that mean and deviation are measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +166,8 @@ def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
 def _task(source: Source, device: Device) -> Task:
     import torch
 
-    train = source.splits["train"]
-    mean, std = measure_pixels(train, source.channels)
+    train, num_cores = source.splits["train"], os.cpu_count() or 1
+    seen = survey(train, source.channels, num_cores)
     return Task(
         source=source.name,
         num_train=len(train),
@@ -180,40 +177,18 @@ def _task(source: Source, device: Device) -> Task:
         width=source.image_size[1],
         same_size=source.same_size,
         channels=source.channels,
-        mean=mean,
-        std=std,
+        mean=seen.mean,
+        std=seen.std,
+        decode_threads=seen.threads,
+        decode_rates=seen.rates,
         device=device.torch_device,
         device_kind=device.kind,
         precision=device.precision,
         others_share=others_use_of_cores() if device.kind == "cpu" and device.precision != "fp32" else None,
         num_threads=torch.get_num_threads(),
-        num_cores=os.cpu_count() or 1,
+        num_cores=num_cores,
         memory_bytes=device.memory_bytes(),
     )
-
-
-def measure_pixels(split: Split, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation a channel, scaled to 0-1, of up to 512 images spread over `split`.
-
-    Raises:
-        SourceError: none of them can be read.
-    """
-    positions = np.unique(np.linspace(0, len(split) - 1, NUM_MEASURED).astype(np.int64))
-    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
-    problem = ""
-    for position in positions:
-        try:
-            pixels = split.pixels(int(position), channels).reshape(-1, channels).astype(np.float64) / 255.0
-        except ImageError as error:  # named and counted when the whole set is loaded
-            problem = error.message
-            continue
-        count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
-    if count == 0:
-        raise SourceError(f"no image could be read: {problem}")
-    mean = total / count
-    # Images of one even colour have no deviation; 1/255 keeps the division defined.
-    std = np.sqrt(np.maximum(squares / count - mean**2, (1 / 255) ** 2))
-    return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)
 
 
 def default_output_name(recipe: Recipe) -> str:

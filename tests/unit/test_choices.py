@@ -98,11 +98,21 @@ def test_a_designed_model_takes_small_images_at_their_size_and_tiny_ones_enlarge
     assert "enlarged to 32" in reasons["data.height"]
 
 
-def test_a_set_that_does_not_fit_in_memory_is_streamed_with_workers():
-    recipe, reasons = chosen(replace(PHOTOS, num_train=10_000_000, num_cores=6))
+def test_a_set_that_does_not_fit_in_memory_is_streamed_by_as_many_threads_as_were_fast():
+    rates = {1: 700.4, 2: 1300.0, 4: 2500.0, 6: 2600.0}
+    many = replace(PHOTOS, num_train=10_000_000, num_cores=6, decode_rates=rates, decode_threads=4)
+    recipe, reasons = chosen(many)
     assert recipe.data.loader == "streaming"
-    assert recipe.data.num_workers == 6
+    assert recipe.data.num_workers == 4
     assert "decoded images would take" in reasons["data.loader"]
+    told = "images/s read and decoded by 1 thread 700, 2 threads 1,300, 4 threads 2,500, 6 threads 2,600, of 6 cores"
+    assert reasons["data.num_workers"] == told
+
+
+def test_pixels_that_need_no_decoding_are_streamed_by_one_thread():
+    recipe, reasons = chosen(replace(PHOTOS, num_train=10_000_000))
+    assert recipe.data.num_workers == 1
+    assert reasons["data.num_workers"] == "the images are pixels already: one thread stays ahead"
 
 
 def test_random_crops_ask_for_the_streaming_loader():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from linne.recipe import DataConfig, Recipe
@@ -54,6 +54,10 @@ class Task:
     num_cores: int
     memory_bytes: int
     """Free for pixels and training together."""
+    decode_threads: int = 1
+    """The fewest that read and decode as fast as any number."""
+    decode_rates: Mapping[int, float] = field(default_factory=dict)
+    """Images a second by number of threads; empty when the images are pixels already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,12 +258,18 @@ def _choose_loader(choices: Choices, task: Task) -> None:
             f"decoded images would take {_size(needed)}; a quarter of the free memory is {_size(allowed)}",
         )
     if choices.set("data.loader", loader, why) == "streaming":
-        workers = min(8, task.num_cores)
-        choices.set("data.num_workers", workers, f"{workers} of {task.num_cores} cores decode")
+        choices.set("data.num_workers", task.decode_threads, _decoding_rates(task))
     limit = max(10, (task.num_train + task.num_val) // 100)
     choices.set("data.max_bad_images", limit, "one in a hundred, at least 10")
     steps = max(1, -(-task.num_train // values["data.batch_size"]))
     choices.set("log_every", min(50, max(1, steps // 10)), "about ten measurements an epoch")
+
+
+def _decoding_rates(task: Task) -> str:
+    if not task.decode_rates:
+        return "the images are pixels already: one thread stays ahead"
+    tried = [f"{n} thread{'s' if n > 1 else ''} {rate:,.0f}" for n, rate in task.decode_rates.items()]
+    return f"images/s read and decoded by {', '.join(tried)}, of {task.num_cores} cores"
 
 
 def _size(num_bytes: int) -> str:
