@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,10 @@ class Examples:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What a list says of its examples besides: a value for each example of the store."""
     index: str = ""
-    """Identity of the index (`linne.data.index`) that `identities` wholly hangs on; empty where it reads the files."""
+    """Identity of the index (`linne.data.index`) that `identities` wholly hangs on; empty where it reads the files.
+
+    Splits are kept under it, so whoever changes `given` empties it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +122,11 @@ def _key(examples: Examples, plan: SplitPlan) -> str:
     """Return what the outcome hangs on, or nothing where only the files can tell."""
     if not examples.index:
         return ""
-    digest = hashlib.sha256(repr((examples.labels, examples.test_fraction)).encode())
-    for name, split in examples.given.items():
-        digest.update(b"%s\0%d\0" % (name.encode(), len(split)))
-        digest.update(np.ascontiguousarray(split.indices_N).data)
-        digest.update(np.ascontiguousarray(split.labels_N).data)
+    given = [
+        (name, len(split), *(zlib.crc32(np.ascontiguousarray(a).data) for a in (split.indices_N, split.labels_N)))
+        for name, split in examples.given.items()
+    ]
+    digest = hashlib.sha256(repr((examples.labels, examples.test_fraction, given)).encode())
     return f"splits 1\0{examples.index}\0{digest.hexdigest()}\0{plan!r}"
 
 
