@@ -16,13 +16,14 @@ import numpy as np
 from linne.checking import duplicates
 from linne.checking.facts import Facts, gather
 from linne.checking.findings import class_findings, example, file_findings, pixel_findings
+from linne.checking.page import write_page
 from linne.checking.quick import quick_check
 from linne.checking.report import SEVERITIES, CheckReport, Group
 from linne.data.headers import FORMATS
 from linne.data.source import Ints, Source
 from linne.log import Narrator
 
-__all__ = ["CheckReport", "check", "quick_check"]
+__all__ = ["CheckReport", "check", "quick_check", "write_page"]
 
 
 def check(source: Source, *, narrator: Narrator | None = None, num_threads: int | None = None) -> CheckReport:

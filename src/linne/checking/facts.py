@@ -194,8 +194,7 @@ def difference_hash(grey_NHW: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 def _shrunk(grey_NHW: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Return images as means of the areas that a grid of `height` x `width` cuts out of them."""
-    shrunk: NDArray[np.float32] = _areas(height, SIDE) @ grey_NHW @ _areas(width, SIDE).T
-    return shrunk
+    return np.asarray(_areas(height, SIDE) @ grey_NHW @ _areas(width, SIDE).T, np.float32)
 
 
 def _areas(cells: int, pixels: int) -> NDArray[np.float32]:

@@ -22,12 +22,17 @@ IMBALANCE = 10
 _FENCE = 3.0
 """Quartile ranges beyond a quartile that make an outlier: "far out" in Tukey, Exploratory Data Analysis, 1977."""
 _CONVERTED = (
-    (containers.TURNED, "with an EXIF orientation", "turned upright here; other programs may show them lying"),
-    (containers.ALPHA, "with transparency", "put on white"),
-    (containers.ANIMATED, "with several frames", "the first frame is used"),
-    (containers.CMYK, "in CMYK", "converted to RGB without a colour profile"),
-    (containers.DEEP, "with more than 8 bits a channel", "scaled to 8 bits"),
-    (containers.PROFILE, "with a colour profile", "the profile is ignored; colours may shift a little"),
+    (
+        containers.TURNED,
+        "turned",
+        "with an EXIF orientation",
+        "turned upright here; other programs may show them lying",
+    ),
+    (containers.ALPHA, "transparent", "with transparency", "put on white"),
+    (containers.ANIMATED, "animated", "with several frames", "the first frame is used"),
+    (containers.CMYK, "cmyk", "in CMYK", "converted to RGB without a colour profile"),
+    (containers.DEEP, "deep", "with more than 8 bits a channel", "scaled to 8 bits"),
+    (containers.PROFILE, "profile", "with a colour profile", "the profile is ignored; colours may shift a little"),
 )
 
 
@@ -59,11 +64,11 @@ def file_findings(facts: Facts, labels: Sequence[str]) -> Iterator[Finding]:
         groups = [single(facts, labels, n, f"is {FORMATS[rows_N['format'][n]]}") for n in wrong.tolist()]
         advice = "read by what they hold, here and in prediction; some programs go by the name and fail"
         yield Finding("mistyped", NOTE, f"{counted(len(wrong), 'file')} named as another format", advice, tuple(groups))
-    for flag, what, done in _CONVERTED:
+    for flag, kind, what, done in _CONVERTED:
         found = np.flatnonzero(rows_N["flags"] & flag)
         if len(found):
             groups = [single(facts, labels, n) for n in found.tolist()]
-            yield Finding("converted", NOTE, f"{counted(len(found), 'image')} {what}", done, tuple(groups))
+            yield Finding(kind, NOTE, f"{counted(len(found), 'image')} {what}", done, tuple(groups))
 
 
 def pixel_findings(facts: Facts, labels: Sequence[str]) -> Iterator[Finding]:

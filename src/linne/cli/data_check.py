@@ -1,0 +1,77 @@
+"""`linne data check`: a source in, what is wrong with it out, and exit code 3 when that should stop you."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from linne.cli import complete, console
+from linne.cli.settings import output_format
+
+
+@click.command("check")
+@click.argument("source", shell_complete=complete.sources)
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with the images found.")
+@click.option(
+    "--quarantine",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a list of images to leave out, for `--set data.quarantine=FILE`.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 3 for warnings too.")
+@click.option(
+    "--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="Splits as `data split` wrote them."
+)
+@click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@output_format("text", "json")
+def command(
+    source: str,
+    html: Path | None,
+    quarantine: Path | None,
+    strict: bool,
+    splits_file: Path | None,
+    group_by: str | None,
+    quiet: bool,
+    style: str,
+) -> None:
+    """Look at every image of SOURCE: unreadable, copied, leaked, odd, and how the classes lie.
+
+    Nothing is changed. Exit code 3 when training now would waste time or give a false score.
+
+    \b
+    linne data check photos/
+    linne data check photos/ --html check.html --quarantine leave-out.json
+    linne train photos/ --set data.quarantine=leave-out.json
+    """
+    from linne.checking import check, write_page
+    from linne.checking.page import check_replaceable
+    from linne.data import open_source
+    from linne.data.quarantine import check_free, save_quarantine
+    from linne.errors import CheckFailed
+    from linne.log import Narrator
+
+    for path, ready in ((quarantine, check_free), (html, check_replaceable)):
+        if path is not None:
+            ready(path)
+    opened = open_source(source, splits_file=splits_file, group_by=group_by)
+    report = check(opened, narrator=Narrator(quiet=quiet))
+    if html is not None:
+        write_page(html, report, opened)
+    if quarantine is not None:
+        save_quarantine(quarantine, report.quarantine, source=source, fingerprint=report.fingerprint)
+    if style == "json":
+        console.data_json(report.to_dict())
+    else:
+        console.data(report.to_text())
+    if report.severity == "stop" or (strict and report.severity):
+        raise CheckFailed(f"`{source}`: {report.verdict}", hint=_next(quarantine, source))
+
+
+def _next(quarantine: Path | None, source: str) -> str:
+    if quarantine is None:
+        return (
+            f"`linne data check {source} --html check.html --quarantine leave-out.json` shows the images and lists them"
+        )
+    return f"`linne train {source} --set data.quarantine={quarantine}` leaves out what it lists"
