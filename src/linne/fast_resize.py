@@ -19,10 +19,11 @@ def torch_resize(pixels_HWC: UInt8, height: int, width: int, interpolation: str,
     """
     if interpolation not in VECTORISED or (interpolation == "bicubic" and not _rows_first(pixels_HWC, height, width)):
         return pillow_resize(pixels_HWC, height, width, interpolation, extent)
-    # A permuted view is a channels-last tensor, which the kernels read without a copy; of read-only memory, as a set
-    # in memory lends it, torch makes no tensor.
+    # Of read-only memory, as a set in memory lends it, torch makes no tensor.
     writable_HWC = pixels_HWC if pixels_HWC.flags.writeable else pixels_HWC.copy()
-    image_1CHW = torch.from_numpy(writable_HWC).permute(2, 0, 1)[None]
+    # `view` and not `[None]`, which gives the batch a stride that torch does not know for channels-last: it would
+    # take planes for its result, and half as long again.
+    image_1CHW = torch.from_numpy(writable_HWC).view(1, *pixels_HWC.shape).permute(0, 3, 1, 2)
     size = (height, width)
     if extent == pixels_HWC.shape[:2]:
         resized = functional.interpolate(image_1CHW, size, mode=interpolation, antialias=True)
