@@ -2,15 +2,20 @@
 
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from linne.data import open_source
+from linne.cli.data_pack import command
+from linne.data import open_source, save_manifest
 from linne.data.arrays import array_split
 from linne.data.pack import pack
 from linne.data.pack_image import PackSettings, pack_image
@@ -309,10 +314,39 @@ def test_a_killed_writers_half_shard_and_half_line_are_written_again(tmp_path):
     text = "".join(json.dumps(line) + "\n" for line in lines[:3]) + json.dumps(lines[3])[:-5]
     (tmp_path / "out/_info.json").unlink()
     (tmp_path / "out/unfinished.jsonl").write_text(text)
-    (tmp_path / "out/.train-00002.tar.partial").write_bytes(b"half")
+    for name in ("train-00002.tar", "unfinished.jsonl"):
+        (tmp_path / f"out/.{name}.partial").write_bytes(b"half")
     result = pack(source, tmp_path / "out", shard_size_bytes=40_000)
     assert result.num_kept == 2
     assert contents(tmp_path / "out") == whole
+
+
+PACK = """
+import sys
+from linne.data import open_source
+from linne.data.pack import pack
+from linne.data.pack_image import PackSettings
+source = open_source("synthetic:classes=3,size=48,count=600")
+print("go", flush=True)
+pack(source, sys.argv[1], PackSettings(size=32, format="png"), shard_size_bytes=150_000, num_threads=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_pack_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path, python):
+    assert python("-c", PACK, tmp_path / "whole").returncode == 0
+    kills = 0
+    for delay in RNG.uniform(0.02, 0.4, 8):
+        with subprocess.Popen([sys.executable, "-c", PACK, str(tmp_path / "out")], stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            try:
+                child.wait(delay)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                kills += 1
+    assert kills >= 3
+    assert python("-c", PACK, tmp_path / "out").returncode == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_packing_again_verifies_and_mends_only_what_is_wrong(tmp_path):
@@ -389,3 +423,40 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path):
     with pytest.raises(LinneError, match=r"packing needs about 6,7[56]\d\.\d GB and"):
         pack(huge, tmp_path / "out", PackSettings(size=None, format="raw"))
     assert not (tmp_path / "out").exists()
+
+
+# The command
+
+
+def run(*words):
+    return CliRunner().invoke(command, [str(word) for word in words])
+
+
+def test_the_command_packs_and_says_what_to_type_next(folder, tmp_path):
+    ended = run(folder, tmp_path / "out", "--size", "none", "--quality", 80, "--shard-size-mb", 1, "--quiet")
+    lines = ended.stdout.splitlines()
+    assert re.fullmatch(r"42 images in 3 shards, 0\.\d MB", lines[0])
+    assert lines[1] == f"linne train {tmp_path}/out"
+    own = json.loads((tmp_path / "out/_info.json").read_text())["linne"]
+    assert own["settings"] == {"size": None, "format": "jpg", "quality": 80}
+    again = json.loads(run(folder, tmp_path / "out", "--size", "none", "--quality", 80, "--json", "--quiet").stdout)
+    assert (again["num_images"], again["num_shards"], again["num_kept"], again["left_out"]) == (42, 3, 3, [])
+
+
+def test_pixels_are_packed_as_png_unless_it_is_said_otherwise(tmp_path):
+    source = "synthetic:classes=3,size=8,count=60"
+    for words, expected in (((), "png"), (("--format", "raw"), "raw")):
+        run(source, tmp_path / expected, *words)
+        assert json.loads((tmp_path / expected / "_info.json").read_text())["linne"]["settings"]["format"] == expected
+
+
+def test_the_command_refuses_a_size_that_is_none(tmp_path):
+    ended = run("digits", tmp_path / "out", "--size", "big")
+    assert (ended.exit_code, "`big` is not a number of pixels or `none`" in ended.stderr) == (2, True)
+
+
+def test_splits_written_before_are_kept(folder, tmp_path):
+    other = open_source(str(folder), split_seed=5)
+    save_manifest(other, tmp_path / "splits.json")
+    run(folder, tmp_path / "out", "--splits", tmp_path / "splits.json", "--quiet")
+    assert facts(open_source(str(tmp_path / "out"))) == facts(other) != facts(open_source(str(folder)))

@@ -26,8 +26,8 @@ from linne.data.index import spread
 from linne.data.names import counted, listed, printable
 from linne.data.pack_image import PackedImage, PackSettings, pack_image, packed_size, usual_format
 from linne.data.pack_state import DoneShard, Order, begin, keep, note, read_state, sha256_of, write_whole
-from linne.data.shard_info import CLASSES, FORMAT
-from linne.data.shard_names import INFO, UNFINISHED
+from linne.data.shard_info import FORMAT
+from linne.data.shard_names import CLASSES, INFO, UNFINISHED
 from linne.data.source import Ints, Source, Split
 from linne.data.tar import BLOCK, members
 from linne.errors import CheckFailed, ImageError, LinneError, SourceError
@@ -198,7 +198,7 @@ def _write_all(
     num_images = sum(len(shard.positions_N) for shard in left)
     with ThreadPoolExecutor(num_threads) as pool, narrator.progress("packing", num_images):
         for planned in left:
-            images = _tolerant(_in_order(pool, planned, settings, 4 * num_threads), planned, bad, cap, narrator)
+            images = _tolerant(_in_order(pool, planned, settings, 2 * num_threads), planned, bad, cap, narrator)
             already = len(bad)
             size_bytes, sha256, shapes = _write_shard(out / planned.name, planned, images, source.labels)
             heights, widths = [height for height, _ in shapes], [width for _, width in shapes]
@@ -349,10 +349,12 @@ def _finish(source: Source, out: Path, order: Order, done: dict[str, DoneShard])
         "labels": list(order.labels),
         "shards": shards,
     }
-    write_whole(out / CLASSES, "".join(f"{label}\n" for label in order.labels).encode())
+    write_whole(out / CLASSES[0], "".join(f"{label}\n" for label in order.labels).encode())
     info = json.dumps({"splits": splits, "linne": own_facts}, indent=1, allow_nan=False)
     write_whole(out / INFO, info.encode() + b"\n")
     (out / UNFINISHED).unlink()
+    for partial in out.glob(".*.partial"):  # of a run that was killed
+        partial.unlink()
 
 
 def _image_size(source: Source, shards: Sequence[DoneShard], order: Order) -> tuple[tuple[int, int], bool]:

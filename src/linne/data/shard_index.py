@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from linne.data.files import Names
 from linne.data.index import LEAST_FILES, Found, Index, index_of
 from linne.data.names import counted, label_of, listed, printable
-from linne.data.shard_names import Shards
+from linne.data.shard_names import INFO_FILES, Shards
 from linne.data.tar import Member, members
 from linne.data.walk import IMAGE_SUFFIXES
 from linne.errors import SourceError
@@ -51,9 +51,12 @@ def index_shards(shards: Shards, *, packed: bool) -> tuple[Index, list[str]]:
     listing = hashlib.sha256("\0".join(shards.paths).encode("utf-8", "surrogateescape")).hexdigest()
     key = f"shards {_VERSION} {packed} {os.path.realpath(shards.root)} {listing}"
 
+    # What `read_info` reads, there or not: splits are kept under the index, and hang on it too.
+    watched = [*full, *(os.path.join(shards.root, name) for name in INFO_FILES)]
+
     def look() -> Found:
         index = _look(shards, packed)
-        return Found(index, full, keep=len(index.arrays["codes_N"]) >= LEAST_FILES)
+        return Found(index, watched, keep=len(index.arrays["codes_N"]) >= LEAST_FILES)
 
     return index_of(key, look)
 

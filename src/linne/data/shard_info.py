@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linne.data.names import SPLIT_NAMES, label_of, listed, printable
-from linne.data.shard_names import INFO, UNFINISHED
+from linne.data.shard_names import CLASSES, INFOS, UNFINISHED
 from linne.errors import SourceError
 
-CLASSES = "classes.txt"
 FORMAT = 1
-_INFOS = (INFO, "info.json")
-_CLASSES = (CLASSES, "classnames.txt")
 _MAX_BYTES = 256 * 2**20
 
 
@@ -58,7 +55,7 @@ def read_info(root: str) -> Info:
     Raises:
         SourceError: one of them cannot be read, or says something that does not fit.
     """
-    path = _first(root, _INFOS)
+    path = _first(root, INFOS)
     if path is None and os.path.exists(os.path.join(root, UNFINISHED)):
         raise SourceError(
             f"`{printable(root)}` was not packed to its end",
@@ -127,7 +124,7 @@ def _stated_splits(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[st
 
 def _class_names(root: str) -> tuple[tuple[str, ...] | None, list[str]]:
     """Return the lines of `classes.txt`, or None where there is none; and a note."""
-    path = _first(root, _CLASSES)
+    path = _first(root, CLASSES)
     if path is None:
         return None, []
     shown = printable(path)

@@ -22,6 +22,10 @@ INFO = "_info.json"
 """What timm and `linne data pack` describe a folder of shards in."""
 UNFINISHED = "unfinished.jsonl"
 """What `linne data pack` keeps its progress in until `_info.json` is written."""
+INFOS = (INFO, "info.json")
+CLASSES = ("classes.txt", "classnames.txt")
+INFO_FILES = (*INFOS, *CLASSES)
+"""All that is read beside shards; of each kind the first that is there."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _MOST = 1_000_000
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")

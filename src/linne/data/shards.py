@@ -121,6 +121,7 @@ def open_shards(location: str | None, root: Path | None = None) -> Examples:
         image_size=about.image_size,
         same_size=about.same_size,
         identities=shard_identities,
+        index="" if int(store.sizes_N.sum()) <= HASHED_BYTES else index.identity,
         notes=(*shards.notes, *info.notes, *notes, *index.facts["notes"], *index_notes, *label_notes, *about.notes),
     )
 
@@ -204,8 +205,7 @@ def _say_missing(labels: Sequence[str], places_K: Ints, used: Mapping[str, set[i
 def shard_identities(splits: Sequence[Split]) -> list[bytes]:
     """Return bytes for each split that change when the name or the size of one of its images does.
 
-    Where all images together have no more than 256 MiB, they change with every byte of every image. Which shard an
-    image lies in does not count.
+    Where all images together have no more than 256 MiB, they change with every byte of every image.
     """
     chosen = [(split.store, split.indices_N) for split in splits if isinstance(split.store, ShardStore)]
     by_content = sum(int(store.sizes_N[indices_N].sum()) for store, indices_N in chosen) <= HASHED_BYTES
@@ -214,11 +214,9 @@ def shard_identities(splits: Sequence[Split]) -> list[bytes]:
 
 def _identity(store: ShardStore, indices_N: Ints, *, by_content: bool) -> bytes:
     digest = hashlib.sha256()
-    for index in indices_N.tolist():
-        name = store.names[index].encode("utf-8", "surrogateescape")
-        digest.update(b"%s\0%d\0" % (name, int(store.sizes_N[index])))
+    for index, size in zip(indices_N.tolist(), store.sizes_N[indices_N].tolist(), strict=True):
+        digest.update(b"%s\0%d\0" % (store.names.encoded(index), size))
         if by_content:
             with open(store.path(index), "rb", buffering=0) as file:
-                digest.update(_content(file, int(store.offsets_N[index]), int(store.sizes_N[index])))
-        digest.update(b"\n")
+                digest.update(hashlib.sha256(_content(file, int(store.offsets_N[index]), size)).digest())
     return digest.digest()
