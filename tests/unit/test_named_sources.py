@@ -180,9 +180,9 @@ def test_a_missing_set_says_where_it_looked_what_it_needs_and_what_to_type(tmp_p
     assert message == (
         f"`mnist` is not here; looked in `{tmp_path}/mnist`, `{tmp_path}/mnist/MNIST/raw`, `{tmp_path}/MNIST/raw`"
     )
-    assert hint == (
-        "get `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`, `t10k-images-idx3-ubyte.gz`, "
-        "`t10k-labels-idx1-ubyte.gz` from http://yann.lecun.com/exdb/mnist and type `linne train mnist:DIR`"
+    assert (
+        hint
+        == "type `linne data get mnist`, or `mnist:DIR` for a folder with the files of http://yann.lecun.com/exdb/mnist"
     )
 
 
@@ -322,8 +322,8 @@ def test_pickled_cifar_is_refused_with_the_reason_and_never_opened(tmp_path, whe
         "expected the binary version"
     )
     assert hint == (
-        "get it from https://www.cs.toronto.edu/~kriz/cifar.html (`cifar-10-binary.tar.gz`), unpack it and type "
-        "`linne train cifar10:DIR`"
+        "type `linne data get cifar10`, or get it from "
+        "https://www.cs.toronto.edu/~kriz/cifar.html (`cifar-10-binary.tar.gz`)"
     )
     assert not (tmp_path / "ran").exists()
 
@@ -341,7 +341,7 @@ def test_a_cut_cifar_file_is_refused(tmp_path):
     (tmp_path / "data_batch_3.bin").write_bytes(data[:-5])
     message, hint = refusal(f"cifar10:{tmp_path}")
     assert message == f"`{tmp_path}/data_batch_3.bin` has 61,455 bytes, expected images of 3,073 bytes each"
-    assert hint.startswith("the copy is incomplete or another file; get it again from https://www.cs.toronto.edu")
+    assert hint == "the copy is incomplete or another file; type `linne data get cifar10 --force`"
 
 
 # synthetic
@@ -392,7 +392,7 @@ def test_an_option_that_synthetic_does_not_take_is_refused(options, message, hin
     ("typed", "message", "hint"),
     [
         ("digit", "no source or folder `digit`", "did you mean `digits`?"),
-        ("cifar100", "no source or folder `cifar100`", "did you mean `cifar10`?"),
+        ("cifar1000", "no source or folder `cifar1000`", "did you mean `cifar100`?"),
         (
             "qqqqqq",
             "no source or folder `qqqqqq`",

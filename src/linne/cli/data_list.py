@@ -20,7 +20,7 @@ def command(style: str) -> None:
     """List the sources: where their files were found, and what they are.
 
     Files of published sets are looked for in $LINNE_DATA and in your data folder; `--json` names
-    every place.
+    every place. `linne data get NAME` fetches one that is not here.
     """
     from linne.verbs import list_sources
 
@@ -34,5 +34,11 @@ def command(style: str) -> None:
 def _where(listing: SourceListing) -> str:
     if listing.found is not None:
         return listing.found
+    if listing.download_bytes is not None:
+        return f"not here, {_size(listing.download_bytes)} to get"
     folder = listing.looked_in[0]
     return folder if listing.name.endswith(folder) else f"not in {folder}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:,.0f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.0f} MB"

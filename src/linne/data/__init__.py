@@ -36,6 +36,10 @@ SOURCES = {
     "mnist": "linne.data.idx:open_mnist",
     "fashion-mnist": "linne.data.idx:open_fashion_mnist",
     "cifar10": "linne.data.cifar:open_cifar10",
+    "cifar100": "linne.data.cifar:open_cifar100",
+    "imagenette": "linne.data.imagenette:open_imagenette",
+    "tiny-imagenet": "linne.data.tiny_imagenet:open_tiny_imagenet",
+    "imagenet": "linne.data.imagenet:open_imagenet",
     "list": "linne.data.lists:open_list",
     "webdataset": "linne.data.shards:open_shards",
     "hf": "linne.data.huggingface:open_huggingface",
@@ -60,6 +64,8 @@ class SourceListing:
     """Where it is looked for, in order; empty for what is always there."""
     found: str | None
     """Where it is, or None where it is not."""
+    download_bytes: int | None = None
+    """For a published set, how much there is to fetch, or to bring."""
 
 
 def open_source(
@@ -168,7 +174,9 @@ def _kind_of_path(name: str) -> str | None:
     if "\0" in name:
         return None
     exists = os.path.exists(name)
-    if name.lower().endswith(LIST_SUFFIXES) and not os.path.isdir(name):
+    # `photos.csv?label=kind` is a list as well.
+    of_list = any(place.lower().endswith(LIST_SUFFIXES) for place in (name, name.rpartition("?")[0]))
+    if of_list and not os.path.isdir(name):
         return "list"
     if name.lower().endswith(".tar") and (exists or any(mark in name for mark in "{*?")):
         return "webdataset"
@@ -194,9 +202,8 @@ _FORMS = {
 
 def list_sources() -> list[SourceListing]:
     """Return what can be given as SOURCE: what it is, where its files are looked for, and whether they are there."""
-    from linne.data.cifar import CIFAR10
-    from linne.data.idx import FASHION_MNIST, MNIST
     from linne.data.places import find, places
+    from linne.data.published import PUBLISHED
 
     has_sklearn = find_spec("sklearn") is not None
     digits = "1,797 handwritten digits, 8 x 8 grey"
@@ -204,11 +211,12 @@ def list_sources() -> list[SourceListing]:
         SourceListing("digits", digits, ("scikit-learn",), "in scikit-learn" if has_sklearn else None),
         SourceListing("folder:DIR", "your own images, one sub-folder a class", (), "in DIR"),
     ]
-    for named in (MNIST, FASHION_MNIST, CIFAR10):
+    for named in PUBLISHED.values():
         folders = places(named, None, None)
         paths = find(named, folders)
         found = str(next(iter(paths.values())).parent) if paths else None
-        listings.append(SourceListing(named.name, named.about, tuple(map(str, folders)), found))
+        looked_in = tuple(map(str, folders))
+        listings.append(SourceListing(named.name, named.about, looked_in, found, named.download_bytes))
     for name, about in _FORMS.items():
         listings.append(SourceListing(name, about, (), f"in {name.partition(':')[2]}"))
     listings.append(SourceListing("synthetic", "striped images, for trying things", (), "made on the spot"))

@@ -16,7 +16,7 @@ import numpy as np
 
 from linne.data.arrays import array_identities, array_split, check_labels
 from linne.data.names import printable
-from linne.data.places import NamedSet, locate
+from linne.data.places import Download, NamedSet, locate
 from linne.data.source import UInt8
 from linne.data.split import Examples
 from linne.errors import SourceError
@@ -37,12 +37,68 @@ _FILES = {
     "test images": _spellings("t10k-images", 3),
     "test labels": _spellings("t10k-labels", 1),
 }
+_MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "http://yann.lecun.com/exdb/mnist/",
+)
+_FASHION_MIRRORS = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # the publisher's own, which has no https
+)
+
+
+def _download(mirrors: tuple[str, ...], name: str, size_bytes: int, md5: str, sha256: str) -> Download:
+    urls = tuple(mirror + name for mirror in mirrors)
+    return Download(name=name, urls=urls, size_bytes=size_bytes, md5=md5, sha256=sha256)
+
+
+# Sizes and sha256: tensorflow/datasets, `url_checksums`. md5: torchvision for MNIST, whose publisher gives none, and
+# the publisher's README for Fashion-MNIST.
+_MNIST_HASHES = {
+    "train-images-idx3-ubyte.gz": (
+        *(9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        *(28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        *(1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        *(4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+}
+_FASHION_HASHES = {
+    "train-images-idx3-ubyte.gz": (
+        *(26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        *(29_515, "25c81989df183df01b3e8a0aad5dffbe"),
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        *(4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        *(5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
+}
 MNIST = NamedSet(
     name="mnist",
     about="70,000 handwritten digits, 28 x 28 grey",
     page="http://yann.lecun.com/exdb/mnist",
     official="MNIST/raw",
     files=_FILES,
+    downloads=tuple(_download(_MNIST_MIRRORS, name, *rest) for name, rest in _MNIST_HASHES.items()),
+    counts={"train": 60_000, "test": 10_000},
 )
 FASHION_MNIST = NamedSet(
     name="fashion-mnist",
@@ -50,6 +106,8 @@ FASHION_MNIST = NamedSet(
     page="https://github.com/zalandoresearch/fashion-mnist",
     official="FashionMNIST/raw",
     files=_FILES,
+    downloads=tuple(_download(_FASHION_MIRRORS, name, *rest) for name, rest in _FASHION_HASHES.items()),
+    counts={"train": 60_000, "test": 10_000},
 )
 _FASHION_LABELS = (
     "T-shirt/top",

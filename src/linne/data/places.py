@@ -1,4 +1,8 @@
-"""Where the named sets' files are looked for, and what is said when they are not there."""
+"""The published sets: what they are, where their files come from, and where they are looked for.
+
+A set is one `NamedSet`; its hashes say where they are from. The next one is that table entry, a line in
+`linne.data.published` and a line in `linne.data.SOURCES`; one that is images in class folders needs no code of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,24 @@ from linne.errors import SourceError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Download:
+    """One file as its publisher offers it."""
+
+    name: str
+    urls: tuple[str, ...] = ()
+    """Mirrors in order; none where the user has to bring the file."""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    unpack: str | None = None
+    """For an archive: to which new folder, below the one for the set, it is unpacked; `.` is that one."""
+    inner_tars: bool = False
+    """Whether the archive holds a tar for each class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NamedSet:
-    """A published set that the user brings as its official files."""
+    """A published set that is read from its official files."""
 
     name: str
     about: str
@@ -22,7 +42,18 @@ class NamedSet:
     official: str
     """The folder that holds the files when the publisher's archive, or torchvision, has unpacked them."""
     files: Mapping[str, tuple[str, ...]]
-    """Each file's role, and the names it goes by; the first is the publisher's."""
+    """Each file's or folder's role, and the names it goes by; the first is the publisher's."""
+    downloads: tuple[Download, ...]
+    """In the order in which they are fetched and unpacked."""
+    unpacked_bytes: int = 0
+    """What unpacking takes on a disk, roughly; 0 where nothing is unpacked."""
+    counts: Mapping[str, int]
+    """How many examples each of its published splits has."""
+
+    @property
+    def download_bytes(self) -> int:
+        """What has to come from elsewhere, as far as published."""
+        return sum(download.size_bytes or 0 for download in self.downloads)
 
 
 def places(named: NamedSet, location: str | None, root: Path | None) -> list[Path]:
@@ -33,15 +64,17 @@ def places(named: NamedSet, location: str | None, root: Path | None) -> list[Pat
     """
     if location is not None:
         folder = Path(location).expanduser()
-        found = [folder, folder / named.name, folder / named.official, folder / Path(named.official).name]
+        ends = ("", named.name, named.official, Path(named.official).name, Path(named.name, named.official))
+        found = [folder / end for end in ends]
     else:
         found = []
-        for base in [root] if root is not None else _bases():
+        for base in [root] if root is not None else bases():
             found += [base / named.name, base / named.name / named.official, base / named.official]
     return list(dict.fromkeys(found))
 
 
-def _bases() -> list[Path]:
+def bases() -> list[Path]:
+    """Return the folders that hold named sets: `$LINNE_DATA`, where it is set, and the user's data folder."""
     from platformdirs import user_data_path
 
     stated = os.environ.get("LINNE_DATA")
@@ -84,15 +117,17 @@ def locate(named: NamedSet, location: str | None, root: Path | None) -> dict[str
         what = f"`{named.name}` is incomplete: `{printable(fullest)}` lacks {listed(missing, 8)}"
     else:
         what = f"`{named.name}` is not here; looked in {listed([printable(folder) for folder in folders], 20)}"
-    official = ", ".join(f"`{names[0]}`" for names in named.files.values())
-    raise SourceError(what, hint=f"get {official} from {named.page} and type `linne train {named.name}:DIR`")
+    raise SourceError(
+        what,
+        hint=f"type `linne data get {named.name}`, or `{named.name}:DIR` for a folder with the files of {named.page}",
+    )
 
 
 def _present(named: NamedSet, folder: Path) -> dict[str, Path]:
     found = {}
     for role, names in named.files.items():
         for name in names:
-            if (folder / name).is_file():
+            if (folder / name).exists():
                 found[role] = folder / name
                 break
     return found
