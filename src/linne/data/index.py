@@ -122,11 +122,12 @@ def save(key: str, index: Index, watched: Sequence[str], started_ns: int) -> tup
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(partial, {"key": key, "identity": identity, "facts": index.facts}, {**index.arrays, **own})
         os.replace(partial, path)
-        _make_room(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         return index, [f"the index of the files could not be kept in `{printable(path.parent)}`: {_said(error)}"]
+    with contextlib.suppress(OSError):  # another process may be tidying up as well
+        _make_room(path.parent)
     return Index(index.facts, index.arrays, identity), []
 
 

@@ -106,16 +106,16 @@ def divide(examples: Examples, plan: SplitPlan) -> Divided:
         RecipeError: `group_by` fits neither a column nor the names.
     """
     key = _key(examples, plan)
-    had = index.load(key)[0] if key else None
+    had, damage = index.load(key) if key else (None, [])
     if had is not None:
         return Divided(_cut(examples.given, had.arrays["place"]), tuple(had.facts["notes"]), had.facts["fingerprint"])
     place_N, notes = _places(examples, plan)
     splits = _cut(examples.given, place_N)
-    made = Divided(splits, tuple(notes), fingerprint(examples, splits, examples.labels))
+    found = fingerprint(examples, splits, examples.labels)
     if key:
-        facts = {"notes": notes, "fingerprint": made.fingerprint}
+        facts = {"notes": notes, "fingerprint": found}
         index.save(key, index.Index(facts, {"place": place_N}), watched=(), started_ns=0)
-    return made
+    return Divided(splits, (*notes, *damage), found)
 
 
 def _key(examples: Examples, plan: SplitPlan) -> str:
