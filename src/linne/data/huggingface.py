@@ -68,8 +68,9 @@ def _load(place: str, options: Mapping[str, str]) -> tuple[Mapping[str, Dataset]
 
 
 def _check_installed() -> None:
-    # Read by `datasets` when it is imported: it reports to its publisher what is opened, unless told not to.
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    # Read when they are imported: both report to their publisher what is opened by what, unless told not to.
+    for setting, value in (("HF_UPDATE_DOWNLOAD_COUNTS", "0"), ("HF_HUB_DISABLE_TELEMETRY", "1")):
+        os.environ.setdefault(setting, value)
     try:
         import datasets
         import huggingface_hub
@@ -89,7 +90,7 @@ def _guarded(load: Callable[[], Mapping[str, Dataset]], place: str) -> Mapping[s
     except LinneError:
         raise
     except Exception as error:  # two libraries, a network and a file format raise dozens of types
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        said = " ".join(str(error).strip().splitlines()[:2]) or type(error).__name__
         hint = None
         if is_offline():
             hint = "linne is offline (`LINNE_OFFLINE`); open it once with the network, or type `hf:DIR`"
@@ -148,6 +149,8 @@ def _hub(name: str, config: str | None, revision: str | None) -> Mapping[str, Da
     import datasets
 
     builder = datasets.load_dataset_builder(name, config, revision=revision)
+    if builder.repo_id is None:
+        raise SourceError(f"`hf:{name}` names a reader of `datasets`, not a set", hint="a set is `hf:USER/NAME`")
     reader = type(builder).__module__.rpartition(".")[2]
     if reader not in _SAFE_READERS:
         raise SourceError(
