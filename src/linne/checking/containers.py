@@ -93,7 +93,8 @@ def _gif(data: bytes) -> int:
     for _ in range(_MAX_STEPS):
         block = data[position]
         if block == 0x21:  # an extension; 0xF9 is graphic control, whose first bit says transparent
-            flags |= (data[position + 1] == 0xF9 and data[position + 3] & 1) * ALPHA
+            if data[position + 1] == 0xF9 and data[position + 3] & 1 and num_frames == 0:  # the first frame's
+                flags |= ALPHA
             position += 2
         elif block == 0x2C:  # a frame: nine bytes, a palette, the code size
             num_frames += 1

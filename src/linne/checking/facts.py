@@ -131,7 +131,8 @@ def _examine(split: Split, chosen: range, channels: int, rows_N: Rows, start: in
         try:
             _one(split, position, channels, rows_N[n], small_NHWC[n])
         except ImageError as error:
-            problems[start + position] = error.message
+            said = f"`{split.example_name(position)}` cannot be read: "
+            problems[start + position] = error.message.removeprefix(said)
     values_NHWC = small_NHWC.astype(np.float32)
     spread_N = np.ptp(small_NHWC, axis=3).astype(np.float32).mean((1, 2))
     grey_NHW = values_NHWC @ np.array(_LUMA[channels], np.float32)

@@ -50,10 +50,7 @@ def file_findings(facts: Facts, labels: Sequence[str]) -> Iterator[Finding]:
     """Yield what is wrong or particular with files: unreadable, named otherwise, converted while decoding."""
     if facts.problems:
         num_bad = len(facts.problems)
-        groups = []
-        for n, problem in sorted(facts.problems.items()):
-            name = facts.name(n)
-            groups.append(single(facts, labels, n, problem.removeprefix(f"`{name}` cannot be read: ")))
+        groups = [single(facts, labels, n, problem) for n, problem in sorted(facts.problems.items())]
         severity = STOP if num_bad > max(BAD_SHARE * len(facts), BAD_COUNT) else WARNING
         advice = "training leaves them out, and gives up over many; get them again, or keep a list with `--quarantine`"
         title = f"{counted(num_bad, 'image')} cannot be read"
@@ -91,8 +88,8 @@ def pixel_findings(facts: Facts, labels: Sequence[str]) -> Iterator[Finding]:
          "slow to decode; `linne data pack` resizes once", short, "{:.0f} px"),
         ("long", NOTE, _far(aspect, -np.log(2.5)) | _far(aspect, np.log(2.5)), "of an unusual shape",
          "the centre that a model sees may miss what they show", width / height, "width is {:.2g} times the height"),
-        ("dark", NOTE, ~blank & _far(mean, -24) & (mean < 24), "nearly black", "", mean, "brightness {:.0f} of 255"),
-        ("bright", NOTE, ~blank & _far(mean, 24) & (mean > 231), "nearly white", "", mean, "brightness {:.0f} of 255"),
+        ("dark", NOTE, _few(~blank & (mean < 16)), "nearly black", "", mean, "brightness {:.0f} of 255"),
+        ("bright", NOTE, _few(~blank & (mean > 240)), "nearly white", "", mean, "brightness {:.0f} of 255"),
     )  # fmt: skip
     for kind, severity, which, what, advice, values, form in looked_at:
         found = np.flatnonzero(which)
@@ -109,6 +106,11 @@ def _far(values: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
     if least < 0:
         return np.asarray(values < min(low - reach, middle + least))
     return np.asarray(values > max(high + reach, middle + least))
+
+
+def _few(which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return `which` where it holds for one in a thousand at most, or three: more than that is how the set is."""
+    return which if which.sum() <= max(3, len(which) // 1000) else np.zeros_like(which)
 
 
 def _grey(facts: Facts, labels: Sequence[str], grey: Ints, readable: Ints) -> Iterator[Finding]:

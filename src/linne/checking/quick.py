@@ -74,10 +74,11 @@ def _pixel_contents(pixels: list[UInt8]) -> list[Contents]:
     """Return the digests of those images whose cheap checksum occurs in more than one split."""
     sums = [_checksums(each) for each in pixels]
     chosen = [np.isin(each, np.concatenate([s for s in sums if s is not each] or [each[:0]])) for each in sums]
-    return [
-        ((n, hashlib.sha256(images[n].tobytes()).digest()) for n in np.flatnonzero(which).tolist())
-        for images, which in zip(pixels, chosen, strict=True)
-    ]
+    return [_digests(images, np.flatnonzero(which).tolist()) for images, which in zip(pixels, chosen, strict=True)]
+
+
+def _digests(images_NHWC: UInt8, chosen: list[int]) -> Contents:
+    return ((n, hashlib.sha256(images_NHWC[n].tobytes()).digest()) for n in chosen)
 
 
 def _checksums(images_NHWC: UInt8) -> NDArray[np.uint64]:
