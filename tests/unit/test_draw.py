@@ -263,6 +263,49 @@ def test_an_example_without_a_group_is_an_error_that_names_it(folder):
     assert hint == "every example needs a group: give those one of their own"
 
 
+def test_a_set_of_one_group_a_class_makes_no_split_and_says_why(tmp_path):
+    for k in range(20):
+        for name in (f"cat/p1_{k}.ppm", f"dog/p2_{k}.ppm"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(PIXEL)
+    source = open_source(str(tmp_path), group_by=r"(p\d+)_")
+    assert list(source.splits) == ["train"]
+    assert source.notes == (
+        "no test split: 2 groups in train: each holds all examples of some class",
+        "no val split: 2 groups in train: each holds all examples of some class",
+    )
+
+
+@pytest.fixture
+def table(folder):
+    """A list of the same pictures, with the patient in a column."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.ppm"))
+    rows = [f"{name},{name.partition('/')[0]},{name[4:].partition('_')[0]}" for name in names]
+    (folder / "list.csv").write_text("\n".join(["path,label,patient", *rows]), "utf-8")
+    return folder / "list.csv"
+
+
+def test_a_column_of_a_list_groups_as_the_same_part_of_the_names_does(folder, table):
+    by_column = open_source(str(table), group_by="patient")
+    by_name = open_source(str(folder), group_by=r"(p\d+)_")
+    for name in ("train", "val", "test"):
+        assert sorted(map(by_column.splits[name].example_name, range(len(by_column.splits[name])))) == sorted(
+            map(by_name.splits[name].example_name, range(len(by_name.splits[name])))
+        )
+
+
+def test_a_misspelt_column_is_an_error_with_the_nearest_name(table):
+    message, hint = refusal(RecipeError, table, group_by="patiant")
+    assert message.endswith("no column, and as a regular expression has no group; the source has the columns `patient`")
+    assert hint == "did you mean `patient`?"
+
+
+def test_an_empty_cell_in_the_column_is_an_error_that_names_the_example(table):
+    table.write_text(table.read_text("utf-8").replace("cat/p0_0.ppm,cat,p0", "cat/p0_0.ppm,cat,"), "utf-8")
+    message, _ = refusal(SourceError, table, group_by="patient")
+    assert message == "column `patient` is empty in 1 of 80 examples of train: `cat/p0_0.ppm`"
+
+
 def test_a_fold_without_examples_is_an_error(tmp_path):
     for name in ("a/1.ppm", "a/2.ppm", "b/1.ppm", "b/2.ppm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
