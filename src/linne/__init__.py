@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from linne.bundle import Bundle, open_bundle
     from linne.data import open_source
+    from linne.data.arrays import from_arrays
     from linne.data.source import Source, Split
     from linne.errors import (
         BundleError,
@@ -52,6 +53,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "evaluate",
+    "from_arrays",
     "list_models",
     "list_sources",
     "open_bundle",
@@ -63,6 +65,7 @@ __all__ = [
 _MODULES = {
     "linne.bundle": ("Bundle", "open_bundle"),
     "linne.data": ("open_source",),
+    "linne.data.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.errors": (
         "BundleError",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,10 +126,11 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
     from linne.training.loop import train as run_training
 
     _say_plan(plan, run, narrator)
+    warnings = _warn_of_data(plan.source, narrator)
     stored = plan.source.splits["train"].store.array is not None
     if not stored or plan.recipe.data.splits_file:  # files, which may be joined by others before the next verb
         save_manifest(plan.source, run.path / "splits.json")
-    _write_plan(plan, run)
+    _write_plan(plan, run, warnings)
     if measure_speed:
         from linne.training.speed import measure_gains
 
@@ -235,7 +237,19 @@ def _show(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _write_plan(plan: Plan, run: Run) -> None:
+def _warn_of_data(source: Source, narrator: Narrator) -> list[str]:
+    """Say, and return, what is doubtful about `source` and can be known without decoding it."""
+    from linne.checking import quick_check
+
+    warnings = quick_check(source)
+    for warning in warnings:
+        narrator.warn(warning)
+    if warnings:
+        narrator.line(f"`linne data check {shlex.quote(source.name)}` looks at every image\n")
+    return warnings
+
+
+def _write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
     from linne import __version__
     from linne.recipes import recipe_document
     from linne.training.result import splits_sha256
@@ -252,6 +266,7 @@ def _write_plan(plan: Plan, run: Run) -> None:
             "counts": {name: len(split) for name, split in source.splits.items()},
             "splits_sha256": splits_sha256(run),
             "notes": list(source.notes),
+            "warnings": list(warnings),
         },
     }
     run.write_json("recipe.json", recipe_document(plan.recipe, plan.reasons, **facts))
