@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from linne.data.augment import NOTHING, Augmentation, blank, gather, make_plan, resized_crop_box, uniforms
+from linne.data import augment_policy as policies
+from linne.data.augment import (
+    NOTHING,
+    POLICY_STREAM,
+    Augmentation,
+    blank,
+    gather,
+    make_plan,
+    resized_crop_box,
+    uniforms,
+)
 from linne.device import Device
 from linne.recipe import AugmentConfig, DataConfig, Recipe
 
@@ -170,6 +180,16 @@ def test_switching_one_thing_on_moves_no_other():
     _, more = augmentation(**EVERYTHING, policy="rand", mixup_alpha=0.2).take(images, rows, ids, 5)
     for part in ("rows_BH", "cols_BW", "keep_rows_BH", "keep_cols_BW"):
         assert torch.equal(getattr(plain, part), getattr(more, part))
+
+
+def test_each_operation_of_rand_augment_is_drawn_by_itself():
+    images, rows, ids = photos(100), torch.arange(100), np.arange(100)
+    found, _ = augmentation(policy="rand", rand_num_ops=3, rand_magnitude=14).take(images, rows, ids, 2)
+    planes = images.permute(0, 3, 1, 2).contiguous()
+    for layer in range(3):
+        draws = uniforms(0, 2, ids, POLICY_STREAM + layer)
+        planes = policies.apply(planes, draws, policies.rand(12, 10), 14, torch.full((3,), 0.4 * 255), CPU)
+    assert torch.equal(found, planes.permute(0, 2, 3, 1))
 
 
 def test_streams_of_random_numbers_share_none():

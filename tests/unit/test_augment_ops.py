@@ -145,3 +145,18 @@ def test_images_of_a_pixel_or_two_survive_everything(side: int):
     tiny = images(3)[..., :side, :side]
     for name, op in policy.PIXELS.items():
         assert op(tiny, torch.full((COUNT,), 1.0)).shape == tiny.shape, name
+
+
+def test_a_batch_too_large_for_the_cache_is_done_in_pieces_with_the_same_result():
+    batch, factors = images(3), torch.linspace(0, 2, COUNT)
+    large = batch.repeat(1, 1, 8, 8)
+    assert large.numel() > 3 * ops.PIECE_VALUES
+    sizes = []
+
+    def op(part: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(part))
+        return ops.contrast(part, values)
+
+    assert torch.equal(ops.in_pieces(op, large, factors), ops.contrast(large, factors))
+    assert max(sizes) * large[0].numel() <= ops.PIECE_VALUES
+    assert sum(sizes) == COUNT
