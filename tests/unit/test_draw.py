@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from linne.data import open_source
 from linne.data.draw import NEVER, Groups, deal, deal_groups, hold_out, hold_out_groups, ranks_of
+from linne.data.files import FileStore, Names
+from linne.data.source import Split
+from linne.data.split import Examples, SplitPlan, divide
 from linne.errors import RecipeError, SourceError
 
 PIXEL = b"P6 1 1 255\n\0\0\0"
@@ -123,6 +126,34 @@ def test_no_group_is_parted_by_folds_and_every_class_trains_whichever_fold_is_he
         assert len(set(folds_N[groups.ids_N == group].tolist())) == 1
     for fold in range(folds):
         assert set(labels_N[folds_N != fold]) == set(labels_N)
+
+
+@given(grouped, st.none() | st.integers(2, 5), st.integers(0, 3), st.data())
+def test_no_group_ever_spans_two_splits_whatever_is_asked_for(examples, folds, seed, data):
+    labels_N, groups = with_groups(examples)
+    store = FileStore("/nowhere", Names.of(names(len(examples))), np.zeros(len(examples), np.int64))
+    column = [groups.names[k] for k in groups.ids_N]
+    fold = None if folds is None else data.draw(st.integers(1, folds))
+    opened = Examples(
+        labels=tuple("abcd"),
+        given={"train": Split("train", store, np.arange(len(examples)), labels_N)},
+        channels=3,
+        image_size=(1, 1),
+        same_size=True,
+        identities=lambda splits: [split.indices_N.tobytes() for split in splits],
+        columns={"patient": column},
+    )
+    try:
+        made = divide(opened, SplitPlan(seed=seed, group_by="patient", folds=folds, fold=fold))
+    except SourceError as refused:
+        made, said = None, refused.message
+    if made is None:
+        assert said == f"fold {fold} of {folds} is empty: train has too few groups"
+        return
+    parts = [{column[k] for k in split.indices_N} for split in made.splits.values()]
+    assert sum(map(len, parts)) == len(set(column))
+    assert sum(map(len, made.splits.values())) == len(examples)
+    assert set(made.splits["train"].labels_N) == set(labels_N)
 
 
 def patients(number, seed=0):
