@@ -18,6 +18,7 @@ from linne.data.augment import (
     uniforms,
 )
 from linne.device import Device
+from linne.errors import RecipeError
 from linne.recipe import AugmentConfig, DataConfig, Recipe
 
 CPU = Device.pick("cpu")
@@ -234,3 +235,21 @@ def test_mixing_that_is_off_hands_the_batch_through():
     mixed, mixture = augmentation(mixup_alpha=0.2).mix(images, labels, np.arange(4), 0)
     assert mixed.shape == images.shape
     assert torch.equal(mixture.labels_N, labels.roll(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rotate_degrees": 200.0}, "augment.rotate_degrees is 200, expected more than 0 and at most 180, or none"),
+        ({"brightness": 0.0}, "augment.brightness is 0, expected more than 0 and at most 1, or none"),
+        ({"hue": 0.6}, "augment.hue is 0.6, expected more than 0 and at most 0.5, or none"),
+        ({"mixup_alpha": -1.0}, "augment.mixup_alpha is -1, expected more than 0 and at most 100, or none"),
+        ({"rand_magnitude": 31}, "augment.rand_magnitude is 31, expected 0 to 30"),
+        ({"rand_num_ops": 0}, "augment.rand_num_ops is 0, expected 1 to 8"),
+    ],
+    ids=str,
+)
+def test_a_strength_that_makes_no_sense_is_refused_with_what_would(change, message):
+    with pytest.raises(RecipeError) as caught:
+        AugmentConfig(**change)
+    assert caught.value.message == message

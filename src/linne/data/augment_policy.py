@@ -54,7 +54,7 @@ def rotate(degrees_B: Floats, height: int, width: int) -> Floats:
 
 
 def warp(images_BCHW: torch.Tensor, matrices_B23: torch.Tensor, fill_C: torch.Tensor) -> torch.Tensor:
-    """Return `ops.warp`, in pieces."""
+    """Return what `ops.warp` does, on a CPU a few images at a time."""
     return ops.in_pieces(lambda images, matrices: ops.warp(images, matrices, fill_C), images_BCHW, matrices_B23)
 
 
