@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -182,7 +183,7 @@ def test_settings_out_of_range_are_refused(settings, said):
 
 
 def pixel_source(num_images=30, size=8, store=None):
-    images = RNG.integers(0, 256, (num_images, size, size, 1), np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (num_images, size, size, 1), np.uint8)
     split = array_split("train", images, np.arange(num_images) % 3, "train")
     if store is not None:
         split = replace(split, store=store(split.store))
@@ -262,11 +263,13 @@ def test_an_unreadable_image_is_named_left_out_and_counted(folder, tmp_path):
 
 
 @dataclass(frozen=True)
-class StopsOnce:
-    """A store that ends the program at its n-th image, as Ctrl-C does."""
+class Eventful:
+    """A store in which something happens when its n-th image is asked for, counting from 1."""
 
     store: ImageStore
-    left: list
+    when: int
+    happens: Callable[[], None]
+    asked: list = field(default_factory=list)
 
     def __len__(self):
         return len(self.store)
@@ -276,13 +279,22 @@ class StopsOnce:
         return self.store.array
 
     def load(self, index):
-        self.left[0] -= 1
-        if self.left[0] == 0:
-            raise KeyboardInterrupt
+        self.asked.append(index)
+        if len(self.asked) == self.when:
+            self.happens()
         return self.store.load(index)
 
     def name(self, index):
         return self.store.name(index)
+
+
+def eventful(source, when, happens):
+    split = source.splits["train"]
+    return replace(source, splits={"train": replace(split, store=Eventful(split.store, when, happens))})
+
+
+def interrupt():
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("after", [1, 31, 45, 60, 89])
@@ -290,8 +302,7 @@ def test_a_pack_that_was_stopped_goes_on_and_ends_with_the_same_bytes(tmp_path, 
     source = pixel_source(60)
     options = {"shard_size_bytes": 40_000, "num_threads": 1}
     pack(source, tmp_path / "whole", **options)
-    split = source.splits["train"]
-    stopping = replace(source, splits={"train": replace(split, store=StopsOnce(split.store, [after]))})
+    stopping = eventful(source, after, interrupt)
     with pytest.raises(KeyboardInterrupt):
         pack(stopping, tmp_path / "out", **options)
     assert not list(tmp_path.glob("out/.*")), "nothing half-written is left"
@@ -366,6 +377,21 @@ def test_packing_again_verifies_and_mends_only_what_is_wrong(tmp_path):
     assert contents(tmp_path / "out") == whole
 
 
+def test_a_shard_that_reads_back_otherwise_than_it_was_written_is_not_kept(tmp_path):
+    source, partial = pixel_source(60), tmp_path / "out/.train-00000.tar.partial"
+
+    def fault():
+        with partial.open("r+b") as file:
+            file.seek(520)
+            file.write(b"x")
+
+    faulty = eventful(source, 120, fault)  # sixty to measure, and the last of the shard
+    with pytest.raises(LinneError, match="reads back as something else than was written"):
+        pack(faulty, tmp_path / "out", num_threads=1)
+    assert not list(tmp_path.glob("out/*.tar"))
+    assert pack(source, tmp_path / "out").num_images == 60
+
+
 def test_the_number_of_threads_changes_no_byte(source, tmp_path):
     for threads in (1, 3):
         pack(source, tmp_path / str(threads), PackSettings(size=32), num_threads=threads)
@@ -420,6 +446,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path):
     images = np.broadcast_to(np.uint8(0), (10**6, 1500, 1500, 3))
     split = array_split("train", images, np.arange(10**6) % 2, "train")
     huge = Source("huge", ("a", "b"), {"train": split}, "f" * 64, 3, (1500, 1500), True)
+    huge = eventful(huge, 100, lambda: pytest.fail("it began to fill the disk"))
     with pytest.raises(LinneError, match=r"packing needs about 6,7[56]\d\.\d GB and"):
         pack(huge, tmp_path / "out", PackSettings(size=None, format="raw"))
     assert not (tmp_path / "out").exists()
