@@ -61,7 +61,7 @@ def get(
     source = None if force else _whole(named, root)
     was_here = source is not None
     if source is None:
-        _make(home)
+        _make(home.parent)
         with exclusive(home):
             _bring(named, home, offline=offline or is_offline(), force=force, narrator=narrator)
         source = _open(named, root)
@@ -121,6 +121,7 @@ def _bring(named: NamedSet, home: Path, *, offline: bool, force: bool, narrator:
         return
     target = home / named.official
     _check_place(named, home, target)
+    _check_brought(named, home)
     _check_room(named, home)
     archives = _archives(named, home, offline, narrator)
     _unpack(named, home, target, archives, narrator)
@@ -160,12 +161,25 @@ def _check_place(named: NamedSet, home: Path, target: Path) -> None:
         )
 
 
+def _check_brought(named: NamedSet, home: Path) -> None:
+    """Raise where an archive is missing that the user has to bring."""
+    missing = [d for d in named.downloads if not d.urls and _brought(d, home) is None]
+    if missing:
+        texts = [f"`{d.name}`" + (f" ({d.size_bytes / 1e9:,.1f} GB)" if d.size_bytes else "") for d in missing]
+        raise SourceError(
+            f"`{named.name}` is not fetched by programs, and {', '.join(texts)} {'is' if len(texts) == 1 else 'are'} "
+            f"not in `{printable(home)}`",
+            hint=f"sign in at {named.page}, put the archives there and type `linne data get {named.name}` again",
+        )
+
+
 def _check_room(named: NamedSet, home: Path) -> None:
     missing = sum(d.size_bytes or 0 for d in named.downloads if _brought(d, home) is None)
-    needed, free = missing + named.unpacked_bytes, shutil.disk_usage(home).free
+    needed, free = missing + named.unpacked_bytes, shutil.disk_usage(home.parent).free
     if free < needed:
+        room = f"{free / _MB:,.0f} MB free, expected {needed / _MB:,.0f} MB"
         raise SourceError(
-            f"`{printable(home)}` has {free / _MB:,.0f} MB free, expected {needed / _MB:,.0f} MB for `{named.name}`",
+            f"`{printable(home.parent)}` has {room} for `{named.name}`",
             hint="make room, or name a folder on another disk with --root",
         )
 
@@ -179,14 +193,6 @@ class _Archive:
 
 def _archives(named: NamedSet, home: Path, offline: bool, narrator: Narrator) -> dict[str, _Archive]:
     """Return where each archive is: where the user has put it, once it is checked, or fetched to `home`."""
-    missing = [d for d in named.downloads if not d.urls and _brought(d, home) is None]
-    if missing:
-        texts = [f"`{d.name}`" + (f" ({d.size_bytes / 1e9:,.1f} GB)" if d.size_bytes else "") for d in missing]
-        raise SourceError(
-            f"`{named.name}` is not fetched by programs, and {', '.join(texts)} {'is' if len(texts) == 1 else 'are'} "
-            f"not in `{printable(home)}`",
-            hint=f"sign in at {named.page}, put the archives there and type `linne data get {named.name}` again",
-        )
     archives = {}
     for download in named.downloads:
         path = _brought(download, home)
@@ -211,6 +217,7 @@ def _brought(download: Download, home: Path) -> Path | None:
 
 
 def _fetch(download: Download, home: Path, offline: bool, narrator: Narrator) -> Path:
+    narrator = Narrator(quiet=True) if offline else narrator  # which would say that it fetches
     with _told(narrator, f"fetching {download.name}", download.size_bytes or 0) as progress:
         return fetch(
             download.urls,
