@@ -250,6 +250,15 @@ def test_names_from_a_user_are_shown_and_never_obeyed(tmp_path):
     assert shown in page.text
 
 
+def test_losses_that_are_comparable_are_not_explained(tmp_path):
+    # `augment.rand_magnitude` has a value that does nothing without `augment.policy`.
+    assert curves_note(read_run(write_run(tmp_path / "plain"))) == ""
+    mixed = write_run(tmp_path / "mixed", **{"augment.mixup_alpha": 0.2})
+    assert curves_note(read_run(mixed)).startswith(
+        "The train loss is taken with augmented images, the val loss without"
+    )
+
+
 def test_without_validation_there_is_no_loss_to_compare_with(tmp_path):
     rows = [{k: v for k, v in row.items() if not k.startswith("val_")} for row in EPOCHS]
     run = write_run(tmp_path / "run", rows=[*rows, FINISHED], **{"optim.label_smoothing": 0.1})
