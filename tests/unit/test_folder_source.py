@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from linne.data import open_source
+from linne.data import open_source, save_manifest
 from linne.data.walk import is_hidden
 from linne.errors import ImageError, SourceError
 
@@ -484,6 +484,26 @@ def test_any_two_folder_names_give_two_labels_or_a_refusal(tmp_path_factory, nam
         assert len(set(source.labels)) == len(source.labels) == len(visible)
         assert len(set(names_of(source.splits["train"]))) == len(visible)
     assert said.isprintable()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & set(b"/\0")), max_size=12))
+def test_files_of_any_name_load_keep_names_apart_and_are_found_again_by_a_split_file(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("files")
+    lay(root, "a/{}.jpg*2", "b/{}.jpg*8")
+    try:
+        for name in names:
+            with open(os.path.join(os.fsencode(root), b"b", name + b".png"), "wb") as file:
+                file.write(ONE)
+    except OSError:
+        return  # not a name here
+    source = open_source(str(root))
+    seen = [name for split in source.splits.values() for name in names_of(split)]
+    assert len(set(seen)) == len(seen) == 10 + sum(not is_hidden(os.fsdecode(name + b".png")) for name in names)
+    assert all(name.isprintable() for name in seen)
+    assert all(split.load(len(split) - 1) == ONE for split in source.splits.values())
+    save_manifest(source, root / "splits.json")
+    assert open_source(str(root), splits_file=root / "splits.json").fingerprint == source.fingerprint
 
 
 # What is known without decoding

@@ -117,6 +117,21 @@ def test_a_manifest_is_plain_json_of_relative_names_and_its_hash_is_returned(fol
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
+def test_a_manifest_holds_for_a_copy_that_spells_letters_otherwise(folder, tmp_path):
+    (folder / "cat/caf\u00e9.ppm").write_bytes(PIXEL)
+    source = open_source(str(folder))
+    save_manifest(source, tmp_path / "splits.json")
+    (folder / "cat/caf\u00e9.ppm").rename(folder / "cat/cafe\u0301.ppm")
+    again = open_source(str(folder), splits_file=tmp_path / "splits.json")
+    assert again.notes[-1].startswith("splits as in"), "nothing is gone, nothing is new"
+    assert {n: len(s) for n, s in again.splits.items()} == {n: len(s) for n, s in source.splits.items()}
+    (folder / "cat/caf\u00e9.ppm").write_bytes(PIXEL)
+    if len(list((folder / "cat").glob("caf*"))) == 2:  # a file system that tells them apart
+        both = open_source(str(folder), splits_file=tmp_path / "splits.json")
+        assert split_names(both) == split_names(source), "the one that is spelt as listed is the one that is meant"
+        assert both.notes[-1].startswith("left out 1 example that")
+
+
 def test_images_added_later_are_left_out_and_counted(folder, tmp_path):
     source = open_source(str(folder))
     save_manifest(source, tmp_path / "splits.json")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def _no_constants(text: str) -> None:
 def follow(examples: Examples, manifest: Manifest, shown: str) -> tuple[dict[str, Split], list[str]]:
     """Return the splits that `manifest` (called `shown` in messages) made of `examples`, and notes on what changed.
 
-    Examples it does not list are left out. A listed training example that is gone is noted; one of val or test is
+    Names that differ only by Unicode spelling, as in a folder that macOS has packed, are one. Examples it does not list
+    are left out. A listed training example that is gone is noted; one of val or test is
     an error, because the score would be of another test.
 
     Raises:
@@ -134,11 +136,14 @@ def follow(examples: Examples, manifest: Manifest, shown: str) -> tuple[dict[str
     """
     position_of = {label: position for position, label in enumerate(manifest.labels)}
     chosen: dict[str, list[tuple[ImageStore, int, int]]] = {name: [] for name in SPLITS}
+    respelt = _respelt(manifest.places, examples.given.values())
     found, relabelled, num_new = set(), [], 0
     for split in examples.given.values():
         for position, index in enumerate(split.indices_N.tolist()):
             name, label = split.store.name(index), examples.labels[split.labels_N[position]]
             if name not in manifest.places:
+                name = respelt.pop(unicodedata.normalize("NFC", name), "")
+            if not name:
                 num_new += 1
                 continue
             found.add(name)
@@ -161,6 +166,14 @@ def follow(examples: Examples, manifest: Manifest, shown: str) -> tuple[dict[str
     if num_new:
         notes.append(f"left out {counted(num_new, 'example')} that `{shown}` does not list")
     return splits, notes
+
+
+def _respelt(listed_names: Iterable[str], splits: Iterable[Split]) -> dict[str, str]:
+    """Return the listed names that no example has as they are spelt, by their Unicode NFC."""
+    odd = {name for name in listed_names if not name.isascii()}
+    if odd:
+        odd -= {split.example_name(position) for split in splits for position in range(len(split))}
+    return {unicodedata.normalize("NFC", name): name for name in odd}
 
 
 def _gone(manifest: Manifest, found: set[str], shown: str) -> list[str]:
