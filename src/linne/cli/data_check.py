@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -9,36 +10,34 @@ import click
 from linne.cli import complete, console
 from linne.cli.settings import output_format
 
+_FILE = click.Path(path_type=Path)
+
 
 @click.command("check")
 @click.argument("source", shell_complete=complete.sources)
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with the images found.")
-@click.option(
-    "--quarantine",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write a list of images to leave out, for `--set data.quarantine=FILE`.",
-)
-@click.option("--strict", is_flag=True, help="Exit with 3 for warnings too.")
-@click.option(
-    "--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="Splits as `data split` wrote them."
-)
+@click.option("--html", type=_FILE, metavar="FILE", help="Write a page with the images found.")
+@click.option("--quarantine", type=_FILE, metavar="FILE", help="Write a list of images better left out.")
+@click.option("--without", type=_FILE, metavar="FILE", help="Leave out what such a list names, as training will.")
+@click.option("--splits-file", type=_FILE, metavar="FILE", help="Splits as `linne data split` wrote them.")
 @click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
+@click.option("--strict", is_flag=True, help="Exit with 3 for warnings too.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @output_format("text", "json")
 def command(
     source: str,
     html: Path | None,
     quarantine: Path | None,
-    strict: bool,
+    without: Path | None,
     splits_file: Path | None,
     group_by: str | None,
+    strict: bool,
     quiet: bool,
     style: str,
 ) -> None:
     """Look at every image of SOURCE: unreadable, copied, leaked, odd, and how the classes lie.
 
-    Nothing is changed. Exit code 3 when training now would waste time or give a false score.
+    Your files are not changed. The exit code is 3 when training now would waste time or give a
+    false score.
 
     \b
     linne data check photos/
@@ -55,7 +54,7 @@ def command(
     for path, ready in ((quarantine, check_free), (html, check_replaceable)):
         if path is not None:
             ready(path)
-    opened = open_source(source, splits_file=splits_file, group_by=group_by)
+    opened = open_source(source, splits_file=splits_file, group_by=group_by, quarantine=without)
     report = check(opened, narrator=Narrator(quiet=quiet))
     if html is not None:
         write_page(html, report, opened)
@@ -66,12 +65,10 @@ def command(
     else:
         console.data(report.to_text())
     if report.severity == "stop" or (strict and report.severity):
-        raise CheckFailed(f"`{source}`: {report.verdict}", hint=_next(quarantine, source))
-
-
-def _next(quarantine: Path | None, source: str) -> str:
-    if quarantine is None:
-        return (
-            f"`linne data check {source} --html check.html --quarantine leave-out.json` shows the images and lists them"
+        shown = shlex.quote(source)
+        hint = (
+            f"`linne data check {shown} --html check.html --quarantine leave-out.json` shows the images and lists them"
         )
-    return f"`linne train {source} --set data.quarantine={quarantine}` leaves out what it lists"
+        if quarantine is not None:
+            hint = f"`linne train {shown} --set data.quarantine={quarantine}` leaves out what it lists"
+        raise CheckFailed(f"`{source}` did not pass its check", hint=hint)
