@@ -78,6 +78,11 @@ def _check_installed() -> None:
         raise LinneError(
             f"`hf:` needs `{error.name}`, which is not installed", hint="pip install 'linne[hf]'"
         ) from error
+    if int(datasets.__version__.partition(".")[0]) < 4:
+        raise LinneError(
+            f"`datasets` is {datasets.__version__}; expected 4.0 or later, which never runs a set's own code",
+            hint="pip install -U datasets",
+        )
     if is_offline():
         # The switches of both libraries, which they read from the environment only once.
         datasets.config.HF_HUB_OFFLINE = True
