@@ -128,8 +128,8 @@ def follow(examples: Examples, manifest: Manifest, shown: str) -> tuple[dict[str
     """Return the splits that `manifest` (called `shown` in messages) made of `examples`, and notes on what changed.
 
     Names that differ only by Unicode spelling, as in a folder that macOS has packed, are one. Examples it does not list
-    are left out. A listed training example that is gone is noted; one of val or test is
-    an error, because the score would be of another test.
+    are left out. A listed training example that is gone is noted; one of val or test is an error, because the score
+    would be of another test.
 
     Raises:
         SourceError: val or test examples are gone, an example has another label, or a split spans two stores.
