@@ -163,11 +163,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _open(request: urllib.request.Request, job: Job, have: int) -> http.client.HTTPResponse | None:
     """Return the answer to `request`; None where it says that the `have` bytes are all there are."""
+    # Reading the system's certificates takes longer than most answers; where a redirect leads to https they are read.
+    trust = ssl.create_default_context() if request.type == "https" else None
     opener = urllib.request.OpenerDirector()  # not `build_opener`, which would add file: and ftp:
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+        urllib.request.HTTPSHandler(context=trust),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Redirects(),

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linne.archive import MAX_RATIO, extract, safe_parts
-from linne.archive_members import BadArchive, members
+from linne.archive_members import BadArchive
 from linne.errors import SourceError
 
 NOISE = random.Random(0).randbytes(600_000)
@@ -114,18 +114,23 @@ def test_a_single_packed_file_comes_out_under_its_name_without_the_ending(tmp_pa
 def test_long_names_empty_folders_and_many_members_come_out(tmp_path):
     long = "/".join(["d" * 200] * 5) + "/" + "é" * 120
     members = [(info("empty/", tarfile.DIRTYPE), b""), (info(long, size=3), b"abc")]
-    members += [(info(f"many/{k}.txt", size=1), b"x") for k in range(2000)]
+    members += [(info(f"many/{k}.txt", size=1), b"x") for k in range(300)]
     for number, form in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)):
         (tmp_path / str(number)).mkdir()
         out = unpack(tar(members, format=form), tmp_path / str(number))
-        assert out.num_files == 2001
+        assert out.num_files == 301
         assert (tmp_path / str(number) / "into" / long).read_bytes() == b"abc"
         assert (tmp_path / str(number) / "into/empty").is_dir()
 
 
-def test_a_zip_of_more_members_than_its_first_format_could_count_is_read_to_its_end(tmp_path):
-    (tmp_path / "archive").write_bytes(zipped({f"{k:05}": b"" for k in range(65_600)}, zipfile.ZIP_STORED))
-    assert sum(1 for _ in members(tmp_path / "archive", lambda number: None)) == 65_600
+def test_a_zip_whose_directory_only_its_wide_record_describes_comes_out(tmp_path):
+    data = zipped(FILES)
+    _, _, _, _, num, size, at, _ = struct.unpack("<4s4H2LH", data[-22:])
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, num, num, size, at)
+    where = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(data) - 22, 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    unpack(data[:-22] + wide + where + end, tmp_path)
+    assert {name: data for name, data in tree(tmp_path / "into").items() if data is not None} == FILES
 
 
 def test_a_zip_with_sizes_in_its_wide_fields_comes_out(tmp_path):

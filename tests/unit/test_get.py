@@ -451,7 +451,7 @@ named = replace(CIFAR10, counts={dict(named.counts)!r}, downloads=({named.downlo
 print("ready", flush=True)
 get(named, root=pathlib.Path({str(tmp_path)!r}), narrator=Narrator(quiet=True))
 """
-    for pause_s in (0.0, 0.02, 0.05):
+    for pause_s in (0.0, 0.04):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         child.stdout.readline()
         time.sleep(pause_s)
