@@ -79,7 +79,7 @@ def index_of(key: str, look: Callable[[], Found]) -> tuple[Index, list[str]]:
     started_ns = time.time_ns()
     found = look()
     if not found.keep:
-        return found.index, []
+        return found.index, notes
     kept, more = save(key, found.index, found.watched, started_ns)
     return kept, notes + more
 
