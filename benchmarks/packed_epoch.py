@@ -4,7 +4,7 @@ Sides: a folder of photos, the same packed as JPEG and as raw pixels with a shor
 after its first epoch for comparison. Each epoch runs through linne's own loader to normalised batches of 224 pixels,
 two decoding threads, warm file cache, no model. The sides take turns. Times of packing, and of opening, are beside it.
 
-The photos are random parts of the two that scikit-learn carries, 500 x 375 pixels, or those in `--images`.
+The photos are those of `photos.py`, 500 x 375 pixels, or those in `--images`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import measure
+from photos import write_photos
 
 SIZE, CROP_PCT, THREADS = 224, 0.875, 2
-
-
-def write_photos(folder: Path, count: int) -> None:
-    """Write `count` JPEGs in ten classes: random parts of two real photos."""
-    import numpy as np
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        photo = photos[number % len(photos)]
-        width = int(rng.integers(300, photo.width))
-        height = width * 3 // 4
-        left, top = int(rng.integers(photo.width - width)), int(rng.integers(max(photo.height - height, 1)))
-        part = photo.resize((500, 375), Image.Resampling.BICUBIC, (left, top, left + width, min(top + height, 427)))
-        place = folder / f"class-{number % 10}"
-        place.mkdir(parents=True, exist_ok=True)
-        part.save(place / f"{number}.jpg", quality=90)
 
 
 def batches_of(source: str, loader: str) -> Any:

@@ -485,5 +485,5 @@ def test_the_command_refuses_a_size_that_is_none(tmp_path):
 def test_splits_written_before_are_kept(folder, tmp_path):
     other = open_source(str(folder), split_seed=5)
     save_manifest(other, tmp_path / "splits.json")
-    run(folder, tmp_path / "out", "--splits", tmp_path / "splits.json", "--quiet")
+    run(folder, tmp_path / "out", "--splits-file", tmp_path / "splits.json", "--quiet")
     assert facts(open_source(str(tmp_path / "out"))) == facts(other) != facts(open_source(str(folder)))

@@ -33,7 +33,9 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str) ->
 @click.option("--quality", type=int, default=90, show_default=True, metavar="N", help="Of jpg.")
 @click.option("--shard-size-mb", type=click.IntRange(1), default=256, show_default=True, metavar="N")
 @click.option("--max-unreadable", type=click.IntRange(0), metavar="N", help="Default a thousandth, or 10 if more.")
-@click.option("--splits", "splits_file", type=click.Path(path_type=Path), metavar="FILE", help="Use these splits.")
+@click.option(
+    "--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="Splits to keep, from `linne data split`."
+)
 @click.option("--quarantine", type=click.Path(path_type=Path), metavar="FILE", help="Leave these images out.")
 @click.option("--quiet", is_flag=True, help="Say nothing while packing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
