@@ -13,7 +13,7 @@ import pytest
 # Before anything imports numpy or torch: tests run several at a time, and more threads than cores only wait.
 os.environ["OMP_NUM_THREADS"] = "1"
 # A developer's settings must not decide what a test sees.
-for name in ("LINNE_DEBUG", "LINNE_DATA", "NO_COLOR", "FORCE_COLOR"):
+for name in ("LINNE_DEBUG", "LINNE_DATA", "LINNE_OFFLINE", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,6 +34,12 @@ def python() -> Run:
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_its_own(tmp_path_factory):
+    """Keep what tests cache out of the user's cache folder."""
+    os.environ["LINNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,12 @@ class DataConfig:
         if self.val_fraction is not None:
             _fraction("data.val_fraction", self.val_fraction)
         _fraction("data.test_fraction", self.test_fraction)
+        for name in ("group_by", "folds"):
+            if self.splits_file is not None and getattr(self, name) is not None:
+                raise RecipeError(
+                    f"data.splits_file says who trains, and data.{name} would make other splits",
+                    hint="leave one of them out, or write a new file: linne data split SOURCE FILE --group-by ...",
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

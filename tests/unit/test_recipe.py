@@ -148,3 +148,9 @@ def test_every_field_can_be_set_to_the_value_it_has():
         section, _, name = path.rpartition(".")
         value = values[section][name] if section else values[name]
         assert BASE.override({path: value}) == BASE, path
+
+
+@pytest.mark.parametrize("other", [{"group_by": "patient"}, {"folds": 5, "fold": 1}])
+def test_a_splits_file_and_another_way_to_split_are_refused(other):
+    with pytest.raises(RecipeError, match="data.splits_file says who trains, and data.(group_by|folds) would make"):
+        DataConfig(source="digits", splits_file="splits.json", **other)
