@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from linne.bundle import Bundle
+from linne.device import available_memory_bytes
 from linne.errors import LinneError
 from linne.recipe import AugmentConfig, Recipe
 from linne.report import EvalReport, percent, percent_range
@@ -207,18 +208,25 @@ def data_in_words(run: RunRecord) -> str | None:
     return data_advice(run) or f"decoded ahead by {_threads(data)}; waited for {percent(share)} of the time"
 
 
-def data_advice(run: RunRecord, num_cores: int | None = None) -> str | None:
+def data_advice(run: RunRecord, num_cores: int | None = None, memory_bytes: int | None = None) -> str | None:
     """Return what to do about waiting for data; None where it is not worth a word.
 
-    Training that waits for a third of its time would be fed by half as many threads again, where there are cores.
+    Images that fit in a quarter of the memory that is free had better be held there. Training that waits for a third
+    of its time would be fed by half as many threads again, where there are cores.
     """
     data, share = run.recipe.get("data", {}), run.data_wait
     if share is None or share < WORTH_MENDING or data.get("loader") != "streaming":
         return None
+    said = f"waiting for data {percent(share)} of the time: "
+    counts = run.source.get("counts", {})
+    needed = sum(counts.get(name, 0) for name in ("train", "val"))
+    needed *= data.get("height", 0) * data.get("width", 0) * data.get("channels", 3)
+    free = available_memory_bytes() if memory_bytes is None else memory_bytes
+    if run.recipe.get("augment", {}).get("resized_crop_area") is None and needed <= free / 4:
+        return f"{said}--set data.loader=resident, the decoded images fit in memory"
     threads, cores = int(data.get("num_workers", 0)), num_cores or os.cpu_count() or 1
     wanted = min(math.ceil(max(threads, 1) / max(1 - share, 0.01)), cores)
-    more = f", or --set data.num_workers={wanted}" if wanted > threads else ""
-    return f"waiting for data {percent(share)} of the time: `linne data pack` it{more}"
+    return f"{said}`linne data pack` it" + (f", or --set data.num_workers={wanted}" if wanted > threads else "")
 
 
 def _threads(data: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def test_a_second_run_decodes_nothing_and_sees_the_same_pixels(photos, cache):
     for before, after in zip(first.rows, second.rows, strict=True):
         assert np.array_equal(before, after)
     assert second.note is not None
-    assert second.note.startswith("pixels  had back from an earlier run: 0.0 MB in ")
+    assert second.note.startswith("pixels  0.0 MB decoded by an earlier run, from ")
 
 
 def test_each_example_finds_its_own_row(photos, cache):

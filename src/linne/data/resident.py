@@ -85,7 +85,7 @@ def _kept_or_decoded(
     if kept is not None:
         if advance is not None:
             advance(len(kept.images_NHWC))
-        return kept, f"pixels  had back from an earlier run: {gigabytes(kept.images_NHWC.nbytes)} in {printable(place)}"
+        return kept, f"pixels  {gigabytes(kept.images_NHWC.nbytes)} decoded by an earlier run, from {printable(place)}"
     start = time.perf_counter()
     kept = _decode(parts, spec, resize, advance)
     return kept, cache.save(place, kept) if time.perf_counter() - start > cache.worth_seconds else None
