@@ -65,7 +65,7 @@ def file_findings(facts: Facts, labels: Sequence[str]) -> Iterator[Finding]:
         found = np.flatnonzero(rows_N["flags"] & flag)
         if len(found):
             groups = [single(facts, labels, n) for n in found.tolist()]
-            yield Finding(kind, NOTE, f"{counted(len(found), 'image')} {what}", done, tuple(groups))
+            yield Finding(kind, NOTE, f"{counted(len(found), 'image')} {what}: {done}", "", tuple(groups))
 
 
 def pixel_findings(facts: Facts, labels: Sequence[str]) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ h3 i.warning { background: var(--warn); color: var(--ink); box-shadow: inset 0 0
 .row li { width: 104px; font-size: 13px; line-height: 1.3; }
 .row .frame { border: 0; border-radius: 6px; } .row .frame.none { color: var(--muted); font-size: 12px; }
 .sheet li { width: 84px; } .sheet .frame { border-radius: 4px; }
-.row b { font-weight: 600; display: block; }
+.row b, .row li > span { display: block; } .row b { font-weight: 600; }
 .verdict { font-size: 24px; font-weight: 650; line-height: 1.25; max-width: none; }
 .verdict.is-stop { color: var(--wrong); } .verdict.is-clean { color: var(--right); }
 </style>"""

@@ -68,11 +68,13 @@ class Finding:
         }
 
     def lines(self) -> list[str]:
-        """Return the first groups in words, how many more there are, and the advice."""
+        """Return the first groups in words, how many more there are, and the advice; a note in one line or two."""
         said = [_in_words(group) for group in self.groups[:_GROUPS_SHOWN]]
         more = len(self.groups) - _GROUPS_SHOWN
         if more > 0:
             said.append(f"and {more:,} more")
+        if self.severity == NOTE and said:
+            said = [", ".join(said)]
         return [*said, *([self.advice] if self.advice else [])]
 
 
@@ -155,9 +157,13 @@ class CheckReport:
         lines = [f"{self.source}: {counted(self.num_images, 'image')} of {classes} ({splits})"]
         width = max((len(name) for name, _ in self.about), default=0)
         lines += [f"  {name:{width}}  {value}" for name, value in self.about]
+        lines += [f"  {note}" for note in self.notes]
         lines += ["", *self._class_lines()]
+        before = ""
         for finding in self.findings:
-            lines += ["", f"{finding.severity:7}  {finding.title}", *(f"         {line}" for line in finding.lines())]
+            lines += [""] * (before != NOTE)  # notes stand together
+            before = finding.severity
+            lines += [f"{finding.severity:7}  {finding.title}", *(f"         {line}" for line in finding.lines())]
         lines += ["", f"verdict: {self.verdict}"]
         return "\n".join(lines)
 
