@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from linne.data import open_source
+from linne.data.arrow import ArrowStore, arrow_identities
+from linne.data.files import HASHED_BYTES
 from linne.data.huggingface import open_huggingface
+from linne.data.index import spread
+from linne.data.source import Split
 from linne.errors import ImageError, SourceError
 
 datasets = pytest.importorskip("datasets", reason="the extra `hf` is not installed")
@@ -115,6 +119,26 @@ def test_the_fingerprint_knows_every_image_and_label(tmp_path, what):
         images[4], images[7] = images[7], images[4]
     changed = save(tmp_path / "after", train=table(image=(IMAGE, images), label=(KINDS, labels)))
     assert open_source(f"hf:{changed}").fingerprint != before
+
+
+def test_in_a_small_set_every_byte_counts_and_in_a_large_one_every_size():
+    def identity(images, *more):
+        images = pa.chunked_array([pa.array(images), *more])
+        split = Split("train", ArrowStore(images, ("train",), (0,)), np.arange(600), np.zeros(600, np.int64))
+        return arrow_identities([split])
+
+    images = [b"%4d" % k for k in range(600)]
+    other, longer = [*images[:1], b"abcd", *images[2:]], [*images[:1], b"abcde", *images[2:]]
+    first = [b"abcd", *images[1:]]
+    assert len({b"".join(identity(some)) for some in (images, other, longer, first)}) == 4
+    offsets, zeros = np.array([0, HASHED_BYTES], np.int32), bytes(HASHED_BYTES)
+    huge = pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(zeros)])
+    rest = pa.array(images[300:-1])
+    assert 1 not in spread(600)
+    assert 299 not in spread(600)
+    of_large = [identity(some[:299], huge, rest, pa.array([b""])) for some in (images, other, longer, first)]
+    assert of_large[0] == of_large[1], "the same size, and not among the 256 that are read"
+    assert len({b"".join(one) for one in of_large}) == 3
 
 
 def test_files_that_name_their_split_in_a_folder_are_understood_and_mixed_ones_refused(tmp_path):

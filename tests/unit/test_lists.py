@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import os
+import time
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -422,21 +424,23 @@ def test_what_is_no_list_is_refused_with_what_to_type(tmp_path):
 
 
 def test_a_large_list_is_had_from_its_index_until_the_list_or_a_folder_changes(tmp_path):
-    lay(tmp_path, "a/0.png")
-    for k in range(1, LEAST_FILES):
-        os.link(tmp_path / "a/0.png", tmp_path / f"a/{k}.png")
+    lay(tmp_path, "one.png")
+    (tmp_path / "a").mkdir()
+    for k in range(LEAST_FILES):
+        (tmp_path / f"a/{k}.png").symlink_to(tmp_path / "one.png")
     rows = [(f"a/{k}.png", f"c{k % 7}", f"p{k % 11}") for k in range(LEAST_FILES)]
     path = write(tmp_path, as_csv([("path", "label", "patient"), *rows]))
-    long_ago = 10**9
-    for old in (path, tmp_path / "a", *(tmp_path / f"a/{k}.png" for k in range(LEAST_FILES))):
-        os.utime(old, (long_ago, long_ago))
-    first = open_list(str(path), None)
-    again = open_list(str(path), None)
+    time.sleep(2.1)  # until the times of change are ones that can be trusted
+    first, again = open_list(str(path), None), open_list(str(path), None)
+    kept = list((Path(os.environ["LINNE_CACHE"]) / "index").iterdir())
+    assert len(kept) == 1
     assert rows_of(again) == rows_of(first)
     assert list(again.columns["patient"]) == [row[2] for row in rows]
     assert again.notes == first.notes
-    (tmp_path / "a/5.png").unlink()
+    (tmp_path / "a/5.png").unlink()  # not among the files that are watched
     assert refusal(path)[0] == f"`{path}` names 1 file that is not there: line 7 `a/5.png`"
+    write(tmp_path, as_csv([("path", "label", "patient"), *rows[6:]]))
+    assert len(open_list(str(path), None).given["train"]) == LEAST_FILES - 6
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=10)
