@@ -307,8 +307,9 @@ def test_a_pack_that_was_stopped_goes_on_and_ends_with_the_same_bytes(tmp_path, 
         pack(stopping, tmp_path / "out", **options)
     assert not list(tmp_path.glob("out/.*")), "nothing half-written is left"
     if after > 60:  # the first sixty only measure
-        with pytest.raises(SourceError, match="was not packed to its end"):
-            open_source(str(tmp_path / "out"))
+        for typed in (tmp_path / "out", f"webdataset:{tmp_path}/out", *tmp_path.glob("out/*.tar")):
+            with pytest.raises(SourceError, match="was not packed to its end"):
+                open_source(str(typed))
     num_done = len(list(tmp_path.glob("out/*.tar")))
     result = pack(source, tmp_path / "out", **options)
     assert result.num_kept == num_done
@@ -429,7 +430,7 @@ def test_a_pack_of_something_else_or_made_otherwise_is_not_mixed_with(source, tm
     pack(source, out, RAW)
     whole = contents(out)
     for other, settings, said in [
-        (source, PackSettings(size=48, format="raw"), f"`{out}` holds a pack of the same source with `size 32`"),
+        (source, replace(RAW, size=48), f"`{out}` holds a pack of the same source with `size 32`"),
         (
             replace(source, fingerprint="0" * 64),
             RAW,
@@ -440,6 +441,24 @@ def test_a_pack_of_something_else_or_made_otherwise_is_not_mixed_with(source, tm
             pack(other, out, settings)
         assert caught.value.message == said
     assert contents(out) == whole
+
+
+def test_a_pack_may_lie_beside_the_images_of_a_list(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "in")
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(tmp_path.glob("in/*/*"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    source = open_source(str(tmp_path / "list.csv"))
+    pack(source, tmp_path / "out", RAW)
+    assert facts(open_source(str(tmp_path / "out"))) == facts(source)
+
+
+def test_names_that_cannot_be_printed_stay_the_same_names(tmp_path):
+    for number in range(12):
+        save(tmp_path / f"in/{'ab'[number % 2]}/x\n\\{number}.v2.png", photo(8, 8))
+    (tmp_path / "in/a/\udcff.png").write_bytes((tmp_path / "in/a/x\n\\0.v2.png").read_bytes())
+    source = open_source(str(tmp_path / "in"))
+    pack(source, tmp_path / "out", RAW)
+    assert facts(open_source(str(tmp_path / "out"))) == facts(source)
 
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path):
@@ -460,13 +479,13 @@ def run(*words):
 
 
 def test_the_command_packs_and_says_what_to_type_next(folder, tmp_path):
-    ended = run(folder, tmp_path / "out", "--size", "none", "--quality", 80, "--shard-size-mb", 1, "--quiet")
-    lines = ended.stdout.splitlines()
+    words = (folder, tmp_path / "out", "--size", "none", "--quality", 80, "--shard-size-mb", 1, "--quiet")
+    lines = run(*words).stdout.splitlines()
     assert re.fullmatch(r"42 images in 3 shards, 0\.\d MB", lines[0])
     assert lines[1] == f"linne train {tmp_path}/out"
     own = json.loads((tmp_path / "out/_info.json").read_text())["linne"]
-    assert own["settings"] == {"size": None, "format": "jpg", "quality": 80}
-    again = json.loads(run(folder, tmp_path / "out", "--size", "none", "--quality", 80, "--json", "--quiet").stdout)
+    assert own["settings"] == {"size": None, "format": "jpg", "quality": 80, "shard_size_bytes": 10**6}
+    again = json.loads(run(*words, "--json").stdout)
     assert (again["num_images"], again["num_shards"], again["num_kept"], again["left_out"]) == (42, 3, 3, [])
 
 

@@ -1,5 +1,6 @@
 """WebDataset shards: the convention's samples are read in place, and what breaks it is refused by name."""
 
+import contextlib
 import io
 import json
 import pickle
@@ -7,12 +8,14 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from linne.data import open_source
 from linne.data.shard_index import index_shards
 from linne.data.shard_names import expand_braces, find_shards, holds_shards, split_of
-from linne.errors import ImageError, SourceError
+from linne.errors import ImageError, LinneError, SourceError
 
 RNG = np.random.default_rng(0)
 
@@ -322,6 +325,19 @@ def test_a_folder_of_shards_is_told_from_one_of_images(tmp_path):
     assert [holds_shards(str(tmp_path / name)) for name in ("flat", "split", "images", "images/train", "none")] == [
         True, True, False, False, False
     ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_a_shard_with_any_bytes_changed_opens_or_is_refused_in_our_words(tmp_path_factory, changes):
+    path = tmp_path_factory.getbasetemp() / "fuzzed.tar"
+    write(path, {"1.png": PNG, "1.json": {"label": "a"}, "2.png": PNG, "2.cls": "b", "3.png": PNG, "3.txt": "b"})
+    data = bytearray(path.read_bytes())
+    for position, value in changes:
+        data[position] = value
+    path.write_bytes(data)
+    with contextlib.suppress(LinneError):
+        opened(path)
 
 
 # Splits

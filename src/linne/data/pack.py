@@ -109,7 +109,7 @@ def pack(
     asked = Order(
         source=source.name,
         fingerprint=source.fingerprint,
-        settings=settings.to_dict(),
+        settings={**settings.to_dict(), "shard_size_bytes": shard_size_bytes},
         labels=source.labels,
         per_shard=max(1, int(shard_size_bytes / mean_bytes)),
     )
@@ -140,10 +140,10 @@ def _cores() -> int:
 
 
 def _check_outside(source: Source, out: Path) -> None:
-    """Raise where writing to `out` would change the source."""
-    for split in source.splits.values():
-        root = getattr(split.store, "root", None)
-        if isinstance(root, str) and out.resolve().is_relative_to(Path(root).resolve()):
+    """Raise where `out` would be found in the source, were it opened again; beside a list's images it may lie."""
+    for typed in (source.name, source.name.partition(":")[2]):
+        folder = Path(typed).expanduser()
+        if typed and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise SourceError(
                 f"`{printable(out)}` lies inside the source; packing would change it",
                 hint="name a folder beside the source",

@@ -99,7 +99,7 @@ class _Reader:
         if self._packed:
             name, value = _packed_facts(_json(file, sample, shown), shown)
         else:
-            name, value = f"{shard}/{image.name}", _label(file, sample, shown)
+            name, value = printable(f"{shard}/{image.name}"), _label(file, sample, shown)
         self.names.append(name)
         self.places.append((number, image.offset, image.size))
         self.codes.append(self.values.setdefault(value, len(self.values)))
@@ -142,7 +142,7 @@ def _check_unique(names: list[str]) -> None:
         return
     seen: set[str] = set()
     twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    raise SourceError(f"{listed([printable(name) for name in twice])} {'is' if len(twice) == 1 else 'are'} there twice")
+    raise SourceError(f"{listed(twice)} {'is' if len(twice) == 1 else 'are'} there twice")
 
 
 def _image(sample: Sample, shown: str) -> Member | None:
@@ -191,7 +191,7 @@ def _label(file: IO[bytes], sample: Sample, shown: str) -> str:
 
 def _packed_facts(stated: Mapping[str, Any], shown: str) -> tuple[str, str]:
     name, label = stated.get("name"), stated.get("label")
-    if not isinstance(name, str) or not isinstance(label, int):
+    if not isinstance(name, str) or not name.isprintable() or not isinstance(label, int):
         raise SourceError(f"the JSON of {shown} has no name and label as `linne data pack` writes them")
     return name, str(label)
 

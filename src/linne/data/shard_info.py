@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linne.data.names import SPLIT_NAMES, label_of, listed, printable
-from linne.data.shard_names import CLASSES, INFOS, UNFINISHED
+from linne.data.shard_names import CLASSES, INFOS
 from linne.errors import SourceError
 
 FORMAT = 1
@@ -56,11 +56,6 @@ def read_info(root: str) -> Info:
         SourceError: one of them cannot be read, or says something that does not fit.
     """
     path = _first(root, INFOS)
-    if path is None and os.path.exists(os.path.join(root, UNFINISHED)):
-        raise SourceError(
-            f"`{printable(root)}` was not packed to its end",
-            hint="type the same `linne data pack` again: it goes on where it stopped",
-        )
     shown = printable(path) if path else ""
     document = _document(path, shown) if path else {}
     try:
@@ -72,7 +67,10 @@ def read_info(root: str) -> Info:
         if own["format"] > FORMAT:
             raise SourceError(f"`{shown}` was written by a newer linne", hint="pip install --upgrade linne")
         sizes = {str(name): int(shard["size_bytes"]) for name, shard in own["shards"].items()}
-        return Info(splits, counts, sizes, tuple(map(str, own["labels"])), _packed(own))
+        labels = tuple(map(str, own["labels"]))
+        if not all(label.isprintable() for label in labels):
+            raise ValueError("a class name cannot be printed")
+        return Info(splits, counts, sizes, labels, _packed(own))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SourceError(f"`{shown}` does not list shards as timm and linne do: {_said(error)}") from error
 

@@ -48,16 +48,18 @@ class Shards:
 def holds_shards(folder: str) -> bool:
     """Return whether `folder` is one of shards, and not one of images beside which an archive lies.
 
-    It is where tar files are all it has, or all that its split folders have; or what `linne data pack` left there.
+    It is where tar files are all it has, or all that its split folders have; and where `linne data pack` wrote.
     """
     try:
-        if any(os.path.isfile(os.path.join(folder, name)) for name in (INFO, UNFINISHED)):
+        if os.path.isfile(os.path.join(folder, UNFINISHED)):
             return True
         folders, tars = _entries(folder)
-        if tars or not folders or not all(name.casefold() in SPLIT_NAMES for name in folders):
-            return bool(tars) and not folders
+        if tars:
+            return not folders or os.path.isfile(os.path.join(folder, INFO))
+        if not all(name.casefold() in SPLIT_NAMES for name in folders):
+            return False
         inner = [_entries(os.path.join(folder, name)) for name in folders]
-        return all(tars and not nested for nested, tars in inner)
+        return bool(inner) and all(tars and not nested for nested, tars in inner)
     except OSError:
         return False
 
@@ -87,6 +89,7 @@ def find_shards(location: str | None) -> Shards:
     root = os.path.commonpath([os.path.dirname(path) for path in full])
     if os.path.basename(root).casefold() in SPLIT_NAMES:  # DIR/train/*.tar: what describes them lies in DIR
         root = os.path.dirname(root)
+    _check_finished(root)
     return Shards(root, tuple(_relative(path, root) for path in full), whole=False)
 
 
@@ -106,7 +109,16 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
     return folders, [entry.name for entry in entries if entry.name.lower().endswith(".tar") and entry.is_file()]
 
 
+def _check_finished(folder: str) -> None:
+    if os.path.isfile(os.path.join(folder, UNFINISHED)):
+        raise SourceError(
+            f"`{printable(folder)}` was not packed to its end",
+            hint="type the same `linne data pack` again: it goes on where it stopped",
+        )
+
+
 def _in_folder(folder: str) -> Shards:
+    _check_finished(folder)
     shown = printable(folder)
     try:
         folders, top = _entries(folder)

@@ -40,6 +40,7 @@ class ShardStore:
     shards: tuple[str, ...]
     """Relative to `root`."""
     names: Names
+    """Printable: `shard.tar/0001.jpg`, or what an image was called before it was packed."""
     shards_N: NDArray[np.int32]
     """Position in `shards` of each image's shard."""
     offsets_N: Ints
@@ -62,7 +63,7 @@ class ShardStore:
         try:
             # Opened each time: one open file for all threads would need a lock round seek and read, which systems
             # without `pread` do in two steps, and opening costs 1 % of decoding.
-            with open(self.path(index), "rb", buffering=0) as file:
+            with open(self.path(index), "rb") as file:
                 data = _content(file, int(self.offsets_N[index]), int(self.sizes_N[index]))
             return from_npy(data) if data.startswith(MAGIC) else data
         except OSError as error:
@@ -76,7 +77,7 @@ class ShardStore:
         return os.path.join(self.root, self.shards[self.shards_N[index]])
 
     def name(self, index: int) -> str:
-        return printable(self.names[index])
+        return self.names[index]
 
 
 def _content(file: IO[bytes], offset: int, size: int) -> bytes:
@@ -217,6 +218,6 @@ def _identity(store: ShardStore, indices_N: Ints, *, by_content: bool) -> bytes:
     for index, size in zip(indices_N.tolist(), store.sizes_N[indices_N].tolist(), strict=True):
         digest.update(b"%s\0%d\0" % (store.names.encoded(index), size))
         if by_content:
-            with open(store.path(index), "rb", buffering=0) as file:
+            with open(store.path(index), "rb") as file:
                 digest.update(hashlib.sha256(_content(file, int(store.offsets_N[index]), size)).digest())
     return digest.digest()
