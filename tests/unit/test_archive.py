@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linne.archive import MAX_RATIO, extract, safe_parts
-from linne.archive_members import BadArchive
+from linne.archive_members import BadArchive, tar_members
 from linne.errors import SourceError
 
 NOISE = random.Random(0).randbytes(600_000)
@@ -419,6 +419,16 @@ def test_a_header_that_asks_for_a_gigabyte_gets_a_megabyte(tmp_path, kind):
         with pytest.raises(SourceError, match="a member has headers of more than 1,048,576 bytes"):
             unpack(data, tmp_path)
         assert tracemalloc.get_traced_memory()[1] < len(data) + 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_members_are_not_remembered():
+    data = fix(info("a").tobuf()) * 5000 + bytes(1024)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in tar_members(iter([data]))) == 5000
+        assert tracemalloc.get_traced_memory()[1] < 2**19
     finally:
         tracemalloc.stop()
 

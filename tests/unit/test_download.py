@@ -599,14 +599,15 @@ def test_many_at_once_hold_a_lock_one_after_another(tmp_path):
     inside, most, done = [], [], []
 
     def work():
-        while len(done) < 30:
+        while len(done) < 150:
             with contextlib.suppress(LinneError), exclusive(tmp_path / "x"):
                 inside.append(1)
+                time.sleep(0.0005)  # long enough to meet one who holds a lock file that was removed
                 most.append(len(inside))
                 inside.pop()
                 done.append(1)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -301,10 +301,10 @@ def devkit(wnids, val_ids):
     """Pack the devkit: classes numbered from the last wnid, and one that is no class."""
     from scipy.io import savemat
 
-    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
-    rows = [(k, wnid, f"thing {wnid[-3:]}, other", "gloss", 0) for k, wnid in enumerate(reversed(wnids), start=1)]
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O")]
+    rows = [(k, wnid, f"thing {wnid[-3:]}, other", "gloss") for k, wnid in enumerate(reversed(wnids), start=1)]
     meta = io.BytesIO()
-    savemat(meta, {"synsets": np.array([*rows, (4, "n00001740", "entity", "all", 3)], dtype=kinds)})
+    savemat(meta, {"synsets": np.array([*rows, (4, "n00001740", "entity", "all")], dtype=kinds)})
     truth = "".join(f"{k}\n" for k in val_ids)
     data = "ILSVRC2012_devkit_t12/data"
     return packed(

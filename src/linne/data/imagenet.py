@@ -166,7 +166,9 @@ def _text(path: Path) -> str:
 
 
 def _read_meta(path: Path) -> list[tuple[int, str, str]]:
-    """Return the number (1 to 1,000), WordNet number and words of each class in the devkit's `meta.mat`.
+    """Return number, WordNet number and words of each class in the devkit's `meta.mat`.
+
+    Classes have the numbers 1 to 1,000; the rows after them are what is above those in WordNet.
 
     Raises:
         LinneError: scipy, which reads MATLAB's files, is not installed.
@@ -176,10 +178,7 @@ def _read_meta(path: Path) -> list[tuple[int, str, str]]:
         raise LinneError("`meta.mat` needs `scipy`, which is not installed", hint="pip install 'linne[train]'")
     try:
         rows = import_module("scipy.io").loadmat(path, squeeze_me=True)["synsets"]
-        # Rows beyond 1,000 are not classes but what is above them in WordNet.
-        return [
-            (int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])) for row in rows if row["num_children"] == 0
-        ]
+        return [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])) for row in rows]
     except Exception as error:  # whatever scipy makes of a damaged file
         raise SourceError(
             f"`{printable(path)}` is not the devkit's table of classes: {type(error).__name__}"
