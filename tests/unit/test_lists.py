@@ -429,18 +429,18 @@ def test_a_large_list_is_had_from_its_index_until_the_list_or_a_folder_changes(t
     for k in range(LEAST_FILES):
         (tmp_path / f"a/{k}.png").symlink_to(tmp_path / "one.png")
     rows = [(f"a/{k}.png", f"c{k % 7}", f"p{k % 11}") for k in range(LEAST_FILES)]
-    path = write(tmp_path, as_csv([("path", "label", "patient"), *rows]))
+    text = as_csv([("path", "label", "patient"), *rows])
+    path, twin = write(tmp_path, text), write(tmp_path, text, "twin.csv")
     time.sleep(2.1)  # until the times of change are ones that can be trusted
-    first, again = open_list(str(path), None), open_list(str(path), None)
-    kept = list((Path(os.environ["LINNE_CACHE"]) / "index").iterdir())
-    assert len(kept) == 1
+    first, again, _ = open_list(str(path), None), open_list(str(path), None), open_list(str(twin), None)
+    assert len(list((Path(os.environ["LINNE_CACHE"]) / "index").iterdir())) == 2
     assert rows_of(again) == rows_of(first)
     assert list(again.columns["patient"]) == [row[2] for row in rows]
     assert again.notes == first.notes
-    (tmp_path / "a/5.png").unlink()  # not among the files that are watched
-    assert refusal(path)[0] == f"`{path}` names 1 file that is not there: line 7 `a/5.png`"
-    write(tmp_path, as_csv([("path", "label", "patient"), *rows[6:]]))
-    assert len(open_list(str(path), None).given["train"]) == LEAST_FILES - 6
+    write(tmp_path, text.replace("a/5.png,c5", "a/5.png,c4"))
+    assert rows_of(open_list(str(path), None)) != rows_of(first)
+    (tmp_path / "a/5.png").unlink()  # not among the files that are watched; its folder is
+    assert refusal(twin)[0] == f"`{twin}` names 1 file that is not there: line 7 `a/5.png`"
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=10)
