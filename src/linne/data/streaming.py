@@ -125,7 +125,7 @@ def random_part(
     """Return a random part of example `position`, at least `smallest_area` of it, at the size of `spec`.
 
     A JPEG is decoded at a half, a quarter or an eighth where the part then still has twice the rows and columns that
-    it is resized to; `draws_D` are the example's `uniforms`.
+    it is resized to, and its edges fall on the nearest pixels. `draws_D` are the example's `uniforms`.
 
     Raises:
         ImageError: it cannot be decoded or resized; the message names it.
@@ -138,11 +138,14 @@ def random_part(
 
     image, name = split.load(position), split.example_name(position)
     if isinstance(image, bytes):
-        pixels_HWC, _ = reduced(image, spec.channels, enough, name=name)
+        pixels_HWC, (height, width) = reduced(image, spec.channels, enough, name=name)
     else:
         pixels_HWC = to_channels(image, spec.channels)
-    top, left, part_H, part_W = resized_crop_box(draws_D, smallest_area, *pixels_HWC.shape[:2])
-    part_HWC = np.ascontiguousarray(pixels_HWC[top : top + part_H, left : left + part_W])
+        height, width, _ = pixels_HWC.shape
+    top, left, part_H, part_W = resized_crop_box(draws_D, smallest_area, height, width)
+    top, bottom = (round(row * pixels_HWC.shape[0] / height) for row in (top, top + part_H))
+    left, right = (round(column * pixels_HWC.shape[1] / width) for column in (left, left + part_W))
+    part_HWC = np.ascontiguousarray(pixels_HWC[top : max(bottom, top + 1), left : max(right, left + 1)])
     try:
         return resize_and_crop(part_HWC, spec, resize=resize)
     except ImageError as refused:
