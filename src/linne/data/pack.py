@@ -5,17 +5,15 @@ Why tar files: docs/decisions/0005-packed-format.md. Equal sources and settings 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import shlex
 import shutil
-import tarfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,12 @@ import linne
 from linne.data.index import spread
 from linne.data.names import counted, listed, printable
 from linne.data.pack_image import PackedImage, PackSettings, pack_image, packed_size, usual_format
-from linne.data.pack_state import DoneShard, Order, begin, keep, note, read_state, sha256_of, write_whole
+from linne.data.pack_shard import PlannedShard, write_shard
+from linne.data.pack_state import DoneShard, Order, begin, note, read_state, write_whole
 from linne.data.shard_info import FORMAT
 from linne.data.shard_names import CLASSES, INFO, UNFINISHED
-from linne.data.source import Ints, Source, Split
-from linne.data.tar import BLOCK, members
+from linne.data.source import Source
+from linne.data.tar import BLOCK
 from linne.errors import CheckFailed, ImageError, LinneError, SourceError
 from linne.log import Narrator
 
@@ -63,17 +62,6 @@ class PackResult:
         kept = f", {self.num_kept:,} of them verified and kept" if self.num_kept else ""
         left_out = f"; {len(self.left_out):,} left out" if self.left_out else ""
         return f"{what}{kept}, {self.size_bytes / 1e6:,.1f} MB{left_out}\nlinne train {shlex.quote(self.path)}"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Planned:
-    """A shard to be: these positions of a split, in this order."""
-
-    name: str
-    split: Split
-    positions_N: Ints
-    first: int
-    """Number of its first example, for keys that are unique in a split."""
 
 
 def pack(
@@ -122,7 +110,15 @@ def pack(
         begin(folder, order, kept)
         num_images = sum(len(split) for split in source.splits.values())
         cap = max(_LEAST_BAD, math.ceil(num_images * _BAD_FRACTION)) if max_unreadable is None else max_unreadable
-        done = _write_all(source, folder, left, kept, settings, cap, num_threads or _cores(), narrator)
+        job = _Job(
+            out=folder,
+            labels=source.labels,
+            settings=settings,
+            cap=cap,
+            num_threads=num_threads or _cores(),
+            narrator=narrator,
+        )
+        done = _write_all(job, left, kept)
         _finish(source, folder, order, done)
     shards = [done[shard.name] for shard in planned]
     return PackResult(
@@ -161,13 +157,13 @@ def _mean_bytes(source: Source, settings: PackSettings) -> float:
     return float(np.mean(sizes or [0])) + _BLOCKS_AN_IMAGE * BLOCK
 
 
-def _plan(source: Source, per_shard: int) -> Iterator[_Planned]:
+def _plan(source: Source, per_shard: int) -> Iterator[PlannedShard]:
     for name, split in source.splits.items():
         order_N = np.arange(len(split))
         if name == "train":
             np.random.default_rng(_SHUFFLE_SEED).shuffle(order_N)
         for number, start in enumerate(range(0, len(split), per_shard)):
-            yield _Planned(f"{name}-{number:05d}.tar", split, order_N[start : start + per_shard], start)
+            yield PlannedShard(f"{name}-{number:05d}.tar", split, order_N[start : start + per_shard], start)
 
 
 def _check_room(out: Path, needed: float) -> None:
@@ -180,51 +176,43 @@ def _check_room(out: Path, needed: float) -> None:
         )
 
 
-def _write_all(
-    source: Source,
-    out: Path,
-    left: Sequence[_Planned],
-    kept: Sequence[DoneShard],
-    settings: PackSettings,
-    cap: int,
-    num_threads: int,
-    narrator: Narrator,
-) -> dict[str, DoneShard]:
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Job:
+    """What stays the same from shard to shard."""
+
+    out: Path
+    labels: Sequence[str]
+    settings: PackSettings
+    cap: int
+    """Unreadable images that may be left out."""
+    num_threads: int
+    narrator: Narrator
+
+
+def _write_all(job: _Job, left: Sequence[PlannedShard], kept: Sequence[DoneShard]) -> dict[str, DoneShard]:
     """Write the shards that are left, and return all by name."""
     done = {shard.name: shard for shard in kept}
-    bad = [pair for shard in kept for pair in shard.left_out]
     if kept:
-        narrator.line(f"{counted(len(kept), 'shard')} of an earlier run verified and kept")
+        job.narrator.line(f"{counted(len(kept), 'shard')} of an earlier run verified and kept")
     num_images = sum(len(shard.positions_N) for shard in left)
-    with ThreadPoolExecutor(num_threads) as pool, narrator.progress("packing", num_images):
+    with ThreadPoolExecutor(job.num_threads) as pool, job.narrator.progress("packing", num_images):
         for planned in left:
-            images = _tolerant(_in_order(pool, planned, settings, 2 * num_threads), planned, bad, cap, narrator)
-            already = len(bad)
-            size_bytes, sha256, shapes = _write_shard(out / planned.name, planned, images, source.labels)
-            heights, widths = [height for height, _ in shapes], [width for _, width in shapes]
-            shard = DoneShard(
-                name=planned.name,
-                split=planned.split.name,
-                num_images=len(shapes),
-                size_bytes=size_bytes,
-                sha256=sha256,
-                heights=(min(heights, default=0), max(heights, default=0)),
-                widths=(min(widths, default=0), max(widths, default=0)),
-                left_out=tuple(bad[already:]),
-            )
-            note(out, shard)
+            bad_before = [pair for shard in done.values() for pair in shard.left_out]
+            bad: list[tuple[str, str]] = []
+            images = _readable(job, planned, _in_order(job, planned, pool), bad_before, bad)
+            written = write_shard(job.out / planned.name, planned, images, job.labels)
+            shard = replace(written, left_out=tuple(bad))
+            note(job.out, shard)
             done[shard.name] = shard
     return done
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, planned: _Planned, settings: PackSettings, ahead: int
-) -> Iterator[PackedImage | ImageError]:
-    """Yield each image of a shard, or why there is none; at most `ahead` are made before they are asked for."""
+def _in_order(job: _Job, planned: PlannedShard, pool: ThreadPoolExecutor) -> Iterator[PackedImage | ImageError]:
+    """Yield each image of a shard, or why there is none; few are made before they are asked for."""
 
     def make(position: int) -> PackedImage | ImageError:
         try:
-            return pack_image(planned.split, position, settings)
+            return pack_image(planned.split, position, job.settings)
         except ImageError as error:
             return error
 
@@ -232,7 +220,7 @@ def _in_order(
     try:
         for position in planned.positions_N.tolist():
             waiting.append(pool.submit(make, position))
-            if len(waiting) > ahead:
+            if len(waiting) > 2 * job.num_threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -241,84 +229,32 @@ def _in_order(
             future.cancel()
 
 
-def _tolerant(
+def _readable(
+    job: _Job,
+    planned: PlannedShard,
     images: Iterable[PackedImage | ImageError],
-    planned: _Planned,
+    bad_before: Sequence[tuple[str, str]],
     bad: list[tuple[str, str]],
-    cap: int,
-    narrator: Narrator,
 ) -> Iterator[tuple[int, PackedImage]]:
-    """Yield the place in the shard of each image that could be read, and the image; the others are added to `bad`.
+    """Yield each image that could be read, after its place in the shard; the others are added to `bad`.
 
     Raises:
-        CheckFailed: there are more than `cap`.
+        CheckFailed: with those in `bad_before` they are more than the job's cap.
     """
     for place, image in enumerate(images):
-        narrator.advance()
+        job.narrator.advance()
         if isinstance(image, PackedImage):
             yield place, image
             continue
         bad.append((planned.split.example_name(int(planned.positions_N[place])), image.message))
-        narrator.warn(f"left out: {image.message}")
-        if len(bad) > cap:
+        job.narrator.warn(f"left out: {image.message}")
+        names = [name for name, _ in (*bad_before, *bad)]
+        if len(names) > job.cap:
             raise CheckFailed(
-                f"{counted(len(bad), 'image')} cannot be read, more than the {cap:,} that may be left out: "
-                f"{listed([name for name, _ in bad])}",
+                f"{counted(len(names), 'image')} cannot be read, more than the {job.cap:,} that may be left out: "
+                f"{listed(names)}",
                 hint="`linne data check SOURCE --quarantine FILE` finds them all; `--max-unreadable N` allows more",
             )
-
-
-def _write_shard(
-    path: Path, planned: _Planned, images: Iterable[tuple[int, PackedImage]], labels: Sequence[str]
-) -> tuple[int, str, list[tuple[int, int]]]:
-    """Write a shard, read it back, and return its size, its sha256, and the (height, width) of each image.
-
-    Raises:
-        LinneError: it cannot be written, or reads back as something else than was written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    digest, expected, shapes = hashlib.sha256(), [], []
-    try:
-        with open(partial, "wb") as file:
-            for place, image in images:
-                shapes.append((image.height, image.width))
-                for name, data in _sample(planned, place, image, labels):
-                    header = tarfile.TarInfo(name)
-                    header.size = len(data)
-                    block = header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
-                    digest.update(block)
-                    file.write(block)
-                    expected.append((name, len(data)))
-            end = bytes(2 * BLOCK)
-            digest.update(end)
-            file.write(end)
-            file.flush()
-            os.fsync(file.fileno())
-        with open(partial, "rb", buffering=4096) as file:
-            found = [(member.name, member.size) for member in members(file, path.name)]
-        if found != expected or sha256_of(partial) != digest.hexdigest():
-            raise LinneError(f"`{printable(path)}` reads back as something else than was written", hint=_DISK)
-        size_bytes = partial.stat().st_size
-        keep(partial, path)
-    except OSError as error:
-        raise LinneError(f"`{printable(path)}` cannot be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return size_bytes, digest.hexdigest(), shapes
-
-
-_DISK = "is another `linne data pack` writing there? Otherwise the disk or the memory is faulty"
-
-
-def _sample(planned: _Planned, place: int, image: PackedImage, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the members of one sample: the image, its label as a number, and what it was called."""
-    position = int(planned.positions_N[place])
-    label = int(planned.split.labels_N[position])
-    facts = {"name": planned.split.example_name(position), "label": label, "class_name": labels[label]}
-    key = f"{planned.first + place:09d}"
-    yield f"{key}.{image.suffix}", image.data
-    yield f"{key}.cls", str(label).encode()
-    yield f"{key}.json", json.dumps(facts).encode()
 
 
 def _finish(source: Source, out: Path, order: Order, done: dict[str, DoneShard]) -> None:

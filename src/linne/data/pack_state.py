@@ -45,7 +45,7 @@ class DoneShard:
     heights: tuple[int, int]
     """The smallest and largest."""
     widths: tuple[int, int]
-    left_out: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
     """Name and reason of each example that could not be read."""
 
 
