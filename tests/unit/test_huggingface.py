@@ -151,6 +151,7 @@ def test_files_that_name_their_split_in_a_folder_are_understood_and_mixed_ones_r
     )
     (tmp_path / "other/train/0000.parquet").unlink()
     assert set(open_huggingface(str(tmp_path), None).given) == {"train", "val"}
+    assert set(open_huggingface(str(tmp_path / "train"), None).given) == {"train"}
     table().to_parquet(tmp_path / "more.parquet")
     assert refusal(str(tmp_path)) == (
         f"`{tmp_path}` has files of `train`, `val`, and others that name no split, such as `more.parquet`",
@@ -206,6 +207,9 @@ def test_a_set_whose_images_or_labels_are_not_there_is_refused(tmp_path):
     assert refusal(place)[0] == f"`{place}` has no column of images, but `label`"
     place = saved("partly", label=(KINDS, [None, *[0, 1] * 5, 2]))
     assert refusal(place)[0] == f"1 of 12 examples of train in `{place}` have no label"
+    table(0).to_parquet(tmp_path / "train.parquet")
+    place = f"{tmp_path}/train.parquet"
+    assert refusal(place)[0] == f'`hf:{place}` cannot be opened: Instruction "train" corresponds to no data!'
     place = saved("one", label=(KINDS, [1] * 12))
     assert refusal(place)[0] == f"`{place}` has only one class, `ant`; expected at least two"
     place = saved("case", label=(TEXT, ["Cat", "cat"] * 6))
@@ -229,6 +233,22 @@ def test_a_path_in_a_table_is_never_followed(tmp_path):
     train = open_huggingface(str(file), None).given["train"]
     with pytest.raises(ImageError, match=r"^`train\[1\]` cannot be read: its row holds no image$"):
         train.load(1)
+
+
+def test_splits_by_different_writers_are_one_set_and_a_text_that_is_none_is_refused(tmp_path):
+    from pyarrow import parquet
+
+    def put(name, count, kind, labels):
+        images = pa.array([{"bytes": jpeg(k)} for k in range(count)], pa.struct({"bytes": kind}))
+        parquet.write_table(pa.table({"image": images, "label": labels}), tmp_path / name)
+
+    put("train.parquet", 12, pa.large_binary(), pa.array(["a", "b", "c"] * 4, pa.string()))
+    put("test.parquet", 3, pa.binary(), pa.array(["a", "b", "c"], pa.string()))
+    examples = open_huggingface(str(tmp_path), None)
+    assert examples.given["test"].load(2) == examples.given["train"].load(2) == jpeg(2)
+    broken = pa.array([b"a", b"\xff"] * 6).view(pa.string())
+    put("train.parquet", 12, pa.binary(), broken)
+    assert refusal(str(tmp_path))[0].startswith(f"`hf:{tmp_path}` cannot be opened: ")
 
 
 def test_splits_without_labels_are_not_used_and_unknown_ones_named(tmp_path):
@@ -268,7 +288,7 @@ def test_what_is_neither_a_set_nor_a_name_is_refused_without_asking_the_hub(tmp_
         f"`{tmp_path}/folder` is not a saved dataset and holds no Parquet files",
         "a folder of images is named by its path, without `hf:`; a list of files as `list:FILE`",
     )
-    assert refusal(f"{tmp_path}/folder?revision=1")[0].endswith("is a folder here, which has no revisions")
+    assert refusal(f"{tmp_path}/folder?revision=1")[0].endswith("is on this disk, and has no revisions")
     (tmp_path / "train.parquet").write_bytes(b"PAR1 not really")
     assert refusal(f"{tmp_path}/train.parquet")[0].startswith(f"`hf:{tmp_path}/train.parquet` cannot be opened: ")
 

@@ -95,7 +95,7 @@ def _choose(splits: Mapping[str, Dataset], options: Mapping[str, str], shown: st
     if not isinstance(features[chosen[1]], datasets.ClassLabel) and not _is_text(features[chosen[1]]):
         raise SourceError(f"column `{printable(chosen[1])}` of `{shown}` holds neither classes nor texts nor numbers")
     for name, table in splits.items():
-        differing = [column for column in chosen if table.features.get(column) != features[column]]
+        differing = [column for column in chosen if not _alike(features[column], table.features.get(column))]
         if differing:
             raise SourceError(f"{name} and train of `{shown}` differ in what column `{printable(differing[0])}` holds")
     return chosen[0], chosen[1]
@@ -113,6 +113,13 @@ def _chosen(role: str, found: Sequence[str], names: Sequence[str], options: Mapp
     raise SourceError(f"`{shown}` has {what} {listed(others, 10)}", hint=f"say which: `hf:{shown}?{role}={others[0]}`")
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two columns can be joined: writers differ in how they keep texts and bytes."""
+    stated = any(getattr(feature, "names", None) for feature in (one, other))  # classes must be the same
+    alike = any(test(one) and test(other) for test in (_holds_bytes, _is_text))
+    return bool(one == other or (alike and not stated))
+
+
 def _holds_bytes(feature: Any) -> bool:
     kind = feature.get("bytes") if isinstance(feature, dict) else feature
     return getattr(kind, "dtype", "") in ("binary", "large_binary")
@@ -127,10 +134,10 @@ def _store(splits: Mapping[str, Dataset], column: str, shown: str) -> ArrowStore
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    images: pa.ChunkedArray = joined([table.data.column(column) for table in splits.values()])
-    if pa.types.is_struct(images.type):
-        images = pc.struct_field(images, "bytes")
-    if len(images) and images.null_count == len(images):
+    stored = [table.data.column(column) for table in splits.values()]
+    bytes_of = [pc.struct_field(part, "bytes") if pa.types.is_struct(part.type) else part for part in stored]
+    images: pa.ChunkedArray = joined(bytes_of)
+    if images.null_count == len(images):
         raise SourceError(
             f"`{shown}` names its images by paths and does not hold them",
             hint="save it again with `save_to_disk` or `push_to_hub`, which put the images in",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,28 +43,37 @@ def open_huggingface(location: str | None, root: Path | None) -> Examples:
     place, options = split_options("hf", location or "", _OPTIONS)
     if not place:
         raise SourceError("`hf:` expects a set", hint="type `hf:NAME` for one on the hub, or `hf:DIR`")
-    tables, notes = _load(place, options)
-    return examples_of(tables, options, printable(place), notes)
-
-
-def _load(place: str, options: Mapping[str, str]) -> tuple[Mapping[str, Dataset], list[str]]:
-    """Return the set's tables by the names it gives its splits."""
-    path = Path(place).expanduser()
+    path, named = Path(place).expanduser(), _HUB_NAME.fullmatch(place)
     try:
         exists = path.exists()
     except ValueError:  # a NUL in the path
         exists = False
-    named = _HUB_NAME.fullmatch(place)
     if not exists and (named is None or place.startswith((".", "~")) or path.suffix == ".parquet"):
         raise SourceError(f"no folder or file `{printable(place)}`", hint=nearest_path(path))
+    if exists and "revision" in options:
+        raise SourceError(f"`{printable(place)}` is on this disk, and has no revisions")
     _check_installed()
-    if exists:
-        if "revision" in options:
-            raise SourceError(f"`{printable(place)}` is a folder here, which has no revisions")
-        notes = [f"`{printable(place)}` is a folder here; nothing was looked for on the hub"] if named else []
-        return _guarded(lambda: _local(path, printable(place)), place), notes
-    assert named is not None
-    return _guarded(lambda: _hub(named["name"], named["config"], options.get("revision")), place), []
+    try:
+        if exists or named is None:
+            tables = _local(path, printable(place))
+            notes = [f"`{printable(place)}` is on this disk; nothing was looked for on the hub"] if named else []
+        else:
+            tables, notes = _hub(named["name"], named["config"], options.get("revision")), []
+        return examples_of(tables, options, printable(place), notes)
+    except LinneError:
+        raise
+    except Exception as error:  # two libraries, a network and a file format raise dozens of types
+        raise _not_opened(place, error, offline=not exists and is_offline()) from error
+
+
+def _not_opened(place: str, error: Exception, *, offline: bool) -> SourceError:
+    said = " ".join(str(error).strip().splitlines()[:2]) or type(error).__name__
+    hint = None
+    if offline:
+        hint = "linne is offline (`LINNE_OFFLINE`); open it once with the network, or type `hf:DIR`"
+    elif "onfig name is missing" in said or "BuilderConfig" in said:
+        hint = f"name one of its configurations: `hf:{printable(place.partition('@')[0])}@CONFIG`"
+    return SourceError(f"`hf:{printable(place)}` cannot be opened: {printable(said[:300])}", hint=hint)
 
 
 def _check_installed() -> None:
@@ -89,21 +98,6 @@ def _check_installed() -> None:
         huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
-def _guarded(load: Callable[[], Mapping[str, Dataset]], place: str) -> Mapping[str, Dataset]:
-    try:
-        return load()
-    except LinneError:
-        raise
-    except Exception as error:  # two libraries, a network and a file format raise dozens of types
-        said = " ".join(str(error).strip().splitlines()[:2]) or type(error).__name__
-        hint = None
-        if is_offline():
-            hint = "linne is offline (`LINNE_OFFLINE`); open it once with the network, or type `hf:DIR`"
-        elif "onfig name is missing" in said or "BuilderConfig" in said:
-            hint = f"name one of its configurations: `hf:{printable(place.partition('@')[0])}@CONFIG`"
-        raise SourceError(f"`hf:{printable(place)}` cannot be opened: {printable(said[:300])}", hint=hint) from error
-
-
 def _local(path: Path, shown: str) -> Mapping[str, Dataset]:
     """Return what `save_to_disk` wrote, or Parquet files whose names say their splits."""
     import datasets
@@ -117,28 +111,32 @@ def _local(path: Path, shown: str) -> Mapping[str, Dataset]:
             f"`{shown}` is not a saved dataset and holds no Parquet files",
             hint="a folder of images is named by its path, without `hf:`; a list of files as `list:FILE`",
         )
-    by_split: dict[str, list[str]] = {}
-    for file in files:
-        by_split.setdefault(_split_of(file.relative_to(path) if file != path else Path(file.name)), []).append(
-            str(file)
-        )
-    if "" in by_split and len(by_split) > 1:
-        raise SourceError(
-            f"`{shown}` has files of {listed(sorted(set(by_split) - {''}))}, and others that name no split, such as "
-            f"`{printable(os.path.basename(by_split[''][0]))}`",
-            hint="name all files by their split, such as `train-0.parquet`, or none",
-        )
-    mixed = [name for name, paths in by_split.items() if len({os.path.dirname(path) for path in paths}) > 1]
-    if mixed:
-        folders = sorted({os.path.relpath(os.path.dirname(name), path) for name in by_split[mixed[0]]})
-        raise SourceError(
-            f"`{shown}` has files of {mixed[0] or 'no split'} in several folders: {listed(folders)}",
-            hint=f"name one of them: `hf:{shown}/{folders[0]}`",
-        )
     # Not `load_dataset(DIR)`: the folder's own description could send it to files elsewhere.
     return {
-        name or "train": datasets.Dataset.from_parquet(paths, split=name or "train") for name, paths in by_split.items()
+        name or "train": datasets.Dataset.from_parquet(list(map(str, of_split)), split=name or "train")
+        for name, of_split in _by_split(path, files, shown).items()
     }
+
+
+def _by_split(path: Path, files: Sequence[Path], shown: str) -> dict[str, list[Path]]:
+    """Return the files of each split, "" for those whose names say none."""
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(_split_of(file.relative_to(path.parent if file == path else path)), []).append(file)
+    if "" in found and len(found) > 1:
+        raise SourceError(
+            f"`{shown}` has files of {listed(sorted(set(found) - {''}))}, and others that name no split, such as "
+            f"`{printable(found[''][0].name)}`",
+            hint="name all files by their split, such as `train-0.parquet`, or none",
+        )
+    for name, of_split in found.items():
+        folders = [printable(folder) for folder in sorted({file.relative_to(path).parent for file in of_split})]
+        if len(folders) > 1:
+            raise SourceError(
+                f"`{shown}` has files of {name or 'no split'} in several folders: {listed(folders)}",
+                hint=f"name one of them: `hf:{shown}/{folders[0]}`",
+            )
+    return found
 
 
 def _split_of(path: Path) -> str:
