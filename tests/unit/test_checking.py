@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from linne.checking import check, quick_check, write_page
 from linne.data import open_source
@@ -65,6 +65,8 @@ def plant(root, tiles, others):
     (train / "china" / "again.jpg").write_bytes((train / "china/china-3.jpg").read_bytes())
     (train / "flower" / "either.jpg").write_bytes((train / "china/china-5.jpg").read_bytes())
     save(tiles[17].resize((95, 95)), train / "china" / "smaller.jpg", quality=40)
+    save(ImageOps.mirror(tiles[40]), train / "flower" / "mirrored.jpg", quality=80)
+    save(ImageOps.mirror(tiles[30]), train / "china" / "other-way.jpg", quality=80)  # of another class: no copy
     others[2].save(jpeg, "JPEG")
     (train / "china" / "cut.jpg").write_bytes(jpeg.getvalue()[:-200])
     (train / "china" / "page.jpg").write_bytes(b"<!doctype html><html>not found</html>")
@@ -96,7 +98,10 @@ def plant(root, tiles, others):
         "leak": [{"train/flower/leak.jpg", "test/flower/flower-20.jpg"}],
         "repeat": [{"train/china/again.jpg", "train/china/china-3.jpg"}],
         "conflict": [{"train/flower/either.jpg", "train/china/china-5.jpg"}],
-        "near-leak": [{"train/china/smaller.jpg", "val/china/china-17.jpg"}],
+        "near-leak": [
+            {"test/flower/flower-18.jpg", "train/flower/mirrored.jpg"},
+            {"train/china/smaller.jpg", "val/china/china-17.jpg"},
+        ],
         "unreadable": [
             {"train/china/cut.jpg"},
             {"train/china/page.jpg"},
@@ -167,7 +172,7 @@ def test_reasons_and_advice_are_in_the_text(messy):
         "the same image with different labels: 1 case",
         "train/china/china-5.jpg (`china`) = train/flower/either.jpg (`flower`)",
         "the same image in more than one split: 1 image of test (12.5 %)",
-        "nearly the same image in more than one split: 1 image of val (12.5 %)",
+        "nearly the same image in more than one split: 1 image of val (12.5 %), 1 image of test (12.5 %)",
         "verdict: stop, mend this first: ",
     ):
         assert line in text, text
@@ -195,10 +200,11 @@ def test_what_was_quarantined_leaves_a_set_that_is_clean_of_it(tmp_path, messy):
         "train/flower/either.jpg": "same image as train/china/china-5.jpg, which has another label",
         "train/flower/empty.png": "cannot be read: the file is empty",
         "train/flower/leak.jpg": "same image as test/flower/flower-20.jpg in test",
+        "train/flower/mirrored.jpg": "nearly the same image as test/flower/flower-18.jpg in test",
     }
     save_quarantine(tmp_path / "q.json", report.quarantine, source=source.name, fingerprint=source.fingerprint)
     mended = open_source(source.name, quarantine=tmp_path / "q.json")
-    assert "left out 9 images on the quarantine list" in mended.notes
+    assert "left out 10 images on the quarantine list" in mended.notes
     kinds = {finding.kind for finding in check(mended).findings}
     assert not kinds & {"unreadable", "conflict", "leak", "repeat", "near-leak"}
 

@@ -23,8 +23,9 @@ def thumbs(grey):
     return np.rint(grey.reshape(len(grey), 16, 2, 16, 2).mean((2, 4))).clip(0, 255).astype(np.uint8)
 
 
-def pairs_of(grey):
-    return similar_pairs(difference_hash(grey), thumbs(grey)).tolist()
+def pairs_of(grey, *, mirrored=False):
+    pairs = similar_pairs(difference_hash(grey), difference_hash(grey[:, :, ::-1]), thumbs(grey))
+    return pairs.images_P2[pairs.mirrored_P == mirrored].tolist()
 
 
 CHANGES = {
@@ -52,8 +53,21 @@ def test_every_pair_up_to_three_bits_apart_is_looked_at(number, free_bits):
     flips = [sum(1 << int(bit) for bit in rng.choice(64, 3, replace=False)) for _ in range(number)]
     images = rng.integers(0, 256, (number, 16, 16), dtype=np.uint8)
     twice = np.concatenate([hashes, hashes ^ np.array(flips, np.uint64)])
-    found = similar_pairs(twice, np.concatenate([images, images]))
-    assert found.tolist() == [[k, number + k] for k in range(number)]
+    none = rng.integers(2**63, 2**64 - 1, 2 * number, dtype=np.uint64)  # far from all of them
+    found = similar_pairs(twice, none, np.concatenate([images, images]))
+    assert found.images_P2.tolist() == [[k, number + k] for k in range(number)]
+
+
+def test_a_mirrored_copy_is_found_and_said_to_be_mirrored():
+    grey = pictures(2000)
+    both = np.concatenate([grey, grey[:50, :, ::-1] * 0.9 + 10])
+    assert pairs_of(both) == []
+    assert pairs_of(both, mirrored=True) == [[k, 2000 + k] for k in range(50)]
+
+
+def test_a_picture_that_is_its_own_mirror_image_is_no_pair():
+    grey = pictures(300)
+    assert pairs_of((grey + grey[:, :, ::-1]) / 2, mirrored=True) == []
 
 
 def test_different_pictures_are_no_pairs():
@@ -71,11 +85,16 @@ def test_in_a_crowd_of_look_alikes_only_what_is_much_nearer_than_the_crowd_is_a_
 
 
 def test_limits_shrink_with_the_number_of_look_alikes():
-    alone = distance_limits(np.random.default_rng(0).integers(0, 2**63, 500, dtype=np.uint64))
+    different = np.random.default_rng(0).integers(0, 2**63, 500, dtype=np.uint64)
+    alone = distance_limits(different, different)
     assert (alone == np.float32(0.35)).all()
-    assert distance_limits(np.zeros(100, np.uint64)).max() == pytest.approx(0.6 * (0.3 / 100) ** 0.25)
+    assert distance_limits(np.zeros(5, np.uint64), np.zeros(100, np.uint64)).max() == pytest.approx(
+        0.6 * (0.3 / 100) ** 0.25
+    )
     # In a set larger than the sample the crowd is estimated: 10,000 equal hashes are 10,000 all the same.
-    assert distance_limits(np.zeros(10_000, np.uint64)).max() == pytest.approx(0.6 * (0.3 / 10_000) ** 0.25)
+    assert distance_limits(np.zeros(5, np.uint64), np.zeros(10_000, np.uint64)).max() == pytest.approx(
+        0.6 * (0.3 / 10_000) ** 0.25
+    )
 
 
 def test_distance_is_that_of_the_correlation_whatever_brightness_and_contrast():

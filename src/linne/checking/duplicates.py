@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linne.checking.facts import THUMB_SIDE, Facts, small
 from linne.checking.report import NOTE, STOP, WARNING, Finding, Group
-from linne.checking.similar import components, distance_limits, distances, similar_pairs
+from linne.checking.similar import Pairs, components, distances, similar_pairs
 from linne.data.names import counted
 from linne.data.source import Ints, UInt8
 from linne.errors import ImageError
@@ -28,8 +29,8 @@ _ADVICE = {
     "leak": "a model that has seen the answers scores too well: leave the training copies out",
     "repeat": "they count double in training; harmless unless there are many",
     "near-conflict": "look at them: where it is the same picture, one label is wrong",
-    "near-leak": "if it is the same picture re-encoded, cut or recoloured, leave the training copies out; photographs "
-    "of one series belong in one split (`--group-by`)",
+    "near-leak": "if it is the same picture re-encoded, cut, mirrored or recoloured, leave the training copies out; "
+    "photographs of one series belong in one split (`--group-by`)",
     "near-repeat": "they count as several in training; a split by chance would put some in test",
 }
 
@@ -53,24 +54,24 @@ def near_groups(facts: Facts, exact: Sequence[Ints], channels: int, num_threads:
     kept = np.flatnonzero(first)
     if len(kept) < 2:
         return []
-    hashes_N = rows_N["hash"][kept]
-    pairs = similar_pairs(hashes_N, rows_N["thumb"][kept])
-    limits = distance_limits(hashes_N)[pairs].min(1)
-    pairs = kept[pairs]
-    pairs = pairs[_alike(facts, pairs, limits, channels, num_threads)]
+    pairs = similar_pairs(rows_N["hash"][kept], rows_N["mirror"][kept], rows_N["thumb"][kept])
+    pairs = replace(pairs, images_P2=kept[pairs.images_P2])
+    images_P2 = pairs.images_P2[_alike(facts, pairs, channels, num_threads)]
     joined = [np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1) for group in exact]
     digests = rows_N["digest"]
-    groups = components(np.concatenate([pairs, *joined]), len(facts))
+    groups = components(np.concatenate([images_P2, *joined]), len(facts))
     return sorted(
         (group for group in groups if (digests[group] != digests[group[0]]).any()), key=lambda group: int(group[0])
     )
 
 
-def _alike(
-    facts: Facts, pairs_P2: Ints, limits_P: NDArray[np.float32], channels: int, num_threads: int
-) -> NDArray[np.bool_]:
-    """Return which pairs hold on the pixels, decoded again: shape at twice the detail, and colour."""
-    alike_P = np.zeros(len(pairs_P2), np.bool_)
+def _alike(facts: Facts, pairs: Pairs, channels: int, num_threads: int) -> NDArray[np.bool_]:
+    """Return which pairs hold on the pixels, decoded again: shape at twice the detail, and colour.
+
+    Mirrored ones only where both have one label: an arrow to the left is no copy of one to the right.
+    """
+    labels_P2 = facts.labels_N[pairs.images_P2]
+    alike_P = np.asarray(~pairs.mirrored_P | (labels_P2[:, 0] == labels_P2[:, 1]))
 
     def read(n: int) -> UInt8 | None:
         try:
@@ -78,20 +79,27 @@ def _alike(
         except ImageError:  # it was there a minute ago
             return None
 
+    chosen = np.flatnonzero(alike_P)
     with ThreadPoolExecutor(num_threads) as pool:
-        for start in range(0, len(pairs_P2), _BLOCK):
-            numbers = np.unique(pairs_P2[start : start + _BLOCK]).tolist()
+        for start in range(0, len(chosen), _BLOCK):
+            block = chosen[start : start + _BLOCK].tolist()
+            numbers = np.unique(pairs.images_P2[block]).tolist()
             images = dict(zip(numbers, pool.map(read, numbers), strict=True))
-            for place, (one, other) in enumerate(pairs_P2[start : start + _BLOCK].tolist(), start):
-                first, second = images[one], images[other]
-                if first is None or second is None:
-                    continue
-                shapes = [np.rint(image.mean(2)).astype(np.uint8)[None] for image in (first, second)]
+            for place in block:
+                first, second = (images[n] for n in pairs.images_P2[place].tolist())
+                if second is not None and pairs.mirrored_P[place]:
+                    second = second[:, ::-1]
                 alike_P[place] = (
-                    distances(*shapes)[0] <= _FINER * limits_P[place]
-                    and distances(first[None], second[None])[0] <= _OTHER_COLOURS
+                    first is not None and second is not None and _same(first, second, pairs.limits_P[place])
                 )
     return alike_P
+
+
+def _same(first_HWC: UInt8, second_HWC: UInt8, limit: float) -> bool:
+    grey = [np.rint(image.mean(2)).astype(np.uint8)[None] for image in (first_HWC, second_HWC)]
+    if distances(*grey)[0] > _FINER * limit:
+        return False
+    return bool(distances(first_HWC[None], second_HWC[None])[0] <= _OTHER_COLOURS)
 
 
 def findings(

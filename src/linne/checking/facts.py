@@ -32,6 +32,7 @@ ROW = np.dtype(
     [
         ("digest", "V16"),
         ("hash", "<u8"),
+        ("mirror", "<u8"),
         ("thumb", "u1", (THUMB_SIDE, THUMB_SIDE)),
         ("height", "<i4"),
         ("width", "<i4"),
@@ -47,8 +48,9 @@ ROW = np.dtype(
 )
 """What is kept of an image.
 
-digest: the first 128 bits of the sha256 of its file, or of its pixels where it has no file. hash: a 64-bit dHash.
-thumb: grey. mean, deviation: brightness, 0-255. format: position in `FORMATS`, -1 for pixels. flags: `containers`.
+digest: the first 128 bits of the sha256 of its file, or of its pixels where it has no file. hash, mirror: a 64-bit
+dHash of it and of its mirror image. thumb: grey. mean, deviation: brightness, 0-255. format: position in `FORMATS`, -1
+for pixels. flags: `containers`.
 """
 
 Rows = NDArray[np.void]
@@ -139,7 +141,7 @@ def _examine(split: Split, chosen: range, channels: int, rows_N: Rows, start: in
     rows_N["mean"], rows_N["deviation"] = grey_NHW.mean((1, 2)), values_NHWC.std((1, 2)).max(1)
     rows_N["colourless"] = spread_N <= _COLOURLESS
     rows_N["thumb"] = np.rint(_shrunk(grey_NHW, THUMB_SIDE, THUMB_SIDE)).astype(np.uint8)
-    rows_N["hash"] = difference_hash(grey_NHW)
+    rows_N["hash"], rows_N["mirror"] = difference_hash(grey_NHW), difference_hash(grey_NHW[:, :, ::-1])
     unreadable = [n - start - chosen.start for n in problems]
     rows_N[unreadable] = np.zeros(1, ROW)
     return problems, len(chosen)

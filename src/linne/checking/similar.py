@@ -1,4 +1,4 @@
-"""Which images are nearly the same picture, re-encoded, resized, recoloured or cut a little differently.
+"""Which images are nearly the same picture: re-encoded, resized, recoloured, mirrored, or cut a little differently.
 
 A 64-bit dHash proposes pairs, thumbnails judge them. How close is close depends on the crowd: two photographs at a
 distance of 0.3 are copies, but among 7,000 handwritten ones every one has neighbours at 0.2. So the limit shrinks
@@ -7,7 +7,8 @@ with the number of images whose hash is alike by chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,48 +31,77 @@ _WINDOW = 256
 _NUM_ORDERS = 8
 
 
-def similar_pairs(hashes_N: Hashes, thumbs_NHW: UInt8, advance: Callable[[], None] | None = None) -> Ints:
-    """Return pairs (P x 2, first below second) of images whose thumbnails are nearer than their crowd explains.
+@dataclass(frozen=True, eq=False, slots=True)
+class Pairs:
+    """Images that are nearly alike."""
+
+    images_P2: Ints
+    """Two images each, the first below the second."""
+    mirrored_P: NDArray[np.bool_]
+    """Whether it is the mirror image of one that is like the other."""
+    limits_P: NDArray[np.float32]
+    """How far apart their thumbnails may be."""
+
+
+def similar_pairs(hashes_N: Hashes, mirrors_N: Hashes, thumbs_NHW: UInt8) -> Pairs:
+    """Return the pairs of images whose thumbnails are nearer than their crowd explains, in order.
 
     Args:
         hashes_N: `difference_hash` of each image.
+        mirrors_N: The same of its mirror image.
         thumbs_NHW: Grey thumbnails; images of one even colour must not be among them.
-        advance: Called after each of eight passes.
 
     All pairs that share 16 bits of the hash at one of eight sets of places are looked at: every pair up to 3 bits
     apart, 99 % of those at 4, 86 % of those at 6. In a crowd of more than 256 with the same 16 bits, fewer.
     """
-    found = [np.zeros((0, 2), np.int64)]
-    limits_N = distance_limits(hashes_N)
-    bits_N = np.where(limits_N < _CROWDED, _MAX_BITS_CROWDED, _MAX_BITS)
-    blocks_NB = _blocks(thumbs_NHW)
-    for order_N, keys_N in _orders(hashes_N):
-        for first, second in _neighbours(order_N, keys_N):
-            near = np.bitwise_count(hashes_N[first] ^ hashes_N[second]) <= bits_N[first]
+    num = len(hashes_N)
+    views_V = np.concatenate([hashes_N, mirrors_N])  # view n + num is the mirror image of image n
+    limits_V = distance_limits(views_V, hashes_N)
+    limits_V[num:] = np.minimum(limits_V[:num], limits_V[num:])
+    bits_V = np.where(limits_V < _CROWDED, _MAX_BITS_CROWDED, _MAX_BITS)
+    blocks_VB = _blocks(thumbs_NHW)
+    blocks_VB = np.concatenate([blocks_VB, blocks_VB.reshape(-1, 4, 4)[:, :, ::-1].reshape(-1, 16)])
+    found = [np.zeros((0, 3), np.int64)]
+    for order_V, keys_V in _orders(views_V):
+        for first, second in _neighbours(order_V, keys_V):
+            near = np.bitwise_count(views_V[first] ^ views_V[second]) <= bits_V[first]
             first, second = first[near], second[near]
-            limit = np.minimum(limits_N[first], limits_N[second])
-            near = ((blocks_NB[first] - blocks_NB[second]) ** 2).sum(1) <= limit**2  # never more than the distance
+            near = (first % num != second % num) & (np.minimum(first, second) < num)  # two mirror images: nothing new
+            first, second = first[near], second[near]
+            limit = np.minimum(limits_V[first], limits_V[second])
+            near = ((blocks_VB[first] - blocks_VB[second]) ** 2).sum(1) <= limit**2  # never more than the distance
             first, second, limit = first[near], second[near], limit[near]
-            near = distances(thumbs_NHW[first], thumbs_NHW[second]) <= limit
-            found.append(np.sort(np.stack([first[near], second[near]], axis=1), axis=1))
-        if advance is not None:
-            advance()
-    return np.unique(np.concatenate(found), axis=0)
+            near = distances(_seen(thumbs_NHW, first), _seen(thumbs_NHW, second)) <= limit
+            first, second = first[near], second[near]
+            images_P2 = np.sort(np.stack([first % num, second % num], axis=1), axis=1)
+            found.append(np.column_stack([images_P2, np.maximum(first, second) >= num]))
+    rows = np.unique(np.concatenate(found), axis=0)
+    mirrored_P = rows[:, 2] == 1
+    limits_P = limits_V[rows[:, :2] + num * mirrored_P[:, None]].min(1)
+    return Pairs(rows[:, :2], mirrored_P, limits_P)
 
 
-def distance_limits(hashes_N: Hashes) -> NDArray[np.float32]:
-    """Return how near another image must be to each image to be more than a chance resemblance.
+def _seen(thumbs_NHW: UInt8, views: Ints) -> UInt8:
+    """Return the thumbnails of `views`, those past the number of images mirrored."""
+    seen = thumbs_NHW[views % len(thumbs_NHW)]
+    mirrored = views >= len(thumbs_NHW)
+    seen[mirrored] = seen[mirrored][:, :, ::-1]
+    return seen
+
+
+def distance_limits(hashes_N: Hashes, among_M: Hashes) -> NDArray[np.float32]:
+    """Return how near an image `among_M` must be to each of `hashes_N` to be more than a chance resemblance.
 
     With m images within 8 bits, of which as many lie within a distance d of thumbnails as (d / 0.6)^4 of them (the
     dimension was measured on MNIST's ones, the densest crowd at hand), fewer than 0.3 chance neighbours are expected
     below 0.6 (0.3 / m)^(1/4). m is counted in a sample of 4,096.
     """
-    sample = hashes_N[np.random.default_rng(0).permutation(len(hashes_N))[:_CROWD_SAMPLE]]
+    sample = among_M[np.random.default_rng(0).permutation(len(among_M))[:_CROWD_SAMPLE]]
     crowd_N = np.ones(len(hashes_N))
     for start in range(0, len(hashes_N), 1024):
         part = hashes_N[start : start + 1024, None]
         alike = (np.bitwise_count(part ^ sample) <= _CROWD_BITS).sum(1)
-        crowd_N[start : start + 1024] = np.maximum(alike * (len(hashes_N) / len(sample)), 1)
+        crowd_N[start : start + 1024] = np.maximum(alike * (len(among_M) / len(sample)), 1)
     return np.minimum(0.6 * (0.3 / crowd_N) ** 0.25, _MAX_DISTANCE).astype(np.float32)
 
 
