@@ -112,32 +112,7 @@ def from_arrays(
     """
     parts = {"train": (images, labels), "val": val, "test": test}
     stated = {split: part for split, part in parts.items() if part is not None}
-    pixels = {split: _pixels(part[0], split) for split, part in stated.items()}
-    shapes = {array.shape[1:] for array in pixels.values()}
-    if len(shapes) > 1:
-        raise SourceError(f"the splits have images of different shapes: {', '.join(sorted(map(str, shapes)))}")
-    classes = {split: _classes(part[1], len(pixels[split]), label_names, split) for split, part in stated.items()}
-    own_names = None if names is None else _checked_names(names, len(pixels["train"]))
-    if groups is not None and (len(stated) > 1 or len(groups) != len(pixels["train"])):
-        wanted = f"{len(pixels['train']):,}, one an image" if len(stated) == 1 else "none beside `val` or `test`"
-        raise SourceError(f"`groups` has {counted(len(groups), 'value')}, expected {wanted}")
-    known, notes = _known(classes, label_names)
-    given = {}
-    for split, (own, codes_N) in classes.items():
-        store = ArrayStore(pixels[split], split, own_names if split == "train" else None)
-        positions_K = np.array([known.index(label) for label in own], np.int64)
-        given[split] = Split(split, store, np.arange(len(store)), positions_K[codes_N])
-    height, width, channels = pixels["train"].shape[1:]
-    examples = Examples(
-        labels=known,
-        given=given,
-        channels=channels,
-        image_size=(height, width),
-        same_size=True,
-        identities=array_identities,
-        notes=tuple(notes),
-        columns={} if groups is None else {"groups": groups},
-    )
+    examples = _examples(stated, label_names, names, groups)
     plan = SplitPlan(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -147,13 +122,49 @@ def from_arrays(
     divided = divide(examples, plan)
     return Source(
         name=name,
-        labels=known,
+        labels=examples.labels,
         splits=divided.splits,
         fingerprint=divided.fingerprint,
+        channels=examples.channels,
+        image_size=examples.image_size,
+        same_size=True,
+        notes=(*examples.notes, *divided.notes),
+    )
+
+
+def _examples(
+    stated: Mapping[str, tuple[Any, Any]],
+    label_names: Sequence[str] | None,
+    names: Sequence[str] | None,
+    groups: Sequence[str] | None,
+) -> Examples:
+    """Return the images and labels of each split that is `stated`, checked."""
+    pixels = {split: _pixels(part[0], split) for split, part in stated.items()}
+    shapes = {array.shape[1:] for array in pixels.values()}
+    if len(shapes) > 1:
+        raise SourceError(f"the splits have images of different shapes: {', '.join(sorted(map(str, shapes)))}")
+    classes = {split: _classes(part[1], len(pixels[split]), label_names, split) for split, part in stated.items()}
+    num_train = len(pixels["train"])
+    own_names = None if names is None else _checked_names(names, num_train)
+    if groups is not None and (len(stated) > 1 or len(groups) != num_train):
+        wanted = f"{num_train:,}, one an image" if len(stated) == 1 else "none beside `val` or `test`"
+        raise SourceError(f"`groups` has {counted(len(groups), 'value')}, expected {wanted}")
+    known, notes = _known(classes, label_names)
+    given = {}
+    for split, (own, codes_N) in classes.items():
+        store = ArrayStore(pixels[split], split, own_names if split == "train" else None)
+        positions_K = np.array([known.index(label) for label in own], np.int64)
+        given[split] = Split(split, store, np.arange(len(store)), positions_K[codes_N])
+    height, width, channels = pixels["train"].shape[1:]
+    return Examples(
+        labels=known,
+        given=given,
         channels=channels,
         image_size=(height, width),
         same_size=True,
-        notes=(*notes, *divided.notes),
+        identities=array_identities,
+        notes=tuple(notes),
+        columns={} if groups is None else {"groups": groups},
     )
 
 
