@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from linne.bundle import Bundle
-from linne.device import available_memory_bytes
 from linne.errors import LinneError
+from linne.host import available_memory_bytes
 from linne.recipe import AugmentConfig, Recipe
 from linne.report import EvalReport, percent, percent_range
 
@@ -208,25 +208,26 @@ def data_in_words(run: RunRecord) -> str | None:
     return data_advice(run) or f"decoded ahead by {_threads(data)}; waited for {percent(share)} of the time"
 
 
-def data_advice(run: RunRecord, num_cores: int | None = None, memory_bytes: int | None = None) -> str | None:
+def data_advice(run: RunRecord, num_cores: int | None = None) -> str | None:
     """Return what to do about waiting for data; None where it is not worth a word.
 
-    Images that fit in a quarter of the memory that is free had better be held there. Training that waits for a third
-    of its time would be fed by half as many threads again, where there are cores.
+    A set that was streamed because the user said so may fit in memory. Training that waits for a third of its time
+    would be fed by half as many threads again, where there are cores.
     """
     data, share = run.recipe.get("data", {}), run.data_wait
     if share is None or share < WORTH_MENDING or data.get("loader") != "streaming":
         return None
-    said = f"waiting for data {percent(share)} of the time: "
-    counts = run.source.get("counts", {})
-    needed = sum(counts.get(name, 0) for name in ("train", "val"))
-    needed *= data.get("height", 0) * data.get("width", 0) * data.get("channels", 3)
-    free = available_memory_bytes() if memory_bytes is None else memory_bytes
-    if run.recipe.get("augment", {}).get("resized_crop_area") is None and needed <= free / 4:
-        return f"{said}--set data.loader=resident, the decoded images fit in memory"
+    said = f"waiting for data {percent(share)} of the time: `linne data pack` it"
     threads, cores = int(data.get("num_workers", 0)), num_cores or os.cpu_count() or 1
     wanted = min(math.ceil(max(threads, 1) / max(1 - share, 0.01)), cores)
-    return f"{said}`linne data pack` it" + (f", or --set data.num_workers={wanted}" if wanted > threads else "")
+    if wanted > threads:
+        said += f", or --set data.num_workers={wanted}"
+    by_choice = run.reasons.get("data.loader", "").startswith(("given", "recipe"))
+    if by_choice and run.recipe.get("augment", {}).get("resized_crop_area") is None:
+        count = sum(run.source.get("counts", {}).get(name, 0) for name in ("train", "val"))
+        size = bytes_in_words(count * data.get("height", 0) * data.get("width", 0) * data.get("channels", 3))
+        said += f", or --set data.loader=resident where {size} of memory are free"
+    return said
 
 
 def _threads(data: Mapping[str, Any]) -> str:

@@ -472,20 +472,21 @@ STREAMED = {"data.loader": "streaming", "data.num_workers": 4}
 def test_training_that_waits_for_data_says_for_how_long_and_what_to_do(tmp_path):
     run = waited(tmp_path / "run", 0.4, 0.28, **STREAMED)
     said = "waiting for data 34.0 % of the time: `linne data pack` it, or --set data.num_workers=7"
-    little = 4 * 160 * 16 * 16 * 3 - 1  # of memory: a byte less than would do for 160 images
-    assert data_advice(run, 16, little) == said
-    assert data_advice(run, 6, little) == said.replace("=7", "=6")
-    assert data_advice(run, 4, little) == "waiting for data 34.0 % of the time: `linne data pack` it"
+    assert data_advice(run, num_cores=16) == said
+    assert data_advice(run, num_cores=6) == said.replace("=7", "=6")
+    assert data_advice(run, num_cores=4) == "waiting for data 34.0 % of the time: `linne data pack` it"
     assert dict(facts(run, None))["data"].startswith("waiting for data 34.0 % of the time")
 
 
-def test_images_that_would_fit_in_memory_had_better_be_held_there_unless_they_are_cropped_anew(tmp_path):
-    enough = 4 * 160 * 16 * 16 * 3
+def test_a_set_that_was_streamed_by_choice_may_as_well_be_held_in_memory(tmp_path):
+    told = "waiting for data 34.0 % of the time: `linne data pack` it, or --set data.loader=resident where "
     run = waited(tmp_path / "run", 0.34, **STREAMED)
-    told = "waiting for data 34.0 % of the time: --set data.loader=resident, the decoded images fit in memory"
-    assert data_advice(run, 4, enough) == told
+    chosen = replace(run, reasons={"data.loader": "given"})
+    assert data_advice(chosen, num_cores=4) == f"{told}123 kB of memory are free"  # 160 images of 16 x 16 x 3
+    forced = replace(run, reasons={"data.loader": "decoded images would take 9 GiB"})
+    assert "resident" not in (data_advice(forced) or "")
     cropped = waited(tmp_path / "cropped", 0.34, **STREAMED, **{"augment.resized_crop_area": 0.5})
-    assert data_advice(cropped, 4, enough) == "waiting for data 34.0 % of the time: `linne data pack` it"
+    assert "resident" not in (data_advice(replace(cropped, reasons={"data.loader": "given"})) or "")
 
 
 def test_a_little_waiting_is_told_without_advice(tmp_path):
