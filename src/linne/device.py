@@ -7,7 +7,6 @@ decision that depends on the hardware from it.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -169,53 +168,6 @@ class Device:
 
             return int(torch.cuda.mem_get_info(self.index)[0])
         return available_memory_bytes()
-
-
-def let_waiting_threads_sleep() -> None:
-    """Have torch's CPU threads wait for each other asleep after a short spin; call before torch is imported.
-
-    GNU OpenMP spins for milliseconds by default. On cores that other programs use as well, a spinning thread keeps
-    its partner from running, and training was seen to slow down ten to thirty times; on idle cores a spin of 1,000
-    is as fast (docs/benchmarks/training-step.md, "Threads"). A GOMP_SPINCOUNT that is set already is left alone.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-def others_use_of_cores(seconds: float = 0.2) -> float | None:
-    """Return the share of the processor that other programs use now; None where the system does not say.
-
-    This process sleeps while it is measured.
-    """
-    before = _processor_times()
-    if before is None:
-        return None
-    time.sleep(seconds)
-    after = _processor_times()
-    if after is None or after[0] == before[0]:
-        return None
-    return 1.0 - (after[1] - before[1]) / (after[0] - before[0])
-
-
-def _processor_times() -> tuple[int, int] | None:
-    """Return the ticks of all cores since the start of the system, and how many of them were idle."""
-    try:
-        with open("/proc/stat", encoding="ascii") as file:
-            ticks = [int(text) for text in file.readline().split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (sum(ticks), ticks[3] + ticks[4]) if len(ticks) == 8 else None
-
-
-def available_memory_bytes() -> int:
-    """Return how much host memory can still be taken; 4 GiB where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4 * 2**30
 
 
 def _why_unusable(kind: str) -> str | None:

@@ -13,8 +13,9 @@ from linne import models
 from linne.data import SOURCES, open_source
 from linne.data.source import Source
 from linne.data.survey import survey
-from linne.device import Device, others_use_of_cores
+from linne.device import Device
 from linne.errors import RecipeError
+from linne.host import others_use_of_cores
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Designed, Task, choose

@@ -15,7 +15,6 @@ from typing import Any
 
 from linne.bundle import Bundle
 from linne.errors import LinneError
-from linne.host import available_memory_bytes
 from linne.recipe import AugmentConfig, Recipe
 from linne.report import EvalReport, percent, percent_range
 

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.device import let_waiting_threads_sleep
 from linne.errors import CheckFailed, LinneError, RecipeError, SourceError
+from linne.host import let_waiting_threads_sleep
 from linne.log import Narrator, Run, clock
 
 if TYPE_CHECKING:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
-from linne.device import KINDS, Device, let_waiting_threads_sleep, others_use_of_cores
+from linne.device import KINDS, Device
 from linne.errors import DeviceError
 
 
@@ -70,17 +68,3 @@ def test_the_number_of_threads_is_given_back():
     with Device.pick("cpu").repeatable(0, before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-
-
-def test_waiting_threads_are_told_to_sleep_unless_the_user_said_otherwise(monkeypatch):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    let_waiting_threads_sleep()
-    assert os.environ["GOMP_SPINCOUNT"] == "1000"
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    let_waiting_threads_sleep()
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
-
-
-def test_the_use_of_the_cores_by_others_is_a_share_or_unknown():
-    share = others_use_of_cores(0.05)
-    assert share is None or 0.0 <= share <= 1.0

@@ -1,0 +1,96 @@
+"""The machine that programs run on, without torch: memory, and how busy its cores are."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_NO_LIMIT = 2**60
+"""Larger limits mean none; version 1 of control groups says so with a number near 2**63."""
+
+
+def let_waiting_threads_sleep() -> None:
+    """Have torch's CPU threads wait for each other asleep after a short spin; call before torch is imported.
+
+    GNU OpenMP spins for milliseconds by default. On cores that other programs use as well, a spinning thread keeps
+    its partner from running, and training was seen to slow down ten to thirty times; on idle cores a spin of 1,000
+    is as fast (docs/benchmarks/training-step.md, "Threads"). A GOMP_SPINCOUNT that is set already is left alone.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def others_use_of_cores(seconds: float = 0.2) -> float | None:
+    """Return the share of the processor that other programs use now; None where the system does not say.
+
+    This process sleeps while it is measured.
+    """
+    before = _processor_times()
+    if before is None:
+        return None
+    time.sleep(seconds)
+    after = _processor_times()
+    if after is None or after[0] == before[0]:
+        return None
+    return 1.0 - (after[1] - before[1]) / (after[0] - before[0])
+
+
+def _processor_times() -> tuple[int, int] | None:
+    """Return the ticks of all cores since the start of the system, and how many of them were idle."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = [int(text) for text in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return (sum(ticks), ticks[3] + ticks[4]) if len(ticks) == 8 else None
+
+
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Return how much memory this process can still take; 4 GiB where the system does not say.
+
+    The least of what the kernel counts as available and what is left of the limits of its control groups: inside a
+    container the kernel's number is that of the whole machine. `root` is where `proc` and `sys` are.
+    """
+    return min([_available(root), *_left_in_groups(root)])
+
+
+def _available(root: Path) -> int:
+    try:
+        with open(root / "proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 4 * 2**30
+
+
+def _left_in_groups(root: Path) -> list[int]:
+    """Return what each limit on memory leaves: of this process's control group and of all above it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    left: list[int] = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":  # version 2
+            folder, limit, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            folder, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        parts = [part for part in group.split("/") if part]
+        # In a container the path may be the host's, of which only the end, or nothing, is there.
+        for depth in range(len(parts) + 1):
+            most, taken = (_number(folder.joinpath(*parts[:depth], name)) for name in (limit, used))
+            if most is not None and taken is not None and most < _NO_LIMIT:
+                left.append(max(most - taken, 0))
+    return left
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):  # not there, or `max`
+        return None

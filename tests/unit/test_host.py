@@ -1,0 +1,64 @@
+"""What is known of the machine without torch."""
+
+import os
+
+import pytest
+
+from linne.host import available_memory_bytes, let_waiting_threads_sleep, others_use_of_cores
+
+GIB = 2**30
+
+
+def test_waiting_threads_are_told_to_sleep_unless_the_user_said_otherwise(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    let_waiting_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    let_waiting_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_the_use_of_the_cores_by_others_is_a_share_or_unknown():
+    share = others_use_of_cores(0.05)
+    assert share is None or 0.0 <= share <= 1.0
+
+
+def machine(root, available, cgroup, files):
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {available // 1024} kB\n")
+    (root / "proc/self/cgroup").write_text(cgroup)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {}, 8 * GIB),
+        ("0::/\n", {"memory.max": "max", "memory.current": GIB}, 8 * GIB),
+        ("0::/\n", {"memory.max": 2 * GIB, "memory.current": GIB // 2}, 3 * GIB // 2),
+        ("0::/\n", {"memory.max": GIB, "memory.current": 2 * GIB}, 0),
+        ("0::/a/b\n", {"a/memory.max": 3 * GIB, "a/memory.current": GIB, "a/b/memory.max": "max"}, 2 * GIB),
+        ("0::/on/the/host\n", {"memory.max": 2 * GIB, "memory.current": 0}, 2 * GIB),
+        (
+            "4:memory:/job\n0::/\n",
+            {"memory/job/memory.limit_in_bytes": 5 * GIB, "memory/job/memory.usage_in_bytes": GIB},
+            4 * GIB,
+        ),
+        (
+            "4:memory:/\n",
+            {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": GIB},
+            8 * GIB,
+        ),
+        ("", {}, 8 * GIB),
+    ],
+)
+def test_the_limit_of_a_container_counts_and_not_the_memory_of_its_host(tmp_path, cgroup, files, expected):
+    assert available_memory_bytes(machine(tmp_path, 8 * GIB, cgroup, files)) == expected
+
+
+def test_a_system_that_does_not_say_is_taken_to_have_little(tmp_path):
+    assert available_memory_bytes(tmp_path) == 4 * GIB
