@@ -1,4 +1,4 @@
-"""Every image of a source, decoded once and boiled down to some 330 bytes each, whatever its size."""
+"""Every image of a source, decoded once and boiled down to some 340 bytes each, whatever its size."""
 
 from __future__ import annotations
 

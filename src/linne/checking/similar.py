@@ -18,8 +18,7 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 _MAX_BITS = 6
-"""Differing bits of a pair that is looked at. JPEG at quality 30, half the size, a shift of 2 % or a logo in a corner
-change 0 to 6."""
+"""Differing bits of a pair that is looked at. JPEG at quality 30, half the size or a cut of 2 % change 0 to 6."""
 _MAX_BITS_CROWDED, _CROWDED = 3, 0.15
 """The same where the limit on the distance is small: pairs that near differ in no more."""
 _MAX_DISTANCE = 0.35
