@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import DeviceError, suggest
+from linne.host import available_memory_bytes
 
 if TYPE_CHECKING:
     import torch
