@@ -274,6 +274,17 @@ def test_pixels_in_memory_are_checked_like_files(tiles):
     assert found_by_kind(check(source)) == {"conflict": [{"train[3]", "test[4]"}]}
 
 
+def test_what_is_packed_may_keep_the_name_of_the_file_it_was_made_from(tmp_path, tiles):
+    from linne.data.pack import PackSettings, pack
+
+    root = clean_set(tmp_path / "set", tiles)
+    save(tiles[0].resize((400, 400)), root / "train" / "china" / "resized.png")
+    pack(open_source(str(root)), tmp_path / "packed", PackSettings(size=64))
+    report = check(open_source(str(tmp_path / "packed")))
+    assert "mistyped" not in found_by_kind(report)
+    assert ("format", "JPEG 45") in report.about
+
+
 def test_the_page_shows_the_images_inside_itself_and_escapes_names(tmp_path, tiles):
     root = clean_set(tmp_path / "set", tiles)
     save(tiles[15], root / "train" / "china" / "<b>&.jpg", quality=92)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from linne.checking import containers
 from linne.data.decode import reduced, to_channels
+from linne.data.files import FileStore
 from linne.data.headers import FORMATS
 from linne.data.source import Ints, Source, Split, UInt8
 from linne.errors import ImageError
@@ -162,7 +163,8 @@ def _one(split: Split, position: int, channels: int, row: Any, small_HWC: UInt8)
         pixels_HWC, (height, width) = reduced(image, channels, lambda height, width: (2 * SIDE, 2 * SIDE), name=name)
         kind, row["flags"] = containers.describe(image)
         row["format"] = FORMATS.index(kind) if kind else -1
-        row["named_otherwise"] = containers.named_otherwise(name, kind)
+        # Only files have endings: what was packed keeps the name of the file it was made from.
+        row["named_otherwise"] = isinstance(split.store, FileStore) and containers.named_otherwise(name, kind)
         content, row["size_bytes"] = image, len(image)
     else:
         pixels_HWC, (height, width) = to_channels(image, channels), image.shape[:2]
