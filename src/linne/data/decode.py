@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from linne.data import headers, jpeg
+from linne.data import headers, jpeg, modes, png
 from linne.data.names import printable
 from linne.errors import ImageError
 from linne.preprocess import InputSpec, Resize, pillow_resize, resize_and_crop, resized_size
@@ -39,6 +39,8 @@ UInt8 = NDArray[np.uint8]
 MAX_PIXELS = 50_000_000
 """Larger images are refused from their header: decoding one would take more than a gigabyte."""
 MAX_BYTES = 256 * 2**20
+MAX_RUN_LENGTH_PIXELS = 10_000_000
+"""Of a run-length coded BMP, which Pillow unpacks in Python: a second's worth; a kilobyte can state any size."""
 
 _HEAD_BYTES = 256 * 2**10
 _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
@@ -60,7 +62,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ def _peek(kind: str, head: bytes) -> Header:
 
 def _header(image: ImageFile.ImageFile, orientation: int) -> Header:
     width, height = image.size if orientation < 5 else image.size[::-1]
-    return Header(height, width, grey=_is_grey(image))
+    return Header(height, width, grey=modes.is_grey(image))
 
 
 def _about(name: str, refused: ImageError) -> ImageError:
@@ -262,18 +263,32 @@ def _opened(kind: str, head: bytes | mmap, stream: IO[bytes]) -> ImageFile.Image
     except Exception as error:  # Pillow's parsers raise a dozen types on damaged bytes
         raise _damaged(kind, error) from error
     _check_size(image.size)
+    num_pixels = image.width * image.height
+    if kind == "BMP" and image.tile and image.tile[0].codec_name == "bmp_rle" and num_pixels > MAX_RUN_LENGTH_PIXELS:
+        raise ImageError(
+            f"it is run-length coded and has {num_pixels:,} pixels, more than the {MAX_RUN_LENGTH_PIXELS:,} accepted"
+        )
     return image
 
 
 def _loaded(kind: str, data: bytes, orientation: int) -> Image.Image:
     """Return the decoded image, upright, in whatever mode it was stored."""
+    if kind == "PNG":
+        png.check(data)
     image = _opened(kind, data, io.BytesIO(data))
+    if kind == "PPM" and image.tile and image.tile[0].codec_name == "ppm":
+        return modes.from_levels(image, data)
     try:
         image.load()
     except Exception as error:  # as above; a warning made an error by the caller's filters lands here too
         raise _damaged(kind, error) from error
     if kind == "PNG":
-        _scale_transparency(image, bit_depth=data[24])
+        # Rows that are not there are all zero; of interlaced images any can be.
+        if data[28] or image.crop((0, image.height - 1, image.width, image.height)).getbbox() is None:
+            png.check_rows(data)
+        modes.scale_transparency(image, bit_depth=data[24])
+    if kind == "GIF" and (frame := headers.gif_frame(data)):
+        return modes.only_frame(image, frame)
     if orientation == 1 and kind != "TIFF":  # a TIFF was turned by Pillow while loading
         orientation = _stated_orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
@@ -291,7 +306,8 @@ def _check_size(size: tuple[int, int]) -> None:
 
 def _damaged(kind: str, error: Exception) -> ImageError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    state = "cut short" if "truncated" in reason.lower() else "damaged"
+    is_short = any(words in reason.lower() for words in ("truncated", "not enough image data"))
+    state = "cut short" if is_short else "damaged"
     return ImageError(f"{state} {kind} ({reason})")
 
 
@@ -300,67 +316,11 @@ def _stated_orientation(image: Image.Image) -> int:
     return headers.exif_orientation(exif) if isinstance(exif, bytes) else 1
 
 
-def _scale_transparency(image: Image.Image, *, bit_depth: int) -> None:
-    """Bring a PNG's transparent colour to the 8 bits of the pixels; Pillow leaves it as the file has it."""
-    stated = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(stated, tuple) and bit_depth == 16:
-        image.info["transparency"] = tuple(value >> 8 for value in stated)
-    elif image.mode == "L" and isinstance(stated, int) and bit_depth in (2, 4):
-        image.info["transparency"] = stated * 255 // (2**bit_depth - 1)
-
-
-def _is_grey(image: ImageFile.ImageFile) -> bool:
-    if image.mode == "P" and image.palette is not None:
-        colours = np.frombuffer(bytes(image.palette.palette), np.uint8)
-        triples = colours[: len(colours) // 3 * 3].reshape(-1, 3)
-        return bool((triples == triples[:, :1]).all())
-    return image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
-
-
 def _pixels(image: Image.Image, channels: int) -> UInt8:
     """Return an image of any mode as uint8 H x W x `channels`."""
     try:
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            image = _to_8_bits(image)
-        elif image.mode in _ALPHA_MODES or "transparency" in image.info:
-            image = _on_white(image)
-        if image.mode not in ("L", "RGB"):
-            image = image.convert("L" if image.mode == "1" else "RGB")
-        if image.mode != (wanted := "L" if channels == 1 else "RGB"):  # `convert` copies even where nothing changes
-            image = image.convert(wanted)
-        return np.array(image).reshape(image.height, image.width, channels)  # a copy: arrays of `asarray` are read-only
+        return modes.to_array(image, channels)
     except ImageError:
         raise
     except Exception as error:  # a mode or palette that Pillow cannot convert
         raise _damaged(image.mode, error) from error
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Return the image composited on white, RGB."""
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Return a grey image of more than 8 bits as mode L: 16 bits divided by 257, floats of 0-1 times 255.
-
-    Other ranges are refused: that an image is 0-4095, 0-1 or 0-255 stands nowhere in the file, and a wrong guess
-    would make it black or white.
-    """
-    values_HW: NDArray[Any] = np.asarray(image)
-    low, high = float(values_HW.min()), float(values_HW.max())
-    if image.mode == "F":
-        if not (low >= 0 and high <= 1):  # NaN fails both
-            raise ImageError(
-                f"its pixels are floating-point numbers from {low:g} to {high:g}, expected 0 to 1",
-                hint="save it with 8 or 16 bits a channel",
-            )
-        return Image.fromarray(np.rint(values_HW * 255).astype(np.uint8))
-    if image.mode == "I" and (image.format == "TIFF" or low < 0 or high > 65535):
-        raise ImageError("its pixels are 32-bit integers, whose range no file states", hint="save it with 8 or 16 bits")
-    values_HW = values_HW.astype(np.uint32)
-    grey_HW = ((values_HW + 128) // 257).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey_HW[values_HW == transparent] = 255
-    return Image.fromarray(grey_HW)

@@ -19,9 +19,9 @@ _SIGNATURES = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
 }
 _OTHERS = {
+    b"MM\0+": "a big-endian BigTIFF",  # Pillow knows the little-endian ones only
     b"%!PS": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
     b"%PDF": "a PDF document",
@@ -87,9 +87,18 @@ def looks_like(data: bytes) -> str:
 
 def gif_size(data: bytes | mmap) -> tuple[int, int] | None:
     """Return (width, height) of the canvas that a GIF's screen and first frame span; None where it has no frame."""
+    frame = gif_frame(data)
+    if frame is None:
+        return None
+    screen_W, screen_H = struct.unpack_from("<HH", data, 6)
+    return max(screen_W, frame[2]), max(screen_H, frame[3])
+
+
+def gif_frame(data: bytes | mmap) -> tuple[int, int, int, int] | None:
+    """Return left, top, right and bottom of a GIF's first frame on its canvas; None where it has no frame."""
     if len(data) < 13:
         return None
-    screen_W, screen_H, flags = struct.unpack_from("<HHB", data, 6)
+    flags = data[10]
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while position < len(data) and data[position] != 0x2C:  # an image descriptor
         if data[position] == 0x21:  # an extension: its kind, then blocks that each say their length
@@ -100,7 +109,7 @@ def gif_size(data: bytes | mmap) -> tuple[int, int] | None:
     if position + 9 > len(data):
         return None
     left, top, width, height = struct.unpack_from("<HHHH", data, position + 1)
-    return max(screen_W, left + width), max(screen_H, top + height)
+    return left, top, left + width, top + height
 
 
 def webp_size(data: bytes | mmap) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ The same library does the work inside Pillow, so that at full size not one pixel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,12 @@ Enough = Callable[[int, int], tuple[int, int]]
 
 MAX_SCANS = 100
 """A progressive JPEG has about ten. Each scan passes over every pixel, so thousands in a small file take minutes."""
+MAX_SCANNED_PIXELS = 1_000_000_000
+"""Pixels times scans: twenty scans of the largest image accepted, which take up to a second and a half."""
+_ALWAYS_ENOUGH = 20
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+"""What ends the data of a scan: neither a stuffed zero nor a restart."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FACTORS = (8, 4, 2)
 """Powers of two only: the other eighths of libjpeg differ by several levels on small photos."""
 
@@ -36,10 +43,10 @@ def decode(
     None where another decoder should judge: CMYK, and everything that libjpeg has a word to say about.
 
     Raises:
-        ImageError: too many scans or, from `check_size` (called with (width, height)), too many pixels.
+        ImageError: a part of the picture is missing or damaged, it has too many scans or, from `check_size` (called
+            with (width, height)), too many pixels.
     """
-    if (num_scans := _count_scans(data)) > MAX_SCANS:
-        raise ImageError(f"it has {num_scans:,} scans, expected at most {MAX_SCANS}: such JPEGs are made to take long")
+    _check_scans(data)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         check_size((width, height))
@@ -51,15 +58,48 @@ def decode(
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
         wanted = "GRAY" if colours == "Gray" and channels == 1 else "RGB"
         pixels_HWC: UInt8 = simplejpeg.decode_jpeg(data, wanted, **least)
-    except ValueError:  # a warning or an error of libjpeg
-        return None
+    except ValueError as warned:  # a warning or an error of libjpeg
+        kind, _, what = str(warned).partition(": ")
+        # Of cameras that write some bytes too many between scans nothing is missing.
+        if kind != "Corrupt JPEG data" or "extraneous bytes" in what:
+            return None
+        raise ImageError(f"{'cut short' if 'end' in what else 'damaged'} JPEG ({what})") from warned
     return _upright(pixels_HWC, orientation), full_size
 
 
-def _count_scans(data: bytes) -> int:
-    """Return how often `data` has the marker of a scan, which pixels cannot contain; five times as fast as `count`."""
+def _check_scans(data: bytes) -> None:
+    # How often `data` has the marker of a scan, which pixels cannot contain; five times as fast as `bytes.count`.
     bytes_N = np.frombuffer(data, np.uint8)
-    return int(np.count_nonzero((bytes_N[:-1] == 0xFF) & (bytes_N[1:] == 0xDA)))
+    if np.count_nonzero((bytes_N[:-1] == 0xFF) & (bytes_N[1:] == 0xDA)) <= _ALWAYS_ENOUGH:
+        return
+    num_scans, num_pixels = _scans(data)
+    if num_scans > MAX_SCANS:
+        raise ImageError(f"it has {num_scans:,} scans, expected at most {MAX_SCANS}: such JPEGs are made to take long")
+    if num_scans * num_pixels > MAX_SCANNED_PIXELS:
+        raise ImageError(
+            f"it has {num_scans} scans of {num_pixels:,} pixels, expected at most {MAX_SCANNED_PIXELS:,} in all: such "
+            "JPEGs are made to take long"
+        )
+
+
+def _scans(data: bytes) -> tuple[int, int]:
+    """Return how many scans a JPEG has, and of how many pixels; what lies behind its end does not count.
+
+    Phones put videos there, which contain anything.
+    """
+    num_scans, num_pixels, position = 0, 0, 2
+    while (found := _MARKER.search(data, position)) and (marker := found[1][0]) != 0xD9:
+        position = found.end()
+        if marker in (0x01, 0xD8):  # without a length
+            continue
+        if marker == 0xDA:
+            num_scans += 1
+        elif marker in _FRAMES and num_pixels == 0:
+            num_pixels = int.from_bytes(data[position + 3 : position + 5]) * int.from_bytes(
+                data[position + 5 : position + 7]
+            )
+        position += int.from_bytes(data[position : position + 2])
+    return num_scans, num_pixels
 
 
 def _factor(full_size: tuple[int, int], least: tuple[int, int]) -> int:

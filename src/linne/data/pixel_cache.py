@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from linne import preprocess
-from linne.data import decode, headers, jpeg
+from linne.data import decode, headers, jpeg, modes, png
 from linne.data.files import FileStore
 from linne.data.names import printable
 from linne.data.places import cache_folder
@@ -131,8 +131,8 @@ class PixelCache:
 
 def _code(resize: Resize) -> bytes:
     """Return bytes that change when the code or a library that turns files into pixels does."""
-    modules = (decode.__file__, headers.__file__, jpeg.__file__, preprocess.__file__, resize.__code__.co_filename)
-    contents = [Path(path).read_bytes() for path in modules if path is not None]
+    modules = [module.__file__ for module in (decode, headers, jpeg, modes, png, preprocess)]
+    contents = [Path(path).read_bytes() for path in (*modules, resize.__code__.co_filename) if path is not None]
     versions = [f"{name} {importlib.metadata.version(name)}".encode() for name in _LIBRARIES]
     return b"\0".join([*contents, resize.__name__.encode(), *versions])
 
