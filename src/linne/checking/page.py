@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from linne.checking.report import CheckReport, Example, Finding, Group
+from linne.checking.report import NOTE, CheckReport, Example, Finding, Group
 from linne.data.decode import reduced
 from linne.data.names import counted, printable
 from linne.data.source import Source, Split
@@ -25,10 +25,11 @@ _SHEET_IMAGES, _SHEET_MOST, _SHEET_LEAST = 800, 10, 4
 """Images on all contact sheets together, some 4 kB each, and on one."""
 _THUMBNAIL = 112
 _STYLE = """<style>
-h3 i { font: 600 12px/1 system-ui, sans-serif; padding: 3px 8px; border-radius: 9px; margin-right: 8px;
+h3 i, summary i { font: 600 12px/1 system-ui, sans-serif; padding: 3px 8px; border-radius: 9px; margin-right: 8px;
   background: var(--panel); color: var(--muted); vertical-align: 2px; }
 h3 i.stop { background: var(--wrong); color: var(--card); }
 h3 i.warning { background: var(--warn); color: var(--ink); box-shadow: inset 0 0 0 1px var(--warn-line); }
+.note summary { font-weight: 600; color: inherit; margin-top: 10px; }
 .groups { display: flex; flex-wrap: wrap; gap: 14px; margin: 10px 0 20px; }
 .groups > div { border: 1px solid var(--line); border-radius: 8px; padding: 8px; max-width: 100%; }
 .row { display: flex; flex-wrap: wrap; gap: 8px; margin: 0; padding: 0; list-style: none; }
@@ -104,7 +105,10 @@ def _finding(finding: Finding, source: Source) -> str:
     rest = f'<p class="muted small">and {more:,} more; <code>--json</code> names all</p>' if more > 0 else ""
     advice = f'<p class="muted">{_with_code(finding.advice)}</p>' if finding.advice else ""
     mark = f'<i class="{finding.severity}">{finding.severity}</i>'
-    return f"<h3>{mark}{escaped(finding.title)}</h3>{advice}{shown}{rest}"
+    head, inside = f"{mark}{escaped(finding.title)}", f"{advice}{shown}{rest}"
+    if finding.severity == NOTE and inside:  # folded, or a dozen notes would hide the classes below
+        return f'<details class="note"><summary>{head}</summary>{inside}</details>'
+    return f"<h3>{head}</h3>{inside}"
 
 
 def _with_code(text: str) -> str:
