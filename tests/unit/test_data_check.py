@@ -75,6 +75,15 @@ def test_the_list_it_writes_makes_the_next_check_pass(capsys, folder, tmp_path):
     assert run(capsys, folder, "--without", listed)[0] == 0
 
 
+def test_a_second_list_holds_what_the_first_left_out(capsys, folder, tmp_path):
+    leak(folder)
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    run(capsys, folder, "--quarantine", first)
+    (folder / "train/dog/bad.png").write_bytes(b"nothing")
+    run(capsys, folder, "--without", first, "--quarantine", second)
+    assert list(json.loads(second.read_bytes())["images"]) == ["train/cat/copy.png", "train/dog/bad.png"]
+
+
 def test_a_list_that_is_there_is_refused_before_anything_is_read(capsys, folder, tmp_path):
     (tmp_path / "mine.json").write_text("{}")
     code, out, err = run(capsys, tmp_path / "no such folder", "--quarantine", tmp_path / "mine.json")

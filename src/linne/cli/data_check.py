@@ -16,7 +16,9 @@ _FILE = click.Path(path_type=Path)
 @click.command("check")
 @click.argument("source", shell_complete=complete.sources)
 @click.option("--html", type=_FILE, metavar="FILE", help="Write a page with the images found.")
-@click.option("--quarantine", type=_FILE, metavar="FILE", help="Write a list of images better left out.")
+@click.option(
+    "--quarantine", type=_FILE, metavar="FILE", help="Write a list of images better left out, with those of --without."
+)
 @click.option("--without", type=_FILE, metavar="FILE", help="Leave out what such a list names, as training will.")
 @click.option("--splits-file", type=_FILE, metavar="FILE", help="Splits as `linne data split` wrote them.")
 @click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
@@ -47,7 +49,7 @@ def command(
     from linne.checking import check, write_page
     from linne.checking.page import check_replaceable
     from linne.data import open_source
-    from linne.data.quarantine import check_free, save_quarantine
+    from linne.data.quarantine import check_free, read_quarantine, save_quarantine
     from linne.errors import CheckFailed
     from linne.log import Narrator
 
@@ -59,7 +61,9 @@ def command(
     if html is not None:
         write_page(html, report, opened)
     if quarantine is not None:
-        save_quarantine(quarantine, report.quarantine, source=source, fingerprint=report.fingerprint)
+        before = {} if without is None else read_quarantine(without)
+        images = {**before, **report.quarantine}
+        save_quarantine(quarantine, images, source=source, fingerprint=report.fingerprint)
     if style == "json":
         console.data_json(report.to_dict())
     else:
