@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from linne.data import open_source
+from linne.data import open_source, save_manifest
 from linne.data.quarantine import read_quarantine, save_quarantine
 from linne.errors import SourceError
 
@@ -97,3 +97,17 @@ def test_a_list_that_is_not_there_says_how_to_make_one(tmp_path):
     with pytest.raises(SourceError, match=r"cannot be read: no such file or directory") as caught:
         read_quarantine(tmp_path / "q.json")
     assert caught.value.hint.startswith("`linne data check SOURCE --quarantine ")
+
+
+def test_a_split_file_holds_for_what_is_left(tmp_path, folder):
+    source = open_source(str(folder))
+    save_manifest(source, tmp_path / "splits.json")
+    tested = source.splits["test"].example_name(0)
+    listed = write(tmp_path / "q.json", {tested: "blurred"})
+    again = open_source(str(folder), splits_file=tmp_path / "splits.json", quarantine=listed)
+    assert names_of(source) - names_of(again) == {tested}
+    for name, split in again.splits.items():
+        before = source.splits[name]
+        assert {split.example_name(k) for k in range(len(split))} == {
+            before.example_name(k) for k in range(len(before))
+        } - {tested}

@@ -6,8 +6,8 @@ A new kind of source is one file with one function `(location, root) -> Examples
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclass, replacees import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,14 +111,19 @@ def open_source(
     )
     kind, location, notes = _parse(name)
     examples = _opener(kind)(location, root)
+    left_out: Mapping[str, str] = {}
     if quarantine is not None:
         from linne.data.quarantine import leave_out, read_quarantine
 
-        examples = leave_out(examples, read_quarantine(quarantine))
+        left_out = read_quarantine(quarantine)
+        examples = leave_out(examples, left_out)
     if splits_file is None:
         labels, divided = examples.labels, divide(examples, plan)
     else:
         manifest = read_manifest(splits_file)
+        # What is left out on purpose is not missed; a test image that is gone otherwise is an error.
+        places = {name: place for name, place in manifest.places.items() if name not in left_out}
+        manifest = replace(manifest, places=places)
         splits, more_notes = follow(examples, manifest, printable(splits_file))
         labels = manifest.labels
         divided = Divided(splits, tuple(more_notes), fingerprint(examples, splits, labels))
