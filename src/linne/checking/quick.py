@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +58,12 @@ def _leaks(splits: tuple[Split, ...]) -> Iterator[tuple[str, str]]:
 
 def _contents(splits: tuple[Split, ...]) -> list[Contents]:
     """Return what there is to compare in each split; nothing where looking would take long."""
-    arrays = [split.store.array for split in splits]
-    if all(array is not None for array in arrays):
-        pixels = [array[split.indices_N] for split, array in zip(splits, arrays, strict=True) if array is not None]
+    arrays = {id(split.store): split.store.array for split in splits}
+    pixels = [array for array in arrays.values() if array is not None]
+    if len(pixels) == len(arrays):
         if len({each.shape[1:] for each in pixels}) == 1 and sum(each.nbytes for each in pixels) <= _MOST_PIXELS:
-            return _pixel_contents(pixels)
+            return _pixel_contents(splits, dict(zip(arrays, pixels, strict=True)))
+        return []
     stores = [split.store for split in splits]
     if all(isinstance(store, FileStore) for store in stores):
         sizes = [s.store.sizes_N[s.indices_N] for s in splits if isinstance(s.store, FileStore)]
@@ -70,15 +71,19 @@ def _contents(splits: tuple[Split, ...]) -> list[Contents]:
     return []
 
 
-def _pixel_contents(pixels: list[UInt8]) -> list[Contents]:
+def _pixel_contents(splits: tuple[Split, ...], pixels: Mapping[int, UInt8]) -> list[Contents]:
     """Return the digests of those images whose cheap checksum occurs in more than one split."""
-    sums = [_checksums(each) for each in pixels]
+    of_store = {store: _checksums(images_NHWC) for store, images_NHWC in pixels.items()}
+    sums = [of_store[id(split.store)][split.indices_N] for split in splits]
     chosen = [np.isin(each, np.concatenate([s for s in sums if s is not each] or [each[:0]])) for each in sums]
-    return [_digests(images, np.flatnonzero(which).tolist()) for images, which in zip(pixels, chosen, strict=True)]
+    return [
+        _digests(pixels[id(split.store)], split.indices_N, np.flatnonzero(which).tolist())
+        for split, which in zip(splits, chosen, strict=True)
+    ]
 
 
-def _digests(images_NHWC: UInt8, chosen: list[int]) -> Contents:
-    return ((n, hashlib.sha256(images_NHWC[n].tobytes()).digest()) for n in chosen)
+def _digests(images_NHWC: UInt8, indices_N: NDArray[np.int64], chosen: list[int]) -> Contents:
+    return ((n, hashlib.sha256(images_NHWC[indices_N[n]].tobytes()).digest()) for n in chosen)
 
 
 def _checksums(images_NHWC: UInt8) -> NDArray[np.uint64]:
