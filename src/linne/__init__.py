@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from linne.data import open_source
     from linne.data.arrays import from_arrays
     from linne.data.source import Source, Split
+    from linne.data_verbs import check_data, get_data, list_sources, pack_data, split_data
     from linne.errors import (
         BundleError,
         CheckFailed,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from linne.preprocess import InputSpec
     from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, ModelConfig, OptimConfig, Recipe
     from linne.report import EvalReport
-    from linne.verbs import TrainResult, evaluate, list_models, list_sources, predict, train
+    from linne.verbs import TrainResult, evaluate, list_models, predict, train
 
 __version__ = "0.1.0"
 
@@ -52,13 +53,17 @@ __all__ = [
     "Split",
     "TrainResult",
     "__version__",
+    "check_data",
     "evaluate",
     "from_arrays",
+    "get_data",
     "list_models",
     "list_sources",
     "open_bundle",
     "open_source",
+    "pack_data",
     "predict",
+    "split_data",
     "train",
 ]
 
@@ -67,6 +72,7 @@ _MODULES = {
     "linne.data": ("open_source",),
     "linne.data.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
+    "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "split_data"),
     "linne.errors": (
         "BundleError",
         "CheckFailed",
@@ -80,7 +86,7 @@ _MODULES = {
     "linne.preprocess": ("InputSpec",),
     "linne.recipe": ("AugmentConfig", "DataConfig", "DeviceConfig", "ModelConfig", "OptimConfig", "Recipe"),
     "linne.report": ("EvalReport",),
-    "linne.verbs": ("TrainResult", "evaluate", "list_models", "list_sources", "predict", "train"),
+    "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
 

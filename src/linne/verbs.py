@@ -1,4 +1,4 @@
-"""Every verb of the command line as a function, with the same names."""
+"""Every verb of the command line as a function, with the same names; those of `linne data` are in `data_verbs`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from linne.log import Narrator, Run, clock
 
 if TYPE_CHECKING:
     from linne.bundle import Bundle
-    from linne.data import Source, SourceListing
+    from linne.data import Source
     from linne.inference.predictor import Prediction
     from linne.models import ModelListing
     from linne.planning import Plan
@@ -311,7 +311,7 @@ def _as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) -
     data = bundle.provenance.get("recipe", {}).get("data", {})
     if splits_file is None and knows_most_of((beside := bundle.path.parent / "splits.json"), name):
         splits_file = beside
-    # The list of what training left out may be elsewhere now; a splits file leaves the same ones out.
+    # What was in quarantine then is not in its splits file; the list itself may be elsewhere now.
     quarantine = data.get("quarantine")
     return open_source(
         name,
@@ -358,10 +358,3 @@ def list_models(pattern: str | None = None) -> list[ModelListing]:
     from linne.models import list_models as listed
 
     return listed(pattern)
-
-
-def list_sources() -> list[SourceListing]:
-    """Return the named sets: what they are, where they are looked for, and whether they are there."""
-    from linne.data import list_sources as listed
-
-    return listed()

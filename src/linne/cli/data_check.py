@@ -46,24 +46,18 @@ def command(
     linne data check photos/ --html check.html --quarantine leave-out.json
     linne train photos/ --set data.quarantine=leave-out.json
     """
-    from linne.checking import check, write_page
-    from linne.checking.page import check_replaceable
-    from linne.data import open_source
-    from linne.data.quarantine import check_free, read_quarantine, save_quarantine
+    from linne.data_verbs import check_data
     from linne.errors import CheckFailed
-    from linne.log import Narrator
 
-    for path, ready in ((quarantine, check_free), (html, check_replaceable)):
-        if path is not None:
-            ready(path)
-    opened = open_source(source, splits_file=splits_file, group_by=group_by, quarantine=without)
-    report = check(opened, narrator=Narrator(quiet=quiet))
-    if html is not None:
-        write_page(html, report, opened)
-    if quarantine is not None:
-        before = {} if without is None else read_quarantine(without)
-        images = {**before, **report.quarantine}
-        save_quarantine(quarantine, images, source=source, fingerprint=report.fingerprint)
+    report = check_data(
+        source,
+        html=html,
+        quarantine=quarantine,
+        without=without,
+        splits_file=splits_file,
+        group_by=group_by,
+        quiet=quiet,
+    )
     if style == "json":
         console.data_json(report.to_dict())
     else:

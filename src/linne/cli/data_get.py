@@ -38,11 +38,9 @@ def command(name: str, root: Path | None, offline: bool, force: bool, quiet: boo
     linne data get cifar10
     linne data get imagenette --root /data
     """
-    from linne.data.get import get
-    from linne.data.published import published
-    from linne.log import Narrator
+    from linne.data_verbs import get_data
 
-    got = get(published(name), root=root, offline=offline, force=force, narrator=Narrator(quiet=quiet))
+    got = get_data(name, root=root, offline=offline, force=force, quiet=quiet)
     if as_json:
         console.data_json({**asdict(got), "folder": str(got.folder)})
     else:

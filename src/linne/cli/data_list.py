@@ -22,7 +22,7 @@ def command(style: str) -> None:
     Files of published sets are looked for in $LINNE_DATA and in your data folder; `--json` names
     every place. `linne data get NAME` fetches one that is not here.
     """
-    from linne.verbs import list_sources
+    from linne.data_verbs import list_sources
 
     listings = list_sources()
     if style == "json":

@@ -39,7 +39,7 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str) ->
 @click.option("--quarantine", type=click.Path(path_type=Path), metavar="FILE", help="Leave these images out.")
 @click.option("--quiet", is_flag=True, help="Say nothing while packing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(source: str, out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
     """Write SOURCE to the folder OUT as WebDataset shards that train faster.
 
     Images are resized once, splits and labels kept. OUT is a source like any other, for linne and for
@@ -51,25 +51,9 @@ def command(source: str, out: Path, as_json: bool, quiet: bool, **options: Any) 
     linne data pack photos/ packed/ --format raw         no decoding at all, ten times the space
     linne train packed/
     """
-    from linne.data import open_source
-    from linne.data.pack import pack
-    from linne.data.pack_image import PackSettings, usual_format
-    from linne.log import Narrator
+    from linne.data_verbs import pack_data
 
-    opened = open_source(source, splits_file=options["splits_file"], quarantine=options["quarantine"])
-    settings = PackSettings(
-        size=options["size"],
-        format=options["image_format"] or usual_format(opened),
-        quality=options["quality"],
-    )
-    result = pack(
-        opened,
-        out,
-        settings,
-        shard_size_bytes=options["shard_size_mb"] * 10**6,
-        max_unreadable=options["max_unreadable"],
-        narrator=Narrator(quiet=quiet),
-    )
+    result = pack_data(source, out, **options)
     if as_json:
         console.data_json(result.to_dict())
     else:

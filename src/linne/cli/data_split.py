@@ -43,7 +43,7 @@ def command(
     linne data split list.csv splits.json --group-by patient          by a column of the list
     linne data split photos/ cv.json --folds 5                        cv-fold1.json to cv-fold5.json
     """
-    from linne.data.split_files import write_splits
+    from linne.data_verbs import split_data
     from linne.recipe import parse_value
 
     fractions = {
@@ -51,7 +51,7 @@ def command(
         for name, text in (("val", val), ("test", test))
         if text is not None
     }
-    written = write_splits(
+    written = split_data(
         source, file, folds=folds, split_seed=seed, group_by=group_by, quarantine=quarantine, **fractions
     )
     if as_json:
