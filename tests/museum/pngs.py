@@ -273,6 +273,10 @@ def damages() -> Iterator[Exhibit]:
         png(greys(), 8, GREY, size=(7072, 7072)),
         "it has 7,072 x 7,072 pixels, more than the 50,000,000 accepted",
     )
+    twice = data[:33] + chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, RGB, 0, 0, 0)) + data[33:]
+    yield refused("two headers.png", twice, "damaged PNG (it has two headers)")
+    late = SIGNATURE + chunk(b"tEXt", b"a\0b") + data[8:]
+    yield refused("something before its header.png", late, "damaged PNG (it does not begin with its header)")
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 * 2**20)))
     yield refused("text that grows.png", png(pixels, before=[text]), "damaged PNG")
     bomb = zlib.compress(bytes(30 * 2**20))

@@ -292,5 +292,10 @@ def damages() -> Iterator[Exhibit]:
     )
     yield refused("no size.tif", tiff([raw(pixels)], (0, 20), RGB8, 2), "damaged TIFF")
     yield refused("bits of no kind.tif", tiff([raw(pixels)], (12, 20), (7, 3, 11), 2), "damaged TIFF")
+    far = {COLOUR_MAP: list(range(768))}
+    odd = bytearray(tiff([raw(greys())], (12, 20), (8,), 3, tags=far))
+    start = odd.index(struct.pack("<HHI", COLOUR_MAP, SHORT, 768))
+    odd[start + 2 : start + 8] = struct.pack("<HI", LONG, 384)
+    yield refused("colours of another kind of number.tif", bytes(odd), "damaged TIFF")
     yield refused("tiles of no size.tif", tiff([raw(pixels)], (12, 20), RGB8, 2, tiles=(0, 0)), "damaged TIFF")
     yield refused("samples by the thousand.tif", tiff([raw(pixels)], (12, 20), (8,) * 2000, 2), "damaged TIFF")

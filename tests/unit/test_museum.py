@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from museum import exhibits
+from museum.fuzzing import judge_peek
 from museum.picture import Exhibit
 
 from linne import models
@@ -68,6 +69,11 @@ def test_an_exhibit_shows_what_it_must_or_is_refused_in_the_words_it_must(exhibi
     assert exhibit.within or difference.max() == 0
     grey = outcome(exhibit, 1)
     assert np.array_equal(grey, grey_of(found)), "grey is what is grey of its colours"
+
+
+@pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.name)
+def test_what_a_peek_says_of_an_exhibit_is_so(exhibit):
+    assert judge_peek(exhibit.data) is None
 
 
 # The same for training, evaluation and prediction

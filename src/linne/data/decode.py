@@ -216,7 +216,10 @@ def _peek(kind: str, head: bytes) -> Header:
 
 def _header(image: ImageFile.ImageFile, orientation: int) -> Header:
     width, height = image.size if orientation < 5 else image.size[::-1]
-    return Header(height, width, grey=modes.is_grey(image))
+    try:
+        return Header(height, width, grey=modes.is_grey(image))
+    except Exception as error:  # a palette that is none
+        raise _damaged(str(image.format), error) from error
 
 
 def _about(name: str, refused: ImageError) -> ImageError:

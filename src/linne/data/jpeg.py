@@ -47,13 +47,15 @@ def decode(
             with (width, height)), too many pixels.
     """
     _check_scans(data)
+    factor = 1
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         check_size((width, height))
         if colours not in ("Gray", "YCbCr", "RGB"):
             return None
         full_size = (height, width) if orientation < 5 else (width, height)
-        factor = 1 if enough is None else _factor(full_size, enough(*full_size))
+        if enough is not None:
+            factor = _factor(full_size, enough(*full_size))
         # With these minimums no smaller size is allowed, and by `min_factor` no larger one.
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
         wanted = "GRAY" if colours == "Gray" and channels == 1 else "RGB"
@@ -62,7 +64,8 @@ def decode(
         kind, _, what = str(warned).partition(": ")
         # Of cameras that write some bytes too many between scans nothing is missing.
         if kind != "Corrupt JPEG data" or "extraneous bytes" in what:
-            return None
+            # Lossless ones are neither reduced nor coloured; damage must not depend on what is wanted of them.
+            return None if factor == channels == 1 else decode(data, 1, orientation, None, check_size)
         raise ImageError(f"{'cut short' if 'end' in what else 'damaged'} JPEG ({what})") from warned
     return _upright(pixels_HWC, orientation), full_size
 

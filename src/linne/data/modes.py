@@ -64,8 +64,9 @@ def only_frame(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Imag
     """
     if box[0] <= 0 and box[1] <= 0 and box[2] >= image.width and box[3] >= image.height:
         return image
-    canvas = Image.new("RGBA", image.size, "white")
-    canvas.paste(image.convert("RGBA").crop(box), box)
+    part = image.crop(box)
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(_on_white(part) if "transparency" in image.info else part.convert("RGB"), box)
     return canvas
 
 

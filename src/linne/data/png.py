@@ -16,9 +16,13 @@ _PIECE_BYTES = 2**20
 
 
 def check(data: bytes) -> None:
-    """Raise ImageError when a chunk of pixels was changed, or the palette is not there."""
-    has_palette = len(data) < 26 or data[25] != _PALETTE
+    """Raise ImageError when a chunk of pixels was changed, or the header or palette is not where it must be."""
+    if data[12:16] != b"IHDR" or len(data) < 33 or data[25] not in _SAMPLES:
+        raise ImageError("damaged PNG (it does not begin with its header)")
+    has_palette = data[25] != _PALETTE
     for name, start, end in _chunks(data):
+        if name == b"IHDR" and start > 16:
+            raise ImageError("damaged PNG (it has two headers)")
         if name == b"PLTE":
             has_palette = True
         elif name == b"IDAT":
@@ -41,9 +45,12 @@ def check_rows(data: bytes) -> None:
     unpacker = zlib.decompressobj()
     for name, start, end in _chunks(data):
         packed = data[start:end] if name == b"IDAT" else b""
-        while packed and missing > 0:
-            missing -= len(unpacker.decompress(packed, _PIECE_BYTES))
-            packed = unpacker.unconsumed_tail
+        try:
+            while packed and missing > 0:
+                missing -= len(unpacker.decompress(packed, _PIECE_BYTES))
+                packed = unpacker.unconsumed_tail
+        except zlib.error as error:
+            raise ImageError(f"damaged PNG ({error})") from error
     if missing > 0:
         raise ImageError("cut short PNG (its pixels end before its last row)")
 
