@@ -17,7 +17,7 @@ def torch_resize(pixels_HWC: UInt8, height: int, width: int, interpolation: str,
     noise, by two. Torch's uint8 kernels are Pillow's with 16-bit weights, which is where the difference comes from.
     Filters that torch lacks are left to Pillow. May be called by several threads at once.
     """
-    if interpolation not in VECTORISED or (interpolation == "bicubic" and not _rows_first(pixels_HWC, height, width)):
+    if interpolation not in VECTORISED or not _rows_first(pixels_HWC, height, width):
         return pillow_resize(pixels_HWC, height, width, interpolation, extent)
     # Of read-only memory, as a set in memory lends it, torch makes no tensor.
     writable_HWC = pixels_HWC if pixels_HWC.flags.writeable else pixels_HWC.copy()
@@ -37,7 +37,7 @@ def torch_resize(pixels_HWC: UInt8, height: int, width: int, interpolation: str,
 def _rows_first(pixels_HWC: UInt8, height: int, width: int) -> bool:
     """Return whether Pillow filters along rows first, as torch always does; between the passes both round and clip.
 
-    Bicubic overshoots at hard edges, so there the order shows, by up to 30 levels. Pillow before 13 takes rows first;
+    Bicubic overshoots at hard edges, so there the order shows, by up to 30 levels; elsewhere by one. Pillow before 13 takes rows first;
     since 13 it takes columns first for some tall images and where the height shrinks much more than the width.
     """
     from_H, from_W = pixels_HWC.shape[0], pixels_HWC.shape[1]

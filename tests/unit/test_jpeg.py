@@ -82,10 +82,19 @@ def test_camera_photos_decoded_at_a_quarter_differ_by_less_than_a_third_of_a_lev
     assert np.max(differences) <= 15
 
 
-def test_an_image_of_less_than_four_times_the_size_is_decoded_whole():
+def test_an_image_of_less_than_six_times_the_size_is_decoded_whole():
     data = jpeg(PHOTOS[0])
-    spec = InputSpec(channels=3, height=112, width=112, mean=(0.5,) * 3, std=(0.5,) * 3)
+    spec = InputSpec(channels=3, height=74, width=74, mean=(0.5,) * 3, std=(0.5,) * 3)
     assert np.array_equal(to_input(data, spec, name="x"), resize_and_crop(decode(data, 3), spec))
+
+
+@pytest.mark.parametrize("side", [32, 64, 73])
+def test_sharp_photographs_decoded_reduced_differ_by_half_a_level_at_most(side):
+    spec = InputSpec(channels=3, height=side, width=side, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
+    for photo in PHOTOS:
+        data = jpeg(photo, quality=92)
+        quick, full = to_input(data, spec, name="x"), resize_and_crop(decode(data, 3), spec)
+        assert 0 < np.abs(quick.astype(int) - full).mean() <= 0.5
 
 
 @pytest.mark.parametrize("cut", [2, 3, 100, 20_000])

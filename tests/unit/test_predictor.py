@@ -202,13 +202,13 @@ def test_the_first_answer_comes_before_the_later_images_are_asked_for(predictor:
             taken.append(i)
             yield f"{i}", content
 
-    content = png(picture(1))
+    content, others = png(picture(1)), threading.active_count()
     rows = predictor.predict_files(images(), batch_size=8)
     assert taken == []
     assert next(rows).file == "0"
     assert len(taken) == 8
     rows.close()
-    assert threading.active_count() == 1, "the decoding threads are gone"
+    assert threading.active_count() <= others, "the decoding threads are gone"
 
 
 def test_memory_does_not_grow_with_the_number_of_images(predictor: Predictor) -> None:

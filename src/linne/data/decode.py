@@ -8,6 +8,7 @@ large images through a process-wide setting. No setting of Pillow is changed, so
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -139,8 +140,8 @@ def read_file(path: str | os.PathLike[str], *, name: str | None = None) -> bytes
 def to_input(image: bytes | UInt8, spec: InputSpec, *, name: str, resize: Resize = pillow_resize) -> UInt8:
     """Return an encoded or decoded image as the model sees it: uint8 of the height, width and channels of `spec`.
 
-    The one way from an image to model input, in training, evaluation and prediction. A JPEG of at least four times
-    the size it is resized to is decoded at a half, a quarter or an eighth: never below twice that size.
+    The one way from an image to model input, in training, evaluation and prediction. A JPEG of six times and more
+    the size it is resized to is decoded at a half, a quarter or an eighth, see `enough_for`.
 
     Raises:
         ImageError: it cannot be decoded or resized; the message begins with `name`.
@@ -151,14 +152,23 @@ def to_input(image: bytes | UInt8, spec: InputSpec, *, name: str, resize: Resize
     else:
 
         def enough(height: int, width: int) -> tuple[int, int]:
-            resized_H, resized_W = resized_size(height, width, spec)
-            return 2 * resized_H, 2 * resized_W
+            return enough_for(*resized_size(height, width, spec))
 
         pixels_HWC, full_size = reduced(image, spec.channels, enough, name=name)
     try:
         return resize_and_crop(pixels_HWC, spec, full_size=full_size, resize=resize)
     except ImageError as refused:
         raise ImageError(f"`{name}`: {refused.message}") from refused
+
+
+def enough_for(height: int, width: int) -> tuple[int, int]:
+    """Return the (height, width) that an image may be reduced to before it is resized to these.
+
+    Measured on 22 sharp photographs, JPEGs decoded at a half to an eighth and then resized to 32 to 100 pixels: with
+    2.9 times as many pixels each way the mean difference from decoding them whole is 0.3 of a level, 0.5 at most; with
+    twice as many 1 and 1.9. A 12-megapixel photo for 224 pixels keeps 2.93 times as many at a quarter.
+    """
+    return math.ceil(2.9 * height), math.ceil(2.9 * width)
 
 
 def to_channels(pixels_HWC: UInt8, channels: int) -> UInt8:

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from linne.data.decode import peek, reduced
+from linne.data.decode import enough_for, peek, reduced
 from linne.data.headers import sniff
 from linne.data.npy import to_npy
 from linne.data.source import Source, Split, UInt8
@@ -83,8 +83,7 @@ def pack_image(split: Split, position: int, settings: PackSettings) -> PackedIma
         channels = 1 if peek(image, name=name).grey else 3
 
         def enough(height: int, width: int) -> tuple[int, int]:
-            wanted_H, wanted_W = packed_size(height, width, settings.size)
-            return 2 * wanted_H, 2 * wanted_W
+            return enough_for(*packed_size(height, width, settings.size))
 
         pixels_HWC, full_size = reduced(image, channels, enough, name=name)
     height, width = packed_size(*full_size, settings.size)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from linne.data.augment import resized_crop_box
-from linne.data.decode import reduced, to_channels
+from linne.data.decode import enough_for, reduced, to_channels
 from linne.data.source import Split
 from linne.errors import ImageError
 from linne.preprocess import InputSpec, Resize, UInt8, resize_and_crop, resized_size
@@ -124,8 +124,8 @@ def random_part(
 ) -> UInt8:
     """Return a random part of example `position`, at least `smallest_area` of it, at the size of `spec`.
 
-    A JPEG is decoded at a half, a quarter or an eighth where the part then still has twice the rows and columns that
-    it is resized to, and its edges fall on the nearest pixels. `draws_D` are the example's `uniforms`.
+    A JPEG is decoded at a half, a quarter or an eighth where the part then still has the rows and columns of
+    `enough_for`, and its edges fall on the nearest pixels. `draws_D` are the example's `uniforms`.
 
     Raises:
         ImageError: it cannot be decoded or resized; the message names it.
@@ -133,8 +133,8 @@ def random_part(
 
     def enough(height: int, width: int) -> tuple[int, int]:
         _, _, part_H, part_W = resized_crop_box(draws_D, smallest_area, height, width)
-        resized_H, resized_W = resized_size(part_H, part_W, spec)
-        return -(-2 * resized_H * height // part_H), -(-2 * resized_W * width // part_W)
+        least_H, least_W = enough_for(*resized_size(part_H, part_W, spec))
+        return -(-least_H * height // part_H), -(-least_W * width // part_W)
 
     image, name = split.load(position), split.example_name(position)
     if isinstance(image, bytes):
