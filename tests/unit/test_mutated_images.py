@@ -88,8 +88,8 @@ def refuse(words):
     [
         (lambda data, spec, name: {}[data], "KeyError instead of ImageError"),
         (lambda data, spec, name: sys.exit(3), "SystemExit instead of ImageError"),
-        (lambda data, spec, name: pixels(spec)[1:], "uint8 of (3, 4, 3)"),
-        (lambda data, spec, name: pixels(spec) / 1, "float64 of (4, 4, 3)"),
+        (lambda data, spec, name: pixels(spec)[1:], "uint8 of (1, 2, 3)"),
+        (lambda data, spec, name: pixels(spec) / 1, "float64 of (2, 2, 3)"),
         (refuse("`other.jpg` cannot be read"), "strange words: "),
         (refuse("`case` cannot be read: two\nlines"), "strange words: "),
         (by_size, "two verdicts: `case` cannot be read: too small / shown"),
