@@ -192,7 +192,11 @@ class Worker:
         self._collect()
         if code == 0:
             return True
-        what = f"took more than {self.hangs_after_seconds:g} s" if code is None else f"ended the process with {code}"
+        what = (
+            f"took more than {self.hangs_after_seconds:g} s"
+            if code is None
+            else f"ended the process with {code}, by this case or one before it"
+        )
         self.findings.append(Finding(number, "", what))
         if number + 1 >= self.last:
             return True

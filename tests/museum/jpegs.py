@@ -67,6 +67,10 @@ def codings() -> Iterator[Exhibit]:
         yield shown(f"{name}.jpg", before + base64.b64decode(coded), GREY if "grey" in name else COLOUR)
     yield shown("lossless.jpg", lossless([greys()]), greys())
     yield shown("lossless colour.jpg", lossless(np.moveaxis(colours(), 2, 0)), colours())
+    # Reduced, these two would be written beyond the memory that was made for them.
+    yield shown("lossless and large.jpg", lossless([greys(64, 96)]), greys(64, 96))
+    large = lossless(np.moveaxis(smooth(), 2, 0), head=adobe(0))
+    yield shown("lossless and large, colour.jpg", large, smooth())
     yield refused("12 bits.jpg", jpeg([LUMA * 16], sof=0xC1, precision=12), "damaged JPEG (cannot handle 12-bit")
     yield refused(
         "lossless 16 bits.jpg",

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from museum import exhibits
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
@@ -95,6 +96,23 @@ def test_sharp_photographs_decoded_reduced_differ_by_half_a_level_at_most(side):
         data = jpeg(photo, quality=92)
         quick, full = to_input(data, spec, name="x"), resize_and_crop(decode(data, 3), spec)
         assert 0 < np.abs(quick.astype(int) - full).mean() <= 0.5
+
+
+@pytest.mark.parametrize("name", ["lossless and large.jpg", "lossless and large, colour.jpg"])
+def test_a_lossless_jpeg_is_decoded_whole_whatever_is_enough(name, python, tmp_path):
+    exhibit = next(exhibit for exhibit in exhibits() if exhibit.name == name)
+    (tmp_path / name).write_bytes(exhibit.data)
+    # Memory that is written beyond its end may only be missed later, hence often and in a process of its own.
+    code = """
+import sys
+from linne.data.decode import read_file, reduced
+for _ in range(200):
+    for factor in (2, 4, 8):
+        pixels, size = reduced(read_file(sys.argv[1]), int(sys.argv[2]), lambda height, width: (height // factor, width // factor))
+        assert pixels.shape[:2] == size
+"""
+    ended = python("-c", code, tmp_path / name, 3 if "colour" in name else 1)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("cut", [2, 3, 100, 20_000])

@@ -23,9 +23,11 @@ MAX_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000
 """Pixels times scans: twenty scans of the largest image accepted, which take up to a second and a half."""
 _ALWAYS_ENOUGH = 20
+_SCAN = 0xDA
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 """What ends the data of a scan: neither a stuffed zero nor a restart."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
 _FACTORS = (8, 4, 2)
 """Powers of two only: the other eighths of libjpeg differ by several levels on small photos."""
 
@@ -46,7 +48,11 @@ def decode(
         ImageError: a part of the picture is missing or damaged, it has too many scans or, from `check_size` (called
             with (width, height)), too many pixels.
     """
-    _check_scans(data)
+    # What follows 0xFF is a marker, in pixels a zero or a restart; elsewhere it may look like one.
+    bytes_N = np.frombuffer(data, np.uint8)
+    marks = np.bincount(bytes_N[1:][bytes_N[:-1] == 0xFF], minlength=256)
+    if marks[_SCAN] > _ALWAYS_ENOUGH:
+        _check_scans(data)
     factor = 1
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -54,7 +60,8 @@ def decode(
         if colours not in ("Gray", "YCbCr", "RGB"):
             return None
         full_size = (height, width) if orientation < 5 else (width, height)
-        if enough is not None:
+        # Lossless ones cannot be reduced: simplejpeg 1.9 makes room for less than libjpeg-turbo 3 then writes.
+        if enough is not None and not marks[[*_LOSSLESS]].any():
             factor = _factor(full_size, enough(*full_size))
         # With these minimums no smaller size is allowed, and by `min_factor` no larger one.
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
@@ -64,17 +71,13 @@ def decode(
         kind, _, what = str(warned).partition(": ")
         # Of cameras that write some bytes too many between scans nothing is missing.
         if kind != "Corrupt JPEG data" or "extraneous bytes" in what:
-            # Lossless ones are neither reduced nor coloured; damage must not depend on what is wanted of them.
+            # Grey lossless ones are not coloured; damage must not depend on what is wanted.
             return None if factor == channels == 1 else decode(data, 1, orientation, None, check_size)
         raise ImageError(f"{'cut short' if 'end' in what else 'damaged'} JPEG ({what})") from warned
     return _upright(pixels_HWC, orientation), full_size
 
 
 def _check_scans(data: bytes) -> None:
-    # How often `data` has the marker of a scan, which pixels cannot contain; five times as fast as `bytes.count`.
-    bytes_N = np.frombuffer(data, np.uint8)
-    if np.count_nonzero((bytes_N[:-1] == 0xFF) & (bytes_N[1:] == 0xDA)) <= _ALWAYS_ENOUGH:
-        return
     num_scans, num_pixels = _scans(data)
     if num_scans > MAX_SCANS:
         raise ImageError(f"it has {num_scans:,} scans, expected at most {MAX_SCANS}: such JPEGs are made to take long")
@@ -95,7 +98,7 @@ def _scans(data: bytes) -> tuple[int, int]:
         position = found.end()
         if marker in (0x01, 0xD8):  # without a length
             continue
-        if marker == 0xDA:
+        if marker == _SCAN:
             num_scans += 1
         elif marker in _FRAMES and num_pixels == 0:
             num_pixels = int.from_bytes(data[position + 3 : position + 5]) * int.from_bytes(
