@@ -106,9 +106,10 @@ def test_a_lossless_jpeg_is_decoded_whole_whatever_is_enough(name, python, tmp_p
     code = """
 import sys
 from linne.data.decode import read_file, reduced
+data, channels = read_file(sys.argv[1]), int(sys.argv[2])
 for _ in range(200):
     for factor in (2, 4, 8):
-        pixels, size = reduced(read_file(sys.argv[1]), int(sys.argv[2]), lambda height, width: (height // factor, width // factor))
+        pixels, size = reduced(data, channels, lambda height, width: (height // factor, width // factor))
         assert pixels.shape[:2] == size
 """
     ended = python("-c", code, tmp_path / name, 3 if "colour" in name else 1)
