@@ -21,9 +21,9 @@ import torch  # noqa: E402
 from torchvision import transforms  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
-from linne.data.augment import Augmentation, blank  # noqa: E402
-from linne.data.finish import Finish  # noqa: E402
-from linne.data.loader import input_spec  # noqa: E402
+from linne.data.loading.augment import Augmentation, blank  # noqa: E402
+from linne.data.loading.finish import Finish  # noqa: E402
+from linne.data.loading.loader import input_spec  # noqa: E402
 from linne.device import Device  # noqa: E402
 from linne.recipe import AugmentConfig, DataConfig, Recipe  # noqa: E402
 

@@ -25,8 +25,8 @@ from PIL import Image  # noqa: E402
 from torchvision import transforms  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
-from linne.data.decode import to_input  # noqa: E402
-from linne.data.finish import Finish  # noqa: E402
+from linne.data.images.decode import to_input  # noqa: E402
+from linne.data.loading.finish import Finish  # noqa: E402
 from linne.device import Device  # noqa: E402
 from linne.fast_resize import torch_resize  # noqa: E402
 from linne.preprocess import InputSpec, pillow_resize  # noqa: E402

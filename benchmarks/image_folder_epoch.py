@@ -24,7 +24,7 @@ measure.use_checkout()
 
 import torch  # noqa: E402
 
-from linne.data.loader import make_batches  # noqa: E402
+from linne.data.loading.loader import make_batches  # noqa: E402
 from linne.device import Device  # noqa: E402
 from linne.planning import collect, make_plan  # noqa: E402
 

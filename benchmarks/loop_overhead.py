@@ -30,7 +30,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from linne import models  # noqa: E402
-from linne.data.loader import make_batches, permutation  # noqa: E402
+from linne.data.loading.loader import make_batches, permutation  # noqa: E402
 from linne.data.source import Source  # noqa: E402
 from linne.device import Device  # noqa: E402
 from linne.log import Narrator, Run  # noqa: E402
@@ -112,7 +112,7 @@ def by_hand(recipe: Recipe, source: Source) -> Callable[[], Iterable[tuple[torch
     assert split.store.array is not None
     images_NCHW = torch.from_numpy(split.store.array[split.indices_N].transpose(0, 3, 1, 2).copy())
     labels_N = torch.from_numpy(split.labels_N)
-    from linne.data.loader import input_spec
+    from linne.data.loading.loader import input_spec
 
     scale, bias = (torch.from_numpy(x).view(1, -1, 1, 1) for x in scale_and_bias(input_spec(recipe)))
 

@@ -91,7 +91,7 @@ def resident(options: argparse.Namespace) -> None:
     import torch  # noqa: F401  its own memory is there before the first reading
 
     import linne.training.loop  # noqa: F401
-    from linne.data.loader import make_batches
+    from linne.data.loading.loader import make_batches
 
     prepare("digits", "resident", 32)  # imports what planning needs
     before = own_bytes()
@@ -118,7 +118,7 @@ def resident(options: argparse.Namespace) -> None:
 def streaming(options: argparse.Namespace) -> None:
     """Print the memory after each epoch with the streaming loader, from a process of its own."""
     measure.use_checkout()
-    from linne.data.loader import make_batches
+    from linne.data.loading.loader import make_batches
 
     source, recipe, device = prepare(options.source, "streaming", 32)
     batches, _ = make_batches(source, recipe, device)

@@ -23,7 +23,7 @@ SIZE, CROP_PCT, THREADS = 224, 0.875, 2
 
 def batches_of(source: str, loader: str) -> Any:
     """Return what training would loop over."""
-    from linne.data.loader import make_batches
+    from linne.data.loading.loader import make_batches
     from linne.planning import collect, make_plan
 
     overrides = {
@@ -66,8 +66,8 @@ def main() -> None:
 def run(options: argparse.Namespace, scratch: Path) -> None:
     """Pack, run epochs in turn, and print the table."""
     from linne.data import open_source
-    from linne.data.pack import pack
-    from linne.data.pack_image import PackSettings
+    from linne.data.shards.pack import pack
+    from linne.data.shards.pack_image import PackSettings
 
     folder = options.images or scratch / "photos"
     if options.images is None:

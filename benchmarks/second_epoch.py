@@ -19,9 +19,9 @@ measure.use_checkout()
 
 import torch  # noqa: E402
 
-from linne.data.loader import Batches, input_spec, make_batches  # noqa: E402
-from linne.data.pixel_cache import PixelCache  # noqa: E402
-from linne.data.resident import load_pixels  # noqa: E402
+from linne.data.loading.loader import Batches, input_spec, make_batches  # noqa: E402
+from linne.data.loading.pixel_cache import PixelCache  # noqa: E402
+from linne.data.loading.resident import load_pixels  # noqa: E402
 from linne.data.source import Source  # noqa: E402
 from linne.device import Device  # noqa: E402
 from linne.fast_resize import torch_resize  # noqa: E402

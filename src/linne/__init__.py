@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from linne.bundle import Bundle, open_bundle
     from linne.data import open_source
-    from linne.data.arrays import from_arrays
     from linne.data.source import Source, Split
+    from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, split_data
     from linne.errors import (
         BundleError,
@@ -70,7 +70,7 @@ __all__ = [
 _MODULES = {
     "linne.bundle": ("Bundle", "open_bundle"),
     "linne.data": ("open_source",),
-    "linne.data.arrays": ("from_arrays",),
+    "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "split_data"),
     "linne.errors": (

@@ -11,8 +11,8 @@ from linne.log import Narrator
 if TYPE_CHECKING:
     from linne.checking import CheckReport
     from linne.data import Source, SourceListing
-    from linne.data.get import Got
-    from linne.data.pack import PackResult
+    from linne.data.shards.pack import PackResult
+    from linne.data.sources.get import Got
     from linne.data.split_files import SplitFile
 
 
@@ -37,8 +37,8 @@ def get_data(
     Raises:
         SourceError: it is not known, cannot be fetched, or is not what was published.
     """
-    from linne.data.get import get
-    from linne.data.published import published
+    from linne.data.sources.get import get
+    from linne.data.sources.published import published
 
     folder = None if root is None else Path(root)
     return get(published(name), root=folder, offline=offline, force=force, narrator=Narrator(quiet=quiet))
@@ -127,8 +127,8 @@ def pack_data(
         SourceError: `out` holds something else, or lies inside the source.
         CheckFailed: too many images cannot be read.
     """
-    from linne.data.pack import pack
-    from linne.data.pack_image import PackSettings, usual_format
+    from linne.data.shards.pack import pack
+    from linne.data.shards.pack_image import PackSettings, usual_format
 
     if isinstance(source, str):
         source = _open(source, splits_file=splits_file, quarantine=quarantine)

@@ -37,8 +37,9 @@ def torch_resize(pixels_HWC: UInt8, height: int, width: int, interpolation: str,
 def _rows_first(pixels_HWC: UInt8, height: int, width: int) -> bool:
     """Return whether Pillow filters along rows first, as torch always does; between the passes both round and clip.
 
-    Bicubic overshoots at hard edges, so there the order shows, by up to 30 levels; elsewhere by one. Pillow before 13 takes rows first;
-    since 13 it takes columns first for some tall images and where the height shrinks much more than the width.
+    Bicubic overshoots at hard edges, so there the order shows, by up to 30 levels; elsewhere by one. Pillow before
+    13 takes rows first; since 13 it takes columns first for some tall images and where the height shrinks much more
+    than the width.
     """
     from_H, from_W = pixels_HWC.shape[0], pixels_HWC.shape[1]
     keeps_aspect = height * from_W > 0.99 * width * from_H

@@ -11,8 +11,8 @@ from typing import Any
 
 from linne import models
 from linne.data import SOURCES, open_source
+from linne.data.loading.survey import survey
 from linne.data.source import Source
-from linne.data.survey import survey
 from linne.device import Device
 from linne.errors import RecipeError
 from linne.host import others_use_of_cores

@@ -11,7 +11,7 @@ LIGHT = [
     "linne.bundle",
     "linne.cli",
     "linne.data",
-    "linne.data.decode",
+    "linne.data.images.decode",
     "linne.data.source",
     "linne.device",
     "linne.errors",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from linne.data.decode import MAX_PIXELS, decode, peek, to_input
+from linne.data.images.decode import MAX_PIXELS, decode, peek, to_input
 from linne.errors import ImageError
 from linne.preprocess import InputSpec
 from museum.mutations import mutated

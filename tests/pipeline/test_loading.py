@@ -11,7 +11,7 @@ from PIL import Image
 
 import linne
 from linne.bundle import open_bundle
-from linne.data.loader import make_batches
+from linne.data.loading.loader import make_batches
 from linne.device import Device
 from linne.planning import collect, make_plan
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from linne.data import augment_policy as policies
-from linne.data.augment import (
+from linne.data.loading import augment_policy as policies
+from linne.data.loading.augment import (
     NOTHING,
     POLICY_STREAM,
     Augmentation,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from linne.data.augment import MIX_STREAM, uniforms
-from linne.data.augment_mix import mix, plan_mix
+from linne.data.loading.augment import MIX_STREAM, uniforms
+from linne.data.loading.augment_mix import mix, plan_mix
 from linne.device import Device
 
 CPU = Device.pick("cpu")

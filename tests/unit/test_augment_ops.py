@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from linne.data import augment_ops as ops
-from linne.data import augment_policy as policy
+from linne.data.loading import augment_ops as ops
+from linne.data.loading import augment_policy as policy
 
 COUNT, HEIGHT, WIDTH = 24, 20, 25
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from linne.data import augment_policy as policy
-from linne.data.augment_policy import LEVEL, OP, PIXELS, SIGN
+from linne.data.loading import augment_policy as policy
+from linne.data.loading.augment_policy import LEVEL, OP, PIXELS, SIGN
 from linne.device import Device
 
 CPU = Device.pick("cpu")

@@ -263,8 +263,8 @@ def test_training_is_told_in_a_moment_of_leaks_empty_files_and_absent_classes(tm
 
 
 def test_pixels_in_memory_are_checked_like_files(tiles):
-    from linne.data.arrays import array_split
     from linne.data.source import Source
+    from linne.data.sources.arrays import array_split
 
     images = np.stack([np.asarray(tile) for tile in tiles])
     train = array_split("train", images[:40], np.arange(40) % 2, "train")
@@ -275,7 +275,7 @@ def test_pixels_in_memory_are_checked_like_files(tiles):
 
 
 def test_what_is_packed_may_keep_the_name_of_the_file_it_was_made_from(tmp_path, tiles):
-    from linne.data.pack import PackSettings, pack
+    from linne.data.shards.pack import PackSettings, pack
 
     root = clean_set(tmp_path / "set", tiles)
     save(tiles[0].resize((400, 400)), root / "train" / "china" / "resized.png")

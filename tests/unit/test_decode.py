@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from linne.data.decode import MAX_BYTES, decode, decode_file, peek_file
+from linne.data.images.decode import MAX_BYTES, decode, decode_file, peek_file
 from linne.errors import ImageError
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}}
@@ -340,7 +340,7 @@ import sys
 started = []
 sys.addaudithook(lambda event, args: started.append(event) if event in STARTS else None)
 STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
-from linne.data.decode import decode_file
+from linne.data.images.decode import decode_file
 try:
     decode_file(sys.argv[1], 3, name="drawing.png")
 except Exception as error:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from linne.data.finish import Finish, Memory
+from linne.data.loading.finish import Finish, Memory
 from linne.device import Device
 from linne.preprocess import InputSpec, normalise
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from linne.data import open_source
-from linne.data.folder import open_folder
 from linne.data.index import LEAST_FILES
+from linne.data.sources.folder import open_folder
 
 PIXEL = b"P6 1 1 255\n\0\0\0"
 NUM_CLASSES = 40

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from linne.data import open_source, save_manifest
-from linne.data.walk import is_hidden
+from linne.data.sources.walk import is_hidden
 from linne.errors import ImageError, SourceError
 
 

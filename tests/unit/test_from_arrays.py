@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from linne.data.arrays import from_arrays
+from linne.data.sources.arrays import from_arrays
 from linne.errors import RecipeError, SourceError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 6, 5, 3), dtype=np.uint8)

@@ -23,14 +23,14 @@ from click.testing import CliRunner
 
 from linne.cli import cli
 from linne.data import open_source
-from linne.data.cifar import CIFAR10, CIFAR100
-from linne.data.get import get
-from linne.data.idx import FASHION_MNIST, MNIST
-from linne.data.imagenet import IMAGENET
-from linne.data.imagenette import IMAGENETTE
-from linne.data.published import PUBLISHED, published
-from linne.data.synsets import class_names
-from linne.data.tiny_imagenet import TINY_IMAGENET
+from linne.data.sources.cifar import CIFAR10, CIFAR100
+from linne.data.sources.get import get
+from linne.data.sources.idx import FASHION_MNIST, MNIST
+from linne.data.sources.imagenet import IMAGENET
+from linne.data.sources.imagenette import IMAGENETTE
+from linne.data.sources.published import PUBLISHED, published
+from linne.data.sources.synsets import class_names
+from linne.data.sources.tiny_imagenet import TINY_IMAGENET
 from linne.errors import LinneError, SourceError
 from linne.lock import exclusive
 from linne.log import Narrator
@@ -443,8 +443,8 @@ def test_a_call_may_be_killed_at_any_moment(shelf, tmp_path):
     code = f"""
 import pathlib, sys
 from dataclasses import replace
-from linne.data.cifar import CIFAR10
-from linne.data.get import get
+from linne.data.sources.cifar import CIFAR10
+from linne.data.sources.get import get
 from linne.data.places import Download
 from linne.log import Narrator
 named = replace(CIFAR10, counts={dict(named.counts)!r}, downloads=({named.downloads[0]!r},))

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from linne.data import open_source
-from linne.data.arrow import ArrowStore, arrow_identities
 from linne.data.files import HASHED_BYTES
-from linne.data.huggingface import open_huggingface
 from linne.data.index import spread
 from linne.data.source import Split
+from linne.data.sources.arrow import ArrowStore, arrow_identities
+from linne.data.sources.huggingface import open_huggingface
 from linne.errors import ImageError, SourceError
 
 datasets = pytest.importorskip("datasets", reason="the extra `hf` is not installed")
@@ -299,7 +299,7 @@ def watch(event, args):
     if event in ("socket.connect", "socket.getaddrinfo"):
         print("network:", event, args)
 sys.addaudithook(watch)
-from linne.data.huggingface import open_huggingface
+from linne.data.sources.huggingface import open_huggingface
 from linne.errors import SourceError
 print(*open_huggingface(sys.argv[1], None).given)
 print(*open_huggingface(sys.argv[2], None).given)

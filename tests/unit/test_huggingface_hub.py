@@ -119,7 +119,7 @@ def put_sets(root):
 
 OPENED = """
 import os, sys
-from linne.data.huggingface import open_huggingface
+from linne.data.sources.huggingface import open_huggingface
 from linne.errors import SourceError
 for name in sys.argv[1:]:
     if name == "offline":

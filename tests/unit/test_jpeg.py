@@ -8,7 +8,7 @@ from museum import exhibits
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
-from linne.data.decode import decode, reduced, to_input
+from linne.data.images.decode import decode, reduced, to_input
 from linne.errors import ImageError
 from linne.fast_resize import torch_resize
 from linne.preprocess import InputSpec, pillow_resize, resize_and_crop
@@ -105,7 +105,7 @@ def test_a_lossless_jpeg_is_decoded_whole_whatever_is_enough(name, python, tmp_p
     # Memory that is written beyond its end may only be missed later, hence often and in a process of its own.
     code = """
 import sys
-from linne.data.decode import read_file, reduced
+from linne.data.images.decode import read_file, reduced
 data, channels = read_file(sys.argv[1]), int(sys.argv[2])
 for _ in range(200):
     for factor in (2, 4, 8):

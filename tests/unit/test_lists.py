@@ -16,7 +16,7 @@ from PIL import Image
 
 from linne.data import open_source
 from linne.data.index import LEAST_FILES
-from linne.data.lists import open_list
+from linne.data.sources.lists import open_list
 from linne.errors import SourceError
 
 STREAM = io.BytesIO()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from linne.data.loader import cut, make_batches, permutation
+from linne.data.loading.loader import cut, make_batches, permutation
 from linne.data.source import Source, Split
 from linne.device import Device
 from linne.errors import ImageError, SourceError
@@ -77,7 +77,7 @@ def test_evaluation_batches_are_the_reference_preprocessing_in_order(loader):
     store = Pictures(random_pictures())
     recipe = make_recipe(loader)
     _, val = make_batches(make_source(store), recipe, CPU)
-    from linne.data.loader import input_spec
+    from linne.data.loading.loader import input_spec
 
     expected = normalise(store.images_NHWC[:10], input_spec(recipe))
     assert val is not None

@@ -15,10 +15,10 @@ from museum.picture import Exhibit
 
 from linne import models
 from linne.bundle import Bundle, canary_batch, write_bundle
-from linne.data.decode import decode, to_input
 from linne.data.files import FileStore, Names
-from linne.data.headers import FORMATS, sniff
-from linne.data.loader import input_spec, make_batches
+from linne.data.images.decode import decode, to_input
+from linne.data.images.headers import FORMATS, sniff
+from linne.data.loading.loader import input_spec, make_batches
 from linne.data.source import Source, Split
 from linne.device import Device
 from linne.errors import ImageError

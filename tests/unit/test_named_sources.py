@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from linne.data import SOURCES, list_sources, open_source
-from linne.data.idx import read_idx
+from linne.data.sources.idx import read_idx
 from linne.errors import SourceError
 
 RNG = np.random.default_rng(0)

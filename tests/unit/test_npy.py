@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linne.data.npy import MAGIC, from_npy, to_npy
+from linne.data.images.npy import MAGIC, from_npy, to_npy
 from linne.errors import ImageError
 
 

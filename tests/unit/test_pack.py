@@ -17,10 +17,10 @@ from PIL import Image
 
 from linne.cli.data_pack import command
 from linne.data import open_source, save_manifest
-from linne.data.arrays import array_split
-from linne.data.pack import pack
-from linne.data.pack_image import PackSettings, pack_image
+from linne.data.shards.pack import pack
+from linne.data.shards.pack_image import PackSettings, pack_image
 from linne.data.source import ImageStore, Source
+from linne.data.sources.arrays import array_split
 from linne.errors import CheckFailed, ImageError, LinneError, RecipeError, SourceError
 from linne.preprocess import InputSpec
 
@@ -336,8 +336,8 @@ def test_a_killed_writers_half_shard_and_half_line_are_written_again(tmp_path):
 PACK = """
 import sys
 from linne.data import open_source
-from linne.data.pack import pack
-from linne.data.pack_image import PackSettings
+from linne.data.shards.pack import pack
+from linne.data.shards.pack_image import PackSettings
 source = open_source("synthetic:classes=3,size=48,count=600")
 print("go", flush=True)
 pack(source, sys.argv[1], PackSettings(size=32, format="png"), shard_size_bytes=150_000, num_threads=2)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from linne.data import open_source
-from linne.data.pixel_cache import PixelCache
-from linne.data.resident import load_pixels
+from linne.data.loading.pixel_cache import PixelCache
+from linne.data.loading.resident import load_pixels
 from linne.fast_resize import torch_resize
 from linne.preprocess import InputSpec, pillow_resize
 

@@ -152,5 +152,5 @@ def test_every_field_can_be_set_to_the_value_it_has():
 
 @pytest.mark.parametrize("other", [{"group_by": "patient"}, {"folds": 5, "fold": 1}])
 def test_a_splits_file_and_another_way_to_split_are_refused(other):
-    with pytest.raises(RecipeError, match="data.splits_file says who trains, and data.(group_by|folds) would make"):
+    with pytest.raises(RecipeError, match=r"data\.splits_file says who trains, and data\.(group_by|folds) would make"):
         DataConfig(source="digits", splits_file="splits.json", **other)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from linne.data import open_source
-from linne.data.shard_index import index_shards
-from linne.data.shard_names import expand_braces, find_shards, holds_shards, split_of
+from linne.data.shards.members import index_shards
+from linne.data.shards.names import expand_braces, find_shards, holds_shards, split_of
 from linne.errors import ImageError, LinneError, SourceError
 
 RNG = np.random.default_rng(0)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from linne.data import streaming
-from linne.data.augment import resized_crop_box, uniforms
+from linne.data.loading import streaming
+from linne.data.loading.augment import resized_crop_box, uniforms
+from linne.data.loading.streaming import decode_ahead, random_part
 from linne.data.source import Split
-from linne.data.streaming import decode_ahead, random_part
 from linne.errors import ImageError
 from linne.preprocess import InputSpec, pillow_resize, resize_and_crop
 

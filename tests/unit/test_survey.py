@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from linne.data.loading.survey import Survey, survey
 from linne.data.source import Split
-from linne.data.survey import Survey, survey
 from linne.errors import ImageError, SourceError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linne.data.tar import BLOCK, members
+from linne.data.shards.tar import BLOCK, members
 from linne.errors import SourceError
 
 

@@ -19,7 +19,7 @@ from linne.checking.findings import class_findings, example, file_findings, pixe
 from linne.checking.page import write_page
 from linne.checking.quick import quick_check
 from linne.checking.report import SEVERITIES, CheckReport, Group
-from linne.data.headers import FORMATS
+from linne.data.images.headers import FORMATS
 from linne.data.source import Ints, Source
 from linne.log import Narrator
 

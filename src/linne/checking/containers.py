@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 
-from linne.data.headers import exif_orientation, sniff
+from linne.data.images.headers import exif_orientation, sniff
 
 ANIMATED, ALPHA, CMYK, DEEP, TURNED, PROFILE = (1 << k for k in range(6))
 """Flags: several frames, transparency, four inks, more than 8 bits, an EXIF turn, an embedded colour profile."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linne.checking import containers
-from linne.data.decode import reduced, to_channels
 from linne.data.files import FileStore
-from linne.data.headers import FORMATS
+from linne.data.images.decode import reduced, to_channels
+from linne.data.images.headers import FORMATS
 from linne.data.source import Ints, Source, Split, UInt8
 from linne.errors import ImageError
 from linne.log import Narrator

@@ -11,7 +11,7 @@ from linne.checking import containers
 from linne.checking.duplicates import BLANK
 from linne.checking.facts import Facts
 from linne.checking.report import NOTE, STOP, WARNING, Example, Finding, Group, named
-from linne.data.headers import FORMATS
+from linne.data.images.headers import FORMATS
 from linne.data.names import counted
 from linne.data.source import Ints, Split
 

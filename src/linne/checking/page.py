@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from linne.checking.report import NOTE, CheckReport, Example, Finding, Group
-from linne.data.decode import reduced
+from linne.data.images.decode import reduced
 from linne.data.names import counted, printable
 from linne.data.source import Source, Split
 from linne.errors import ImageError, SourceError

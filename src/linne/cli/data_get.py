@@ -12,11 +12,11 @@ from click.shell_completion import CompletionItem
 from linne.cli import console
 
 if TYPE_CHECKING:
-    from linne.data.get import Got
+    from linne.data.sources.get import Got
 
 
 def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from linne.data.published import PUBLISHED
+    from linne.data.sources.published import PUBLISHED
 
     return [CompletionItem(name) for name in PUBLISHED if name.startswith(incomplete)]
 

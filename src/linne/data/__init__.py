@@ -31,19 +31,19 @@ __all__ = [
 ]
 
 SOURCES = {
-    "digits": "linne.data.digits:open_digits",
-    "folder": "linne.data.folder:open_folder",
-    "mnist": "linne.data.idx:open_mnist",
-    "fashion-mnist": "linne.data.idx:open_fashion_mnist",
-    "cifar10": "linne.data.cifar:open_cifar10",
-    "cifar100": "linne.data.cifar:open_cifar100",
-    "imagenette": "linne.data.imagenette:open_imagenette",
-    "tiny-imagenet": "linne.data.tiny_imagenet:open_tiny_imagenet",
-    "imagenet": "linne.data.imagenet:open_imagenet",
-    "list": "linne.data.lists:open_list",
-    "webdataset": "linne.data.shards:open_shards",
-    "hf": "linne.data.huggingface:open_huggingface",
-    "synthetic": "linne.data.synthetic:open_synthetic",
+    "digits": "linne.data.sources.digits:open_digits",
+    "folder": "linne.data.sources.folder:open_folder",
+    "mnist": "linne.data.sources.idx:open_mnist",
+    "fashion-mnist": "linne.data.sources.idx:open_fashion_mnist",
+    "cifar10": "linne.data.sources.cifar:open_cifar10",
+    "cifar100": "linne.data.sources.cifar:open_cifar100",
+    "imagenette": "linne.data.sources.imagenette:open_imagenette",
+    "tiny-imagenet": "linne.data.sources.tiny_imagenet:open_tiny_imagenet",
+    "imagenet": "linne.data.sources.imagenet:open_imagenet",
+    "list": "linne.data.sources.lists:open_list",
+    "webdataset": "linne.data.shards.reading:open_shards",
+    "hf": "linne.data.sources.huggingface:open_huggingface",
+    "synthetic": "linne.data.sources.synthetic:open_synthetic",
 }
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -174,7 +174,7 @@ def _parse(name: str) -> tuple[str, str | None, list[str]]:
 
 def _kind_of_path(name: str) -> str | None:
     """Return which kind of source a path names by its ending, or by what is there; None for what is no path."""
-    from linne.data.shard_names import holds_shards
+    from linne.data.shards.names import holds_shards
 
     if "\0" in name:
         return None
@@ -208,7 +208,7 @@ _FORMS = {
 def list_sources() -> list[SourceListing]:
     """Return what can be given as SOURCE: what it is, where its files are looked for, and whether they are there."""
     from linne.data.places import find, places
-    from linne.data.published import PUBLISHED
+    from linne.data.sources.published import PUBLISHED
 
     has_sklearn = find_spec("sklearn") is not None
     digits = "1,797 handwritten digits, 8 x 8 grey"

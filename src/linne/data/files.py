@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from linne.data.decode import read_file
+from linne.data.images.decode import read_file
 from linne.data.names import printable
 from linne.data.source import Ints, Split, UInt8
 

@@ -1,7 +1,8 @@
 """The published sets: what they are, where their files come from, and where they are looked for.
 
 A set is one `NamedSet`; its hashes say where they are from. The next one is that table entry, a line in
-`linne.data.published` and a line in `linne.data.SOURCES`; one that is images in class folders needs no code of its own.
+`linne.data.sources.published` and a line in `linne.data.SOURCES`; one that is images in class folders needs no code
+of its own.
 """
 
 from __future__ import annotations

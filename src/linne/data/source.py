@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from linne.data.decode import decode, to_channels, to_input
+from linne.data.images.decode import decode, to_channels, to_input
 from linne.preprocess import InputSpec, Resize, pillow_resize
 
 UInt8 = NDArray[np.uint8]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from linne.data.names import printable
-from linne.data.walk import IMAGE_SUFFIXES, walk
+from linne.data.sources.walk import IMAGE_SUFFIXES, walk
 from linne.errors import LinneError
 
 MAX_STDIN_BYTES = 256 * 2**20

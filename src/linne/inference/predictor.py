@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.bundle import Bundle, open_bundle
-from linne.data.decode import decode_file, read_file, to_input
+from linne.data.images.decode import decode_file, read_file, to_input
 from linne.errors import BundleError, ImageError, LinneError
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import Backend

@@ -11,7 +11,7 @@ import torch
 
 from linne import models
 from linne.bundle import Bundle, canary_batch
-from linne.data.loader import Batches, input_spec, make_batches
+from linne.data.loading.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.errors import CheckFailed, RecipeError

@@ -10,7 +10,7 @@ import torch
 
 from linne import models
 from linne.bundle import Bundle, canary_batch, write_bundle
-from linne.data.loader import input_spec
+from linne.data.loading.loader import input_spec
 from linne.data.source import Source
 from linne.device import Device, describe_versions
 from linne.log import Run

@@ -6,7 +6,7 @@ import itertools
 import time
 
 from linne import models
-from linne.data.loader import make_batches
+from linne.data.loading.loader import make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.recipe import Recipe

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch.nn import functional as F
 
-from linne.data.augment_mix import Mixture
-from linne.data.loader import Batch
+from linne.data.loading.augment_mix import Mixture
+from linne.data.loading.loader import Batch
 from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.schedule import lr_factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from linne.data.loader import Batch
+from linne.data.loading.loader import Batch
 from linne.device import Device, Mark
 
 

@@ -1,0 +1,287 @@
+"""From a split's pixels to normalised batches on the device: resident and streaming behind one interface.
+
+*Resident* decodes the set once, keeps it as uint8 at the model's input size, and cuts, mirrors and normalises whole
+batches where the model runs. *Streaming* decodes as it goes, by threads that stay ahead, for sets beyond memory and
+for random crops of the full image.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from linne.data.loading.augment import Augmentation, blank, uniforms
+from linne.data.loading.augment_mix import Mixture
+from linne.data.loading.finish import Finish
+from linne.data.loading.pixel_cache import PixelCache
+from linne.data.loading.resident import load_pixels, too_many_bad_images
+from linne.data.loading.streaming import decode_ahead, random_part
+from linne.data.source import Source, Split
+from linne.device import Device
+from linne.errors import SourceError
+from linne.fast_resize import torch_resize
+from linne.preprocess import InputSpec, UInt8
+from linne.recipe import AugmentConfig, Recipe
+
+Ints = NDArray[np.int64]
+
+GROUP_BYTES = 4 * 2**20
+"""Small batches are cut from groups of about this many bytes: the cost of a call is paid once a group."""
+EVAL_BATCH_BYTES = 16 * 2**20
+"""Normalised input of one evaluation batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Normalised images and their labels, on the device."""
+
+    images_NCHW: torch.Tensor
+    labels_N: torch.Tensor
+    mixture: Mixture | None = None
+    """What mixup or CutMix put into the images."""
+
+
+class Batches(Protocol):
+    """One split, as batches."""
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples an epoch sees; unreadable ones are not among them once they were met."""
+
+    @property
+    def bad_images(self) -> Sequence[str]:
+        """Unreadable images met so far: name and reason."""
+
+    def __len__(self) -> int:
+        """Return the number of steps in an epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield every example once, shuffled and augmented as (seed, epoch) decides, in batches of nearly one size."""
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield every example once, in the split's order, unaugmented."""
+
+
+def make_batches(
+    source: Source,
+    recipe: Recipe,
+    device: Device,
+    advance: Callable[[int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Batches, Batches | None]:
+    """Return the batches of the training and validation splits (None without one).
+
+    `advance(n)` is called as n more images have been decoded, `say` with a line about pixels that were kept on disk.
+
+    Raises:
+        SourceError: more unreadable images than `data.max_bad_images`, or none left to train on.
+    """
+    finish = _Finish(recipe, device)
+    splits = [source.splits[name] for name in ("train", "val") if name in source.splits]
+    if recipe.data.val_fraction is None:
+        splits = splits[:1]
+    made: list[Batches] = []
+    if recipe.data.loader == "resident":
+        limit, cache = recipe.data.max_bad_images, PixelCache() if recipe.data.cache else None
+        pixels = load_pixels(splits, finish.spec, limit, torch_resize, cache=cache, advance=advance)
+        if pixels.note is not None and say is not None:
+            say(pixels.note)
+        on_device = _as_tensor(pixels.images_NHWC).to(device.torch_device)
+        for split, rows, names in zip(splits, pixels.rows, pixels.bad_images, strict=True):
+            made.append(ResidentBatches(on_device, rows, split.labels_N, names, recipe, finish))
+    else:
+        bad: dict[tuple[str, int], str] = {}
+        made.extend(StreamingBatches(split, recipe, finish, bad) for split in splits)
+    if made[0].num_examples == 0:
+        raise SourceError(f"no readable training image in `{source.name}`")
+    return made[0], made[1] if len(made) > 1 else None
+
+
+def _as_tensor(array: NDArray[np.uint8]) -> torch.Tensor:
+    """Return a tensor over the array's own memory, which nobody writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def permutation(seed: int, epoch: int, count: int) -> Ints:
+    """Return the order of `count` examples in an epoch: a pure function of its arguments."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
+def cut(order_N: Ints, batch_size: int) -> list[Ints]:
+    """Return `order_N` in the fewest batches of at most `batch_size`, which differ in size by at most one.
+
+    A batch of one image, from which batch norm cannot learn, is put to another, unless `batch_size` is 1.
+    """
+    return np.array_split(order_N, count_batches(len(order_N), batch_size))
+
+
+def count_batches(num_examples: int, batch_size: int) -> int:
+    """Return how many batches `cut` makes; asked for at every step, so nothing is cut for it."""
+    num_batches = max(1, -(-num_examples // batch_size))
+    if batch_size > 1 and num_examples < 2 * num_batches:
+        return max(1, num_examples // 2)
+    return num_batches
+
+
+def input_spec(recipe: Recipe) -> InputSpec:
+    """Return the evaluation-time preprocessing that a recipe's model will carry."""
+    data = recipe.data
+    return InputSpec(
+        channels=data.channels,
+        height=data.height,
+        width=data.width,
+        mean=data.mean,
+        std=data.std,
+        interpolation=data.interpolation,
+        crop_pct=data.crop_pct,
+    )
+
+
+class _Finish:
+    """From uint8 images on the device to batches of a step, augmented or not."""
+
+    def __init__(self, recipe: Recipe, device: Device) -> None:
+        self.device, self.spec = device, input_spec(recipe)
+        self._normalise = Finish(self.spec, device, channels_last=recipe.device.channels_last)
+        self._augmentation = Augmentation(recipe, device) if recipe.augment != AugmentConfig() else None
+
+    def plain(self, images_BHWC: torch.Tensor, labels_B: Ints) -> Batch:
+        """Return the images as they are."""
+        return Batch(self._normalise(self._coloured(images_BHWC)), self._put(labels_B))
+
+    def augmented(
+        self, images_NHWC: torch.Tensor, rows_N: Ints | None, ids: Sequence[Ints], labels_N: Ints, epoch: int
+    ) -> Iterator[Batch]:
+        """Yield a batch for each array of `ids`, whose images lie one after another in rows `rows_N`; None for all.
+
+        Several small batches are made as one: the cost of a call is paid once.
+        """
+        if self._augmentation is None:
+            chosen = images_NHWC if rows_N is None else images_NHWC.index_select(0, self._put(rows_N))
+            whole = self.plain(chosen, labels_N)
+        else:
+            rows = self._put(np.arange(len(images_NHWC)) if rows_N is None else rows_N)
+            taken_BHWC, plan = self._augmentation.take(images_NHWC, rows, np.concatenate(ids), epoch)
+            whole = Batch(blank(self._normalise(self._coloured(taken_BHWC)), plan), self._put(labels_N))
+        start = 0
+        for ids_B in ids:
+            part = slice(start, start + len(ids_B))
+            images, labels, mixture = whole.images_NCHW[part], whole.labels_N[part], None
+            if self._augmentation is not None:
+                images, mixture = self._augmentation.mix(images, labels, ids_B, epoch)
+            yield Batch(images, labels, mixture)
+            start = part.stop
+
+    def _coloured(self, images_BHWC: torch.Tensor) -> torch.Tensor:
+        return images_BHWC.expand(-1, -1, -1, self.spec.channels)  # a grey set feeds a colour model
+
+    def _put(self, values_B: Ints) -> torch.Tensor:
+        return self.device.put(torch.from_numpy(values_B))
+
+
+class ResidentBatches:
+    """Batches of a split whose pixels are all on the device."""
+
+    def __init__(
+        self,
+        images_NHWC: torch.Tensor,
+        rows_N: Ints,
+        labels_N: Ints,
+        bad_images: Sequence[str],
+        recipe: Recipe,
+        finish: _Finish,
+    ) -> None:
+        readable = rows_N >= 0
+        self._images_NHWC = images_NHWC
+        self._rows_N = rows_N[readable]
+        self._ids_N = np.flatnonzero(readable)
+        self._labels_N = labels_N[readable]
+        self.bad_images = bad_images
+        self._recipe, self._finish = recipe, finish
+        self._image_bytes = 4 * recipe.data.channels * recipe.data.height * recipe.data.width
+
+    @property
+    def num_examples(self) -> int:
+        return len(self._rows_N)
+
+    def __len__(self) -> int:
+        return count_batches(self.num_examples, self._recipe.data.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        order_N = permutation(self._recipe.seed, epoch, self.num_examples)
+        batches = cut(order_N, self._recipe.data.batch_size)
+        in_group = max(1, GROUP_BYTES // (self._image_bytes * len(batches[0])))
+        for first in range(0, len(batches), in_group):
+            group = batches[first : first + in_group]
+            chosen = np.concatenate(group)
+            ids = [self._ids_N[batch] for batch in group]
+            yield from self._finish.augmented(
+                self._images_NHWC, self._rows_N[chosen], ids, self._labels_N[chosen], epoch
+            )
+
+    def in_order(self) -> Iterator[Batch]:
+        size = max(1, EVAL_BATCH_BYTES // self._image_bytes)
+        for first in range(0, self.num_examples, size):
+            part = slice(first, first + size)
+            rows = self._finish.device.put(torch.from_numpy(self._rows_N[part]))
+            yield self._finish.plain(self._images_NHWC.index_select(0, rows), self._labels_N[part])
+
+
+class StreamingBatches:
+    """Batches of a split whose images are decoded as they are needed, by threads that stay ahead."""
+
+    def __init__(self, split: Split, recipe: Recipe, finish: _Finish, bad: dict[tuple[str, int], str]) -> None:
+        """`bad` is shared by the splits of a run: unreadable images by split and position."""
+        self._split, self._recipe, self._finish, self._bad = split, recipe, finish, bad
+
+    @property
+    def num_examples(self) -> int:
+        return len(self._split) - len(self.bad_images)
+
+    @property
+    def bad_images(self) -> Sequence[str]:
+        return tuple(problem for (split, _), problem in sorted(self._bad.items()) if split == self._split.name)
+
+    def __len__(self) -> int:
+        return count_batches(len(self._split), self._recipe.data.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        order_N = permutation(self._recipe.seed, epoch, len(self._split))
+        for images_BHWC, positions_B in self._decoded(order_N, lambda position: self._random_part(position, epoch)):
+            labels_B = self._split.labels_N[positions_B]
+            yield from self._finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch)
+
+    def in_order(self) -> Iterator[Batch]:
+        for images_BHWC, positions_B in self._decoded(np.arange(len(self._split)), self._whole):
+            yield self._finish.plain(images_BHWC, self._split.labels_N[positions_B])
+
+    def _whole(self, position: int) -> UInt8:
+        return self._split.cropped(position, self._finish.spec, torch_resize)
+
+    def _random_part(self, position: int, epoch: int) -> UInt8:
+        smallest_area = self._recipe.augment.resized_crop_area
+        if smallest_area is None:
+            return self._whole(position)
+        draws_D = uniforms(self._recipe.seed, epoch, np.array([position]))[0]
+        return random_part(self._split, position, self._finish.spec, draws_D, smallest_area, torch_resize)
+
+    def _decoded(self, order_N: Ints, decode: Callable[[int], UInt8]) -> Iterator[tuple[torch.Tensor, Ints]]:
+        """Yield uint8 images on the device and their positions; unreadable images are left out and remembered."""
+        data, device = self._recipe.data, self._finish.device
+        batches = cut(order_N, data.batch_size)
+        shape = data.height, data.width, data.channels
+        limit, pin = data.max_bad_images, device.pins_memory
+        for batch in decode_ahead(batches, decode, shape, num_threads=data.num_workers, pin=pin):
+            self._bad.update({(self._split.name, position): reason for position, reason in batch.problems.items()})
+            if len(self._bad) > limit:
+                raise too_many_bad_images([reason for _, reason in sorted(self._bad.items())], limit)
+            if len(batch.positions_B):
+                yield device.put(batch.images_BHWC), batch.positions_B

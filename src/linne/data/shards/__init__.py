@@ -1,0 +1,1 @@
+"""WebDataset shards: reading anybody's, and packing any source into them."""
