@@ -128,7 +128,8 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
     _say_plan(plan, run, narrator)
     warnings = _warn_of_data(plan.source, narrator)
     stored = plan.source.splits["train"].store.array is not None
-    if not stored or plan.recipe.data.splits_file:  # files, which may be joined by others before the next verb
+    # Files may be joined by others before the next verb, and lists may be edited.
+    if not stored or plan.recipe.data.splits_file or plan.recipe.data.quarantine:
         save_manifest(plan.source, run.path / "splits.json")
     _write_plan(plan, run, warnings)
     if measure_speed:
@@ -283,8 +284,8 @@ def evaluate(
 ) -> EvalReport:
     """Return how well `bundle` does on a split of `source`.
 
-    The split is the one the bundle was trained beside: held-out examples are found again by the fractions and the
-    seed in its provenance, or read from `splits_file`, or from the `splits.json` of the run that the bundle lies in.
+    The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
+    the bundle lies in or the split file it was trained by, or else made again by the options in its provenance.
 
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
@@ -306,23 +307,45 @@ def evaluate(
 
 def _as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) -> Source:
     """Return the source `name`, split as it was when `bundle` was trained."""
-    from linne.data import knows_most_of, open_source
+    from linne.data import open_source
 
     data = bundle.provenance.get("recipe", {}).get("data", {})
-    if splits_file is None and knows_most_of((beside := bundle.path.parent / "splits.json"), name):
-        splits_file = beside
-    # What was in quarantine then is not in its splits file; the list itself may be elsewhere now.
-    quarantine = data.get("quarantine")
+    beside = bundle.path.parent / "splits.json"
+    if splits_file is None:
+        splits_file = _splits_of_training(data, name, beside)
+    # Where a list says who trained, what made that list is done; where the list is of others, it was asked of those.
+    asked = {} if splits_file is not None or beside.is_file() else data
+    quarantine = asked.get("quarantine")
     return open_source(
         name,
         val_fraction=data.get("val_fraction", 0.1),
         test_fraction=data.get("test_fraction", 0.15),
         split_seed=data.get("split_seed", 0),
-        group_by=data.get("group_by"),
-        folds=data.get("folds"),
-        fold=data.get("fold"),
+        group_by=asked.get("group_by"),
+        folds=asked.get("folds"),
+        fold=asked.get("fold"),
         splits_file=None if splits_file is None else Path(splits_file),
-        quarantine=None if quarantine is None or splits_file is not None else Path(quarantine),
+        quarantine=None if quarantine is None else Path(quarantine),
+    )
+
+
+def _splits_of_training(data: Mapping[str, Any], name: str, beside: Path) -> Path | None:
+    """Return the list of who trained and who tests, None where the recipe alone decides it or `name` is of others.
+
+    Raises:
+        SourceError: a split file decided it, and neither that file nor the run's copy of it is at hand.
+    """
+    from linne.data import knows_most_of
+
+    stated = data.get("splits_file")
+    for path in (beside, Path(stated or beside)):
+        if knows_most_of(path, name):
+            return path
+    if stated is None or beside.is_file():
+        return None
+    raise SourceError(
+        f"the bundle was trained by the split file `{stated}`, which does not know `{name}` or is not here",
+        hint="the run that made the bundle has a copy: `--splits-file RUN/splits.json`",
     )
 
 

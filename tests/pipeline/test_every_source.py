@@ -128,6 +128,61 @@ def test_a_splits_file_decides_and_is_recorded(photos):
     assert (result.run / "splits.json").read_bytes() == Path("splits.json").read_bytes()
 
 
+def test_a_bundle_that_was_moved_is_tested_by_the_split_file_it_was_trained_by(photos, capfd):
+    linne.split_data(str(photos), "seven.json", split_seed=7)
+    result = linne.train(str(photos), output="run", quiet=True, overrides={**FAST, "data.splits_file": "seven.json"})
+    shutil.copytree(result.bundle, "elsewhere/bundle")
+    linne.evaluate("elsewhere/bundle", str(photos))
+    assert "splits as in `seven.json`: train 62, val 6, test 12" in capfd.readouterr().err
+    Path("seven.json").unlink()
+    with pytest.raises(SourceError) as refused:
+        linne.evaluate("elsewhere/bundle", str(photos), quiet=True)
+    found = f"was trained by the split file `seven.json`, which does not know `{photos}` or is not here"
+    assert refused.value.message == f"the bundle {found}"
+    assert refused.value.hint == "the run that made the bundle has a copy: `--splits-file RUN/splits.json`"
+    again = linne.evaluate("elsewhere/bundle", str(photos), splits_file="run/splits.json", quiet=True)
+    assert again.accuracy_interval == result.report.accuracy_interval
+
+
+@pytest.mark.parametrize(
+    "how", [{"data.quarantine": "left-out.json"}, {"data.group_by": r"(p\d+)-"}, {"data.folds": 3, "data.fold": 1}]
+)
+def test_what_was_asked_of_the_images_that_trained_is_not_asked_of_others(photos, how):
+    left_out = {"format": 1, "images": {"dark/p0-0.jpg": "blurred"}}
+    Path("left-out.json").write_text(json.dumps(left_out))
+    result = linne.train(str(photos), output="run", quiet=True, overrides={**FAST, **how})
+    for split in ("train", "val", "test"):
+        for number, photo in enumerate(sorted(photos.glob("*/*.jpg"))):
+            (Path("others") / split / photo.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo, Path("others") / split / photo.parent.name / f"new{number}.jpg")
+    assert linne.evaluate(result.bundle, "others", quiet=True).num_examples == 80
+
+
+def test_a_quarantine_list_may_grow_without_moving_images_in_memory_to_another_split():
+    source = "synthetic:classes=2,size=8,count=80"
+    Path("left-out.json").write_text(json.dumps({"format": 1, "images": {"synthetic[0]": "odd"}}))
+    result = linne.train(source, output="run", quiet=True, overrides={**FAST, "data.quarantine": "left-out.json"})
+    more = {f"synthetic[{number}]": "odd" for number in range(40)}
+    Path("left-out.json").write_text(json.dumps({"format": 1, "images": more}))
+    again = linne.evaluate(result.bundle, source, quiet=True)
+    assert again.num_examples == result.report.num_examples
+    assert again.loss == result.report.loss
+
+
+@pytest.mark.parametrize("name", ["Screenshot 9.41\u202fPM {}.jpg", "cafe\u0301 {}.jpg"])
+def test_a_run_knows_its_images_by_names_that_are_respelt_in_its_list(photos, name):
+    from linne.data import knows_most_of, save_manifest
+
+    for number, photo in enumerate(sorted(photos.glob("*/*.jpg"))):
+        (Path("odd") / photo.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, Path("odd") / photo.parent.name / name.format(number))
+    save_manifest(linne.open_source("odd"), Path("splits.json"))
+    listed = Path("splits.json").read_text().replace("e\\u0301", "\\u00e9")  # as a copy by another system would be
+    Path("splits.json").write_text(listed)
+    assert knows_most_of(Path("splits.json"), "odd")
+    assert not knows_most_of(Path("splits.json"), str(photos))
+
+
 def test_what_is_in_quarantine_is_neither_learnt_nor_scored(photos):
     from linne.data.quarantine import save_quarantine
 

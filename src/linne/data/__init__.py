@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
+from unicodedata import normalize
 
 from linne.data.manifest import follow, read_manifest, save_manifest
 from linne.data.names import printable
@@ -145,12 +146,13 @@ def knows_most_of(splits_file: Path, name: str) -> bool:
     if not splits_file.is_file():
         return False
     names = list(read_manifest(splits_file).places)
-    if kind == "folder" and location is not None:  # without listing it
+    if kind == "folder" and location is not None:  # without listing it; names that are not as on disk are not found
         root = os.path.expanduser(location)
-        return 2 * sum(os.path.exists(os.path.join(root, name)) for name in names) > len(names)
+        if 2 * sum(os.path.exists(os.path.join(root, name)) for name in names) > len(names):
+            return True
     given = _opener(kind)(location, None).given.values()
-    there = {split.example_name(position) for split in given for position in range(len(split))}
-    return 2 * sum(name in there for name in names) > len(names)
+    there = {normalize("NFC", split.example_name(position)) for split in given for position in range(len(split))}
+    return 2 * sum(normalize("NFC", name) in there for name in names) > len(names)
 
 
 def _parse(name: str) -> tuple[str, str | None, list[str]]:
