@@ -96,9 +96,12 @@ def test_names_and_groups_decide_what_is_held_out():
     again = from_arrays(IMAGES[shuffled], LABELS[shuffled], names=[names[k] for k in shuffled])
     assert {again.splits["test"].example_name(k) for k in range(9)} == held < set(names)
     grouped = from_arrays(IMAGES, LABELS, groups=[f"g{k // 4}" for k in range(60)])
-    of_split = [{int(k) // 4 for k in split.indices_N} for split in grouped.splits.values()]
+    numbered = from_arrays(IMAGES, LABELS, groups=np.arange(60) // 4, names=np.arange(60))
+    assert numbered.splits["test"].example_name(0).isdigit()
+    for other in (grouped, numbered):
+        of_split = [{int(k) // 4 for k in split.indices_N} for split in other.splits.values()]
+        assert sum(map(len, of_split)) == len(set.union(*of_split)) == 15
     assert len(of_split) == 3
-    assert sum(map(len, of_split)) == len(set.union(*of_split)) == 15
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,8 @@ def test_what_are_no_uint8_images_is_refused_with_what_to_type(images, found, hi
         (LABELS * 0, {}, "train has only one class, `0`; expected at least two", None),
         (LABELS, {"names": ["a", "b"]}, "`names` has 2 texts, expected one for each of 60 images", None),
         (LABELS, {"names": ["a", "b"] * 30}, "`names` has `a` more than once, expected different ones", None),
+        (LABELS, {"groups": [*"ab", None] * 20}, "`groups` has None, expected texts or whole numbers", None),
+        (LABELS, {"names": np.arange(60) / 2}, "`names` has 0.0, expected texts or whole numbers", None),
         (LABELS, {"groups": ["a"]}, "`groups` has 1 value, expected 60, one an image", None),
         (
             LABELS,

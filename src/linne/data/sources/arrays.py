@@ -84,8 +84,8 @@ def from_arrays(
     label_names: Sequence[str] | None = None,
     val: tuple[Any, Any] | None = None,
     test: tuple[Any, Any] | None = None,
-    names: Sequence[str] | None = None,
-    groups: Sequence[str] | None = None,
+    names: Sequence[str | int] | None = None,
+    groups: Sequence[str | int] | None = None,
     val_fraction: float | None = 0.1,
     test_fraction: float = 0.15,
     split_seed: int = 0,
@@ -100,7 +100,7 @@ def from_arrays(
         val: Images and labels of the validation split; without `val` and `test` it is held out of `images`.
         test: Images and labels of the test split, likewise.
         names: What to call each of `images`, all different; decides what is held out. Else `train[0]` ...
-        groups: A text for each of `images`; those alike are never parted by a split.
+        groups: A text or whole number for each of `images`; those alike are never parted by a split.
         val_fraction: Share held out for `val`; None for none.
         test_fraction: Share held out for `test`.
         split_seed: Decides, with the names or groups, what is held out.
@@ -135,8 +135,8 @@ def from_arrays(
 def _examples(
     stated: Mapping[str, tuple[Any, Any]],
     label_names: Sequence[str] | None,
-    names: Sequence[str] | None,
-    groups: Sequence[str] | None,
+    names: Sequence[str | int] | None,
+    groups: Sequence[str | int] | None,
 ) -> Examples:
     """Return the images and labels of each split that is `stated`, checked."""
     pixels = {split: _pixels(part[0], split) for split, part in stated.items()}
@@ -164,7 +164,7 @@ def _examples(
         same_size=True,
         identities=array_identities,
         notes=tuple(notes),
-        columns={} if groups is None else {"groups": groups},
+        columns={} if groups is None else {"groups": _texts(groups, "groups")},
     )
 
 
@@ -268,8 +268,15 @@ def _known(
     return known, notes
 
 
-def _checked_names(names: Sequence[str], num_images: int) -> tuple[str, ...]:
-    shown = tuple(printable(name) for name in names)
+def _texts(values: Sequence[str | int], what: str) -> tuple[str, ...]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
+            raise SourceError(f"`{what}` has {value!s:.40}, expected texts or whole numbers")
+    return tuple(map(str, values))
+
+
+def _checked_names(names: Sequence[str | int], num_images: int) -> tuple[str, ...]:
+    shown = tuple(map(printable, _texts(names, "names")))
     if len(shown) != num_images:
         raise SourceError(f"`names` has {counted(len(shown), 'text')}, expected one for each of {num_images:,} images")
     if len(set(shown)) < num_images:
