@@ -4,6 +4,7 @@ import io
 import os
 import random
 import struct
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -397,6 +398,25 @@ def test_a_bomb_is_refused_by_its_header(kind, tmp_path):
 
 def test_between_fifty_and_ninety_megapixels_is_refused_too():
     assert "it has 7,100 x 7,100 pixels, more than the 50,000,000 accepted" in refusal(png(1, 0, 7100, 7100, [b""]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "filling"),
+    [
+        ("GIF", 13, bytes(8 * 2**20)),
+        ("GIF", 13, b"!\xfe\1x\0" * 10**6),
+        ("GIF", 13, b"!\xfe" + b"\1x" * 10**6 + b"\0"),
+        ("PNG", 33, b"\0\0\0\0abCd\xc1\x63\x8e\x5e" * 5 * 10**5),
+    ],
+)
+def test_a_file_with_hundreds_of_thousands_of_empty_parts_is_refused_at_once(kind, place, filling):
+    data = encoded(Image.new("1", (4, 4)), kind)
+    if kind == "GIF":
+        place += 3 << (data[10] & 7) + 1
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match=f"more than 100,000 parts: such {kind}s are made to take long"):
+        decode(data[:place] + filling + data[place:], 3)
+    assert time.perf_counter() - start < 0.5, "one to three seconds, and a minute for 256 MiB, if all were walked"
 
 
 def test_a_file_of_more_than_256_mib_is_refused_before_it_is_read(tmp_path):

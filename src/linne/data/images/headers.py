@@ -8,7 +8,13 @@ from __future__ import annotations
 import struct
 from mmap import mmap
 
+from linne.errors import ImageError
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+
+MAX_PARTS = 100_000
+"""Chunks of a PNG, or blocks before a GIF's first frame; real files have some dozens, and one of 256 MiB of pixels
+32,000. Each costs a step of Python, here and in Pillow."""
 
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -95,21 +101,38 @@ def gif_size(data: bytes | mmap) -> tuple[int, int] | None:
 
 
 def gif_frame(data: bytes | mmap) -> tuple[int, int, int, int] | None:
-    """Return left, top, right and bottom of a GIF's first frame on its canvas; None where it has no frame."""
+    """Return left, top, right and bottom of a GIF's first frame on its canvas; None where it has no frame.
+
+    Raises:
+        ImageError: more than `MAX_PARTS` blocks, or bytes that are none, come before it.
+    """
     if len(data) < 13:
         return None
-    flags = data[10]
+    flags, num_parts = data[10], 0
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while position < len(data) and data[position] != 0x2C:  # an image descriptor
         if data[position] == 0x21:  # an extension: its kind, then blocks that each say their length
             position += 2
             while position < len(data) and data[position]:
                 position += 1 + data[position]
+                num_parts = counted_part(num_parts, "GIF")
         position += 1
+        num_parts = counted_part(num_parts, "GIF")
     if position + 9 > len(data):
         return None
     left, top, width, height = struct.unpack_from("<HHHH", data, position + 1)
     return left, top, left + width, top + height
+
+
+def counted_part(num_parts: int, kind: str) -> int:
+    """Return one more than `num_parts`.
+
+    Raises:
+        ImageError: that is more than `MAX_PARTS`.
+    """
+    if num_parts >= MAX_PARTS:
+        raise ImageError(f"it has more than {MAX_PARTS:,} parts: such {kind}s are made to take long")
+    return num_parts + 1
 
 
 def webp_size(data: bytes | mmap) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from linne.data.images.headers import counted_part
 from linne.errors import ImageError
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -16,7 +17,7 @@ _PIECE_BYTES = 2**20
 
 
 def check(data: bytes) -> None:
-    """Raise ImageError when a chunk of pixels was changed, or the header or palette is not where it must be."""
+    """Raise ImageError when a chunk of pixels was changed, header or palette is misplaced, or chunks are too many."""
     if data[12:16] != b"IHDR" or len(data) < 33 or data[25] not in _SAMPLES:
         raise ImageError("damaged PNG (it does not begin with its header)")
     has_palette = data[25] != _PALETTE
@@ -57,10 +58,11 @@ def check_rows(data: bytes) -> None:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name of each whole chunk up to the end of the image, and where its body starts and ends."""
-    position = 8
+    position, num_chunks = 8, 0
     while position + 12 <= len(data):
         name, end = data[position + 4 : position + 8], position + 8 + int.from_bytes(data[position : position + 4])
         if end + 4 > len(data) or name == b"IEND":
             return
+        num_chunks = counted_part(num_chunks, "PNG")
         yield name, position + 8, end
         position = end + 4
