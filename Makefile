@@ -31,7 +31,7 @@ test-slow: $(VENV)/installed-dev
 	pytest -m slow
 
 fuzz: $(VENV)/installed-dev
-	scripts/fuzz_images --count 1000000
+	scripts/fuzz_images --count 1000000 --folder build/fuzz
 
 check: $(VENV)/installed-dev
 	scripts/check
