@@ -100,16 +100,7 @@ def _cuda_build(machine: Machine, torch: Package, cuda: str | None) -> Check:
     present, driver = _nvidia_driver(machine)
     details: dict[str, Any] = {"version": torch.version, "for": "cuda", "cuda": cuda, "driver": driver}
     if not present:
-        seen = _has_gpu(machine, _NVIDIA)
-        if seen or _has_gpu(machine, _AMD):
-            vendor = "NVIDIA" if seen else "AMD"
-            why = f"the {vendor} GPU of this machine is not used: torch runs on the CPU"
-            fix = "install NVIDIA's driver: https://www.nvidia.com/drivers" if seen else f"{_CHOOSE} (ROCm)"
-            found = f"{said}, and no NVIDIA driver is present"
-            return Check(name="PyTorch", status="bad", found=found, why=why, fix=fix, details=details)
-        found = f"{said}; no NVIDIA driver and no GPU is present, so it runs on the CPU"
-        why = "it works; the build for CPUs is gigabytes smaller"
-        return Check(name="PyTorch", status="note", found=found, why=why, fix=_CPU_INDEX, details=details)
+        return _cuda_without_driver(machine, said, details)
     answer = cuda_and_driver(cuda, driver)
     details |= {"reason": answer.reason, "source": answer.source, "source_date": answer.source_date}
     if answer.verdict == "no":
@@ -121,6 +112,25 @@ def _cuda_build(machine: Machine, torch: Package, cuda: str | None) -> Check:
         )
     found = f"{said}, with driver {driver or 'of unknown version'}"
     return Check(name="PyTorch", status="good" if answer.verdict == "yes" else "unknown", found=found, details=details)
+
+
+def _cuda_without_driver(machine: Machine, said: str, details: Mapping[str, Any]) -> Check:
+    nvidia, amd = _has_gpu(machine, _NVIDIA), _has_gpu(machine, _AMD)
+    if nvidia or amd:
+        return Check(
+            name="PyTorch",
+            # Many processors of AMD hold a small GPU that nobody means to compute on.
+            status="bad" if nvidia else "warning",
+            found=f"{said}, and no NVIDIA driver is present",
+            why=f"the {'NVIDIA' if nvidia else 'AMD'} GPU of this machine is not used: torch runs on the CPU",
+            fix="install NVIDIA's driver: https://www.nvidia.com/drivers" if nvidia else f"{_CHOOSE} (ROCm)",
+            details=details,
+        )
+    # Only on Linux is it known which devices there are.
+    what = "no NVIDIA driver and no GPU is present" if machine.system == "Linux" else "no NVIDIA driver is present"
+    found = f"{said}; {what}, so it runs on the CPU"
+    why = "it works; the build for CPUs is gigabytes smaller"
+    return Check(name="PyTorch", status="note", found=found, why=why, fix=_CPU_INDEX, details=details)
 
 
 def _rocm_build(machine: Machine, torch: Package, hip: str | None) -> Check:

@@ -121,15 +121,16 @@ def _section_text(section: Section) -> str:
         # What is well needs no reason on the screen; the record keeps it.
         if check.why and check.status not in ("good", "note"):
             lines += _wrapped(check.why, " " * (_STATUS_WIDTH + 2) + "why: ")
+        # Nor is there anything to mend: what to type is then an offer.
         if check.fix:
-            lines += _fix_lines(check.fix)
+            lines += _fix_lines(check.fix, "tip" if check.status in ("good", "note") else "fix")
     return "\n".join(lines)
 
 
-def _fix_lines(fix: str) -> list[str]:
+def _fix_lines(fix: str, label: str) -> list[str]:
     """Return the fix line by line and unwrapped: a command that is broken in two cannot be copied."""
     first, *rest = fix.splitlines()
-    start = " " * (_STATUS_WIDTH + 2) + "fix: "
+    start = " " * (_STATUS_WIDTH + 2) + f"{label}: "
     return [start + first, *(" " * len(start) + line for line in rest)]
 
 

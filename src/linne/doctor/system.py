@@ -114,7 +114,7 @@ def _memory(machine: Machine) -> Check:
         return Check(name="Memory", status="unknown" if machine.system == "Linux" else "note", found=found)
     try:
         left = available_memory_bytes(machine.root)
-    except ValueError:  # control groups that are written as no kernel does
+    except (IndexError, ValueError):  # files that are written as no kernel does
         return Check(name="Memory", status="unknown", found=f"{_size(total)}, and how much is left could not be read")
     found = f"{_size(left)} can be used of {_size(total)}, control groups counted"
     details = {"total_bytes": total, "available_bytes": left}

@@ -8,6 +8,8 @@ import re
 from importlib.resources import files
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from linne.doctor.compatibility import (
     arch_in_wheel,
@@ -181,3 +183,21 @@ def test_cuda_and_the_nvidia_driver(cuda: str | None, driver: str | None, verdic
 )
 def test_torch_and_torchvision(torch: str, torchvision: str | None, verdict: str) -> None:
     assert torch_and_torchvision(torch, torchvision).verdict == verdict
+
+
+_VERSIONS = st.one_of(st.none(), st.text(max_size=20), st.from_regex(r"[0-9]{0,9}(\.[0-9x]{0,9}){0,4}[-+a-z0-9.]{0,9}"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(first=_VERSIONS, second=_VERSIONS)
+def test_no_text_for_a_version_raises(first: str | None, second: str | None) -> None:
+    answers = [
+        rocm_and_driver(first, second),
+        rocm_and_driver(first, second, is_release=True),
+        rocm_and_framework(first, "torch", second),
+        cuda_and_driver(first, second),
+        torch_and_torchvision(first, second),
+        arch_in_wheel(first, [second or ""]),
+    ]
+    assert {answer.verdict for answer in answers} <= {"yes", "no", "unknown"}
+    assert all(answer.reason for answer in answers)

@@ -85,6 +85,12 @@ def test_the_text_is_aligned_with_each_fix_under_its_check() -> None:
     )
 
 
+def test_what_to_type_is_a_tip_where_nothing_is_wrong() -> None:
+    check = Check(name="x", status="note", found="works", why="not shown", fix="pip install y")
+    text = DoctorReport(sections=(Section(title="T", checks=(check,)),), version="1", created="now").to_text()
+    assert "note     x  works\n         tip: pip install y\n" in text
+
+
 def test_long_findings_are_wrapped_and_commands_are_not() -> None:
     command = "pip install --index-url https://example.org/whl " + " ".join(["torch"] * 40)
     check = Check(name="x", status="bad", found="many words " * 30, fix=command)

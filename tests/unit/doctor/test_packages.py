@@ -63,11 +63,19 @@ def test_a_cuda_build_with_a_gpu_and_no_driver_is_bad(tmp_path: Path) -> None:
     assert "driver" in check.fix
 
 
-def test_a_cuda_build_in_a_machine_of_amd_is_the_wrong_one(tmp_path: Path) -> None:
+def test_a_cuda_build_in_a_machine_of_amd_is_pointed_to_rocm(tmp_path: Path) -> None:
     _gpu(tmp_path, "0x1002", "0x120000")
     check = _checks(_machine(tmp_path), _torch(**_CUDA))["PyTorch"]
-    assert check.status == "bad"
+    assert check.status == "warning"
     assert "ROCm" in check.fix
+
+
+def test_where_devices_cannot_be_listed_nothing_is_said_of_gpus(tmp_path: Path) -> None:
+    check = _checks(_machine(tmp_path, "Windows"), _torch(**_CUDA))["PyTorch"]
+    assert check.found == "2.15.0, built for CUDA 13.2; no NVIDIA driver is present, so it runs on the CPU"
+    _machine(tmp_path, Windows__System32__nvcuda_dll="")
+    (tmp_path / "Windows/System32/nvcuda_dll").rename(tmp_path / "Windows/System32/nvcuda.dll")
+    assert _checks(_machine(tmp_path, "Windows"), _torch(**_CUDA))["PyTorch"].status == "unknown"
 
 
 def test_a_sound_card_of_nvidia_is_no_gpu(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_the_limit_of_a_container_counts_and_not_the_memory_of_its_host(tmp_path
 def test_files_of_proc_that_no_kernel_writes_are_unknown_and_no_exception(tmp_path: Path) -> None:
     files = {"proc/meminfo": "MemTotal: lots kB\n", "proc/self/cgroup": "junk\n", "etc/os-release": "PRETTY_NAME\n="}
     assert _checks(_machine(tmp_path, files))["Memory"].status == "unknown"
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable:\n", "utf-8")
+    assert _checks(_machine(tmp_path, {}))["Memory"].status == "unknown"
     (tmp_path / "proc/meminfo").write_text(_LINUX["proc/meminfo"], "utf-8")
     checks = _checks(_machine(tmp_path, {}))
     assert checks["Memory"].status == "unknown"
