@@ -1,0 +1,79 @@
+"""One graphics processor as it was found, and how two findings of it become one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+AMD, NVIDIA, INTEL = "AMD", "NVIDIA", "Intel"
+VENDORS = {0x1002: AMD, 0x10DE: NVIDIA, 0x8086: INTEL}
+
+_BUS_ID = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f])", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """A GPU; None where nothing said it.
+
+    `arch` is `gfx942` or `sm_90`; `bus_id` is `0000:c1:00.0`; `driver` is the version of the driver and `module` the
+    kernel module bound to the GPU; `partitions` is above 1 where one GPU is split into many (CPX mode of MI300);
+    `evidence` says which files and tools it comes from.
+    """
+
+    vendor: str
+    name: str | None = None
+    arch: str | None = None
+    bus_id: str | None = None
+    memory_bytes: int | None = None
+    driver: str | None = None
+    module: str | None = None
+    partitions: int = 1
+    evidence: tuple[str, ...] = ()
+
+
+def as_bus_id(text: str | None) -> str | None:
+    """Return a PCI address as `0000:c1:00.0`; None where `text` is none. NVIDIA writes eight digits of domain."""
+    found = _BUS_ID.fullmatch(text.strip()) if text else None
+    if found is None:
+        return None
+    domain, bus, device, function = (int(part, 16) for part in found.groups())
+    return f"{domain:04x}:{bus:02x}:{device:02x}.{function:x}"
+
+
+def join(first: Gpu, second: Gpu) -> Gpu:
+    """Return `first` with what only `second` knows, and the evidence of both."""
+    filled = {
+        field: getattr(second, field)
+        for field in ("name", "arch", "bus_id", "memory_bytes", "driver", "module")
+        if getattr(first, field) is None
+    }
+    return dataclasses.replace(
+        first,
+        partitions=max(first.partitions, second.partitions),
+        evidence=tuple(dict.fromkeys((*first.evidence, *second.evidence))),
+        **filled,
+    )
+
+
+def merge(known: Iterable[Gpu], told: Iterable[Gpu]) -> list[Gpu]:
+    """Return `known` completed by `told`, GPU by GPU of one PCI address, with those only `told` has.
+
+    Where a tool gives no address its order is not trusted (tools and runtimes count differently): one GPU of a vendor
+    on both sides is one GPU, and of more than one those that are known stand as they are.
+    """
+    gpus, told = list(known), list(told)
+    before = {vendor: [gpu for gpu in gpus if gpu.vendor == vendor] for vendor in VENDORS.values()}
+    for gpu in told:
+        same_vendor = before.get(gpu.vendor, [])
+        alone = len(same_vendor) == 1 and sum(other.vendor == gpu.vendor for other in told) == 1
+        nowhere = gpu.bus_id is None or any(other.bus_id is None for other in same_vendor)
+        match = next((i for i, other in enumerate(gpus) if gpu.bus_id and other.bus_id == gpu.bus_id), None)
+        if match is None and alone and nowhere:
+            match = gpus.index(same_vendor[0])
+        if match is not None:
+            gpus[match] = join(gpus[match], gpu)
+        elif gpu.bus_id or not same_vendor:
+            gpus.append(gpu)
+    return gpus

@@ -1,0 +1,289 @@
+"""GPUs as the vendors' tools print them; None where the text cannot be read, `()` where it says there are none.
+
+No text raises: tools change their words and JSON between releases, write warnings before it, and stop half-way.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu, as_bus_id
+from linne.doctor.machine import Machine
+from linne.doctor.sysfs import as_int, as_size
+
+Parser = Callable[[str], tuple[Gpu, ...] | None]
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_GFX = re.compile(r"gfx[0-9a-f]{3,5}", re.ASCII)
+_UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+"""AMD writes MB for mebibytes: 196592 MB are the 192 GiB of an MI300X."""
+_NO_DRIVER = ("ROCk module is NOT loaded", "Driver not initialized", "Drivers not loaded")
+_NVIDIA_FIELDS = "name,pci.bus_id,memory.total,driver_version"
+
+
+def gpus_of_tools(machine: Machine) -> dict[str, tuple[Gpu, ...] | None]:
+    """Return what each tool in the path says, by its name; None for one whose answer cannot be read."""
+    asked: tuple[tuple[str, tuple[tuple[str, ...], ...], Parser], ...] = (
+        ("amd-smi", (("static", "--json"), ("static",)), amd_smi),
+        ("rocm-smi", (("--showproductname", "--showmeminfo", "vram", "--showbus", "--json"),), rocm_smi),
+        ("rocminfo", ((),), rocminfo),
+        (
+            "nvidia-smi",
+            tuple(
+                (f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+                for fields in (f"{_NVIDIA_FIELDS},compute_cap", _NVIDIA_FIELDS)  # old drivers know no compute_cap
+            ),
+            nvidia_smi,
+        ),
+        ("xpu-smi", (("discovery", "-j"),), xpu_smi),
+    )
+    found = {}
+    for tool, commands, parse in asked:
+        if machine.find_tool(tool) is not None:
+            found[tool] = _first_answer(machine, tool, commands, parse)
+    return found
+
+
+def _first_answer(
+    machine: Machine, tool: str, commands: tuple[tuple[str, ...], ...], parse: Parser
+) -> tuple[Gpu, ...] | None:
+    for arguments in commands:
+        ran = machine.run(tool, *arguments)
+        if ran is None:
+            return None
+        # The exit code is not asked: rocm-smi ends with 0 on an error and others fail after a full answer.
+        gpus = parse(ran.stdout)
+        if gpus is None and any(words in ran.stdout + ran.stderr for words in _NO_DRIVER):
+            return ()
+        if gpus is not None:
+            return gpus
+        if ran.code is None:
+            return None  # it hung: asking again takes as long
+    return None
+
+
+def json_after_noise(text: str) -> dict[str, Any] | list[Any] | None:
+    """Return the first whole JSON object or list that starts a line; None where there is none."""
+    decoder = json.JSONDecoder()
+    for start in re.finditer(r"^[\[{]", text, re.MULTILINE):
+        try:
+            found = decoder.raw_decode(text, start.start())[0]
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) or (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+            return found
+    return None
+
+
+def amd_smi(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of `amd-smi static`, in JSON (a list up to ROCm 6.4, `gpu_data` since 7) or as text."""
+    found = json_after_noise(text)
+    records = found.get("gpu_data") if isinstance(found, dict) else found
+    if records is None:
+        records = _amd_smi_text(text)
+    if not isinstance(records, list) or not records:
+        return None
+    gpus = tuple(_amd_smi_gpu(record) for record in records if isinstance(record, dict) and "asic" in record)
+    return gpus or None
+
+
+def _amd_smi_gpu(record: Mapping[str, Any]) -> Gpu:
+    asic, bus = _mapping(record.get("asic")), _mapping(record.get("bus"))
+    driver, vram = _mapping(record.get("driver")), _mapping(record.get("vram"))
+    return Gpu(
+        vendor=AMD,
+        name=_word(asic.get("market_name")),
+        arch=_gfx(asic.get("target_graphics_version")),
+        bus_id=as_bus_id(_word(bus.get("bdf"))),
+        memory_bytes=_amount(vram.get("size")),
+        driver=_word(driver.get("version")),
+        evidence=("amd-smi static",),
+    )
+
+
+def _amd_smi_text(text: str) -> list[dict[str, Any]] | None:
+    """Return the records of `amd-smi static` as text, with the keys of its JSON."""
+    records: list[dict[str, Any]] = []
+    group: dict[str, Any] | None = None
+    for line in _whole_lines(text):
+        key, colon, value = line.strip().partition(":")
+        if not colon:
+            continue
+        depth = len(line) - len(line.lstrip(" "))
+        if key == "GPU" and depth == 0:
+            records.append({})
+            group = None
+        elif depth == 4 and not value.strip() and records:
+            group = records[-1].setdefault(key.lower(), {})
+        elif depth == 8 and group is not None:
+            group[key.lower()] = value.strip()
+    return records or None
+
+
+def rocm_smi(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of `rocm-smi`, in JSON, CSV or the text of `--showproductname`."""
+    found = json_after_noise(text)
+    if isinstance(found, dict):
+        cards = {name: card for name, card in found.items() if re.fullmatch(r"card\d+", name, re.ASCII)}
+    else:
+        cards = _rocm_smi_csv(text) or _rocm_smi_text(text)
+    gpus = tuple(_rocm_smi_gpu(card) for card in cards.values() if isinstance(card, dict) and card)
+    return gpus or None
+
+
+def _rocm_smi_gpu(card: Mapping[str, Any]) -> Gpu:
+    facts = {str(key).lower().rstrip(":"): value for key, value in card.items()}
+    # Old releases print a number where they know no name.
+    names = (_word(facts.get(key)) for key in ("card series", "card model"))
+    return Gpu(
+        vendor=AMD,
+        name=next((name for name in names if name and as_int(name) is None), None),
+        arch=_gfx(facts.get("gfx version")),
+        bus_id=as_bus_id(_word(facts.get("pci bus"))),
+        memory_bytes=as_size(facts.get("vram total memory (b)")),
+        evidence=("rocm-smi",),
+    )
+
+
+def _rocm_smi_csv(text: str) -> dict[str, dict[str, Any]]:
+    lines = _whole_lines(text)
+    start = next((i for i, line in enumerate(lines) if line.startswith("device,")), None)
+    if start is None:
+        return {}
+    try:
+        rows = [row for row in csv.DictReader(lines[start:]) if None not in row and None not in row.values()]
+    except csv.Error:
+        return {}
+    return {row["device"]: row for row in rows if row["device"].startswith("card")}
+
+
+def _rocm_smi_text(text: str) -> dict[str, dict[str, Any]]:
+    cards: dict[str, dict[str, Any]] = {}
+    for line in _whole_lines(text):
+        found = re.match(r"GPU\[(\d+)\]\s*: ([^:]+):\s*(.*)", line, re.ASCII)
+        if found:
+            cards.setdefault(found[1], {})[found[2]] = found[3].strip()
+    return cards
+
+
+def rocminfo(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs among the agents `rocminfo` lists."""
+    if any(words in text for words in _NO_DRIVER):
+        return ()
+    lines = [_ANSI.sub("", line).strip().rstrip("\\") for line in _whole_lines(text)]
+    agents: list[list[tuple[str, str]]] = []
+    for line in lines:
+        key, colon, value = line.partition(":")
+        if re.fullmatch(r"Agent \d+", line, re.ASCII):
+            agents.append([])
+        elif colon and agents:
+            agents[-1].append((key.strip(), value.strip()))
+    if not agents:
+        return None
+    return tuple(_rocminfo_gpu(agent) for agent in agents if ("Device Type", "GPU") in agent)
+
+
+def _rocminfo_gpu(agent: list[tuple[str, str]]) -> Gpu:
+    first = dict(reversed(agent))  # the first of each key is the agent's own; later ones are its pools' and ISA's
+    location = as_int(first.get("BDFID"))
+    sizes, is_global = [], False
+    for key, value in agent:
+        if key == "Segment":
+            is_global = value.startswith("GLOBAL")
+        elif key == "Size" and is_global and (kib := as_size(value.partition("(")[0])):
+            sizes.append(kib * 2**10)
+    return Gpu(
+        vendor=AMD,
+        name=_word(first.get("Marketing Name")),
+        arch=_gfx(first.get("Name")),
+        bus_id=_location(location, as_int(first.get("Domain")) or 0),
+        memory_bytes=as_size(max(sizes, default=0)),
+        evidence=("rocminfo",),
+    )
+
+
+def _location(location: int | None, domain: int) -> str | None:
+    if location is None or location > 0xFFFF or domain > 0xFFFF:
+        return None
+    return f"{domain:04x}:{location >> 8:02x}:{location >> 3 & 31:02x}.{location & 7:x}"
+
+
+def nvidia_smi(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of `nvidia-smi --query-gpu`: name, address, MiB, driver and, from new ones, capability."""
+    gpus = []
+    for line in _whole_lines(text):
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) not in (4, 5) or as_bus_id(parts[1]) is None:
+            continue
+        mib = as_size(parts[2])
+        capability = re.fullmatch(r"(\d{1,2})\.(\d)", parts[4], re.ASCII) if len(parts) == 5 else None
+        gpus.append(
+            Gpu(
+                vendor=NVIDIA,
+                name=_word(parts[0]),
+                arch=f"sm_{capability[1]}{capability[2]}" if capability else None,
+                bus_id=as_bus_id(parts[1]),
+                memory_bytes=mib * 2**20 if mib else None,
+                driver=_word(parts[3]),
+                evidence=("nvidia-smi",),
+            )
+        )
+    return tuple(gpus) or None
+
+
+def xpu_smi(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of `xpu-smi discovery -j`."""
+    found = json_after_noise(text)
+    devices = found.get("device_list") if isinstance(found, dict) else None
+    if not isinstance(devices, list):
+        return None
+    return tuple(
+        Gpu(
+            vendor=INTEL,
+            name=_word(device.get("device_name")),
+            bus_id=as_bus_id(_word(device.get("pci_bdf_address"))),
+            evidence=("xpu-smi discovery",),
+        )
+        for device in devices
+        if isinstance(device, dict)
+    )
+
+
+def _whole_lines(text: str) -> list[str]:
+    """Return the lines that end: the last of a text cut short would read as another name or a smaller number."""
+    return text.split("\n")[:-1]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _word(value: object) -> str | None:
+    """Return a printable text that says something; None for `N/A` and its like."""
+    if not isinstance(value, str) or value.strip().strip("[]").lower() in (
+        "",
+        "n/a",
+        "none",
+        "unknown",
+        "not supported",
+    ):
+        return None
+    return "".join(char for char in value.strip()[:200] if char.isprintable()) or None
+
+
+def _gfx(value: object) -> str | None:
+    return value if isinstance(value, str) and _GFX.fullmatch(value) else None
+
+
+def _amount(value: object) -> int | None:
+    """Return bytes from `{"value": 16, "unit": "MB"}` or `16 MB`; None for a number without a unit."""
+    if isinstance(value, str):
+        value = dict(zip(("value", "unit"), value.split(), strict=False))
+    facts = _mapping(value)
+    number, unit = as_size(facts.get("value")), facts.get("unit")
+    scale = _UNITS.get(unit) if isinstance(unit, str) else None
+    return number * scale if number and scale else None
