@@ -24,12 +24,12 @@ from linne.doctor.child import report_line
 from linne.errors import LinneError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TOLERANCES = {"fp32": 5e-5, "bf16": 2.5e-2, "fp16": 4e-3}
+TOLERANCES = {"fp32": 5e-5, "bf16": 3.1e-2, "fp16": 4e-3}
 """How far a result may be from float64's, as a share of the largest value.
 
 fp32: sums of a few thousand products in any order, Winograd's too, stay below 2e-5; TF32, with 10 bits of mantissa in
-place of 23, is at 3e-4 and must be seen where fp32 was asked for. bf16 and fp16 round to 2**-8 and 2**-11 at each
-stage; six and eight such roundings.
+place of 23, is at 3e-4 and must be seen where fp32 was asked for. bf16 and fp16 round by up to 2**-8 and 2**-11 at
+each stage; eight such roundings.
 """
 STEP_TOLERANCES = {"fp32": 5e-4, "bf16": 0.1, "fp16": 1.5e-2}
 """The same for a whole training step, whose ten operations hand their rounding on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ def judge(heard: Heard, dtype: str) -> Finding:
 
 def _how_fast(heard: Heard, there: Mapping[str, Any], results: list[Mapping[str, Any]], dtype: str) -> Finding:
     closest = max(_share(event) for event in results)
-    text = f"{len(results)} of {len(results)} operations agree with float64 (largest error {closest:.0%} of the limit)"
+    text = f"all {len(results)} operations agree with float64 (largest error: {closest:.0%} of what is allowed)"
     rates = _first(heard, "rates") or {}
     tflops, copies = _number(rates.get("matrix_tflops")), rates.get("copy_gbs")
     to_device = _number(copies.get("to")) if isinstance(copies, Mapping) else None
@@ -132,7 +131,7 @@ def _how_fast(heard: Heard, there: Mapping[str, Any], results: list[Mapping[str,
         return Finding(verdict="slow", text=f"slow: {text}", fix=fix)
     if to_device is not None and to_device < _SLOW_COPY_GBS:
         return Finding(verdict="slow", text=f"slow: {text}", fix="see which PCI Express slot and lanes the device has")
-    return Finding(verdict="works", text=f"works: {text}")
+    return Finding(verdict="works", text=f"works on {there.get('name')}: {text}")
 
 
 _COPIES = (("to", "copies to it"), ("back", "back"), ("within", "within its memory"))
@@ -232,8 +231,10 @@ def _fell_back(event: Mapping[str, Any]) -> bool:
 
 
 def _number(value: object) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]  # mypy does not follow the name
+    # JSON has whole numbers that no float holds, and NaN.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
+        return None
+    return float(value)
 
 
 def _first(heard: Heard, name: str) -> Mapping[str, Any] | None:

@@ -83,7 +83,9 @@ def _open(runtime: Any, provider: str) -> None:
 def is_right(result: object) -> bool:
     """Return whether a session's result is that of the model: [8, 0]."""
     values = result if isinstance(result, list) else []
-    return len(values) == 2 and bool(np.allclose(values, [8.0, 0.0], rtol=0, atol=8 * TOLERANCE))
+    if len(values) != 2 or not all(isinstance(value, float) for value in values):
+        return False
+    return bool(np.allclose(values, [8.0, 0.0], rtol=0, atol=8 * TOLERANCE))
 
 
 def main(words: Sequence[str] | None = None) -> int:
