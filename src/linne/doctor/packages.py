@@ -18,6 +18,7 @@ from linne.doctor.compatibility import (
 )
 from linne.doctor.installed import Package, installed_packages, requirement, satisfies
 from linne.doctor.report import Check, Section, Status
+from linne.doctor.rocm import rocm_checks
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
@@ -42,10 +43,11 @@ _NVIDIA, _AMD = "0x10de", "0x1002"
 def packages_section(machine: Machine, packages: Mapping[str, Package] | None = None) -> Section:
     """Return what is installed and whether it goes together; `packages` stands in for this Python's in tests."""
     have = installed_packages() if packages is None else packages
+    kind, built = _built_for(have["torch"]) if "torch" in have else ("", None)
     checks = [_versions(have), _torch(machine, have), *_torchvision(have), _requirements(have)]
-    return Section(
-        title="Packages", checks=(*checks, *_onnxruntime(have), *_placeholders(have), *_directml(machine, have))
-    )
+    checks += rocm_checks(machine, built if kind == "rocm" else None)
+    checks += [*_onnxruntime(have), *_placeholders(have), *_directml(machine, have)]
+    return Section(title="Packages", checks=tuple(checks))
 
 
 def _versions(have: Mapping[str, Package]) -> Check:
