@@ -131,11 +131,13 @@ def rocm_smi(text: str) -> tuple[Gpu, ...] | None:
         cards = {name: card for name, card in found.items() if re.fullmatch(r"card\d+", name, re.ASCII)}
     else:
         cards = _rocm_smi_csv(text) or _rocm_smi_text(text)
-    gpus = tuple(_rocm_smi_gpu(card) for card in cards.values() if isinstance(card, dict) and card)
+    system = _mapping(found.get("system")) if isinstance(found, dict) else {}
+    driver = _word(system.get("Driver version"))
+    gpus = tuple(_rocm_smi_gpu(card, driver) for card in cards.values() if isinstance(card, dict) and card)
     return gpus or None
 
 
-def _rocm_smi_gpu(card: Mapping[str, Any]) -> Gpu:
+def _rocm_smi_gpu(card: Mapping[str, Any], driver: str | None) -> Gpu:
     facts = {str(key).lower().rstrip(":"): value for key, value in card.items()}
     # Old releases print a number where they know no name.
     names = (_word(facts.get(key)) for key in ("card series", "card model"))
@@ -145,6 +147,7 @@ def _rocm_smi_gpu(card: Mapping[str, Any]) -> Gpu:
         arch=_gfx(facts.get("gfx version")),
         bus_id=as_bus_id(_word(facts.get("pci bus"))),
         memory_bytes=as_size(facts.get("vram total memory (b)")),
+        driver=driver,
         evidence=("rocm-smi",),
     )
 
