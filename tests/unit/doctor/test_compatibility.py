@@ -55,6 +55,7 @@ def test_every_table_in_json_has_a_source_and_a_date(name: str) -> None:
         ("10.1.0", "30.30.2", "unknown"),
         ("7.2.0", "6.14.0-35-generic", "unknown"),  # the kernel's own driver
         ("7.2.0", "7.0.14-17-pve", "unknown"),
+        ("7.1.1", "6.16.6-061606-generic", "unknown"),  # a kernel with the number of a module
         ("7.2.0", None, "unknown"),
         ("7.2.0", "", "unknown"),
         (None, "30.30.0", "unknown"),

@@ -104,6 +104,14 @@ def test_a_build_for_cpus_beside_an_nvidia_driver_is_a_warning(tmp_path: Path) -
     assert "NVIDIA" in check.found
 
 
+@pytest.mark.parametrize(("kfd", "status"), [(True, "warning"), (False, "note")])
+def test_graphics_of_amd_are_a_warning_only_with_the_compute_driver(tmp_path: Path, kfd: bool, status: str) -> None:
+    _gpu(tmp_path, "0x1002")
+    machine = _machine(tmp_path, **({"dev__kfd": ""} if kfd else {}))
+    check = _checks(machine, _torch("2.15.0+cpu"))["PyTorch"]
+    assert (check.status, "AMD" in check.found) == (status, True)
+
+
 def test_a_build_for_cpus_on_a_machine_of_cpus_is_good(tmp_path: Path) -> None:
     assert _checks(_machine(tmp_path), _torch(cuda=None, hip=None, tag=""))["PyTorch"].status == "good"
 
@@ -163,6 +171,11 @@ def test_a_requirement_that_is_not_met_is_bad_and_the_fix_installs_it(tmp_path: 
     assert _checks(_machine(tmp_path), _torch("2.14.0"), npu, numpy)["Requirements"].status == "good"
 
 
+def test_one_fault_is_reported_once(tmp_path: Path) -> None:
+    checks = _checks(_machine(tmp_path), _torch("2.13.0"), _vision("0.29.2", "torch (>=2.14.0)"))
+    assert [name for name, check in checks.items() if check.status == "bad"] == ["torch, torchvision"]
+
+
 def test_two_packages_of_one_module_overwrite_each_other(tmp_path: Path) -> None:
     both = (Package(name="onnxruntime", version="1.31.1"), Package(name="onnxruntime-gpu", version="1.31.1"))
     check = _checks(_machine(tmp_path), *both)["ONNX Runtime"]
@@ -218,6 +231,12 @@ def test_packages_are_read_from_their_metadata_and_never_imported(tmp_path: Path
     assert list(have) == ["torch", "torch-directml"]
     assert have["torch"].requires == ("sympy>=1.13",)
     assert have["torch"].build == {"cuda": "13.2", "hip": None, "tag": "cu132"}
+
+
+def test_of_two_copies_the_first_on_the_path_counts_as_it_is_the_one_imported(tmp_path: Path) -> None:
+    _install(tmp_path / "a", "timm", "1.0.31")
+    _install(tmp_path / "b", "timm", "0.9.0")
+    assert installed_packages([str(tmp_path / "a"), str(tmp_path / "b")])["timm"].version == "1.0.31"
 
 
 @pytest.mark.parametrize(
