@@ -30,9 +30,10 @@ def accelerator_section(machine: Machine) -> Section:
     checks = [_gpu(gpu) for gpu in gpus] or [_none(machine)]
     if any(gpu.vendor == NVIDIA for gpu in gpus) and machine.system == "Linux":
         checks.append(_nvidia_driver(machine, gpus))
-    if any(gpu.vendor == AMD for gpu in gpus) and machine.system == "Linux":
+    in_wsl = machine.exists("dev/dxg")  # GPUs are reached through Windows there, with none of the nodes of Linux
+    if any(gpu.vendor == AMD for gpu in gpus) and machine.system == "Linux" and not in_wsl:
         checks += [_kfd(machine), _render_nodes(machine), _rocm(machine)]
-    elif any(gpu.vendor == INTEL for gpu in gpus) and machine.system == "Linux":
+    elif any(gpu.vendor == INTEL for gpu in gpus) and machine.system == "Linux" and not in_wsl:
         checks.append(_render_nodes(machine))
     checks += [_unreadable(tool) for tool, answer in told.items() if answer is None]
     return Section(title="Accelerators", checks=(*checks, *_environment(machine.environ)))

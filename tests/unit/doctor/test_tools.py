@@ -9,7 +9,7 @@ import pytest
 from linne.doctor.gpu import Gpu
 from linne.doctor.tools import amd_smi, json_after_noise, nvidia_smi, rocm_smi, rocminfo, xpu_smi
 
-CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
+CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 PARSERS = (amd_smi, rocm_smi, rocminfo, nvidia_smi, xpu_smi)
 NAVI = "Navi 22 [Radeon RX 6700/6700 XT / 6800M]"
 RX6700 = ("0000:07:00.0", 12868124672, "6.3.6")

@@ -13,7 +13,7 @@ from linne.doctor.gpu import Gpu, join, merge
 from linne.doctor.machine import Machine
 from linne.doctor.sysfs import gfx_of
 
-CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
+CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 
 
 def build(root, files, *, tools=(), blocked=(), environ=None, system="Linux"):
@@ -183,6 +183,13 @@ def test_tools_that_say_there_is_no_gpu_are_heard_whatever_their_exit_code(tmp_p
     assert found["GPU"].status == "note"
     assert found["amd-smi"].status == "unknown"
     assert "rocm-smi" not in found
+
+
+def test_a_gpu_that_wsl_passes_on_needs_no_device_nodes_of_linux(tmp_path):
+    text = (CAPTURES / "rocminfo_mi300x_docs_use-rocminfo.rst.txt").read_text("utf-8")
+    assert checks(build(tmp_path, {"dev/dxg": ""}))["GPU"].found.startswith("WSL passes on a GPU of Windows")
+    found = checks(build(tmp_path, {}, tools={"rocminfo": (text, 0)}))
+    assert {name: check.status for name, check in found.items()} == {"AMD GPU 0000:03:00.0": "good"}
 
 
 def test_variables_that_hide_or_disguise_gpus_are_shown(tmp_path):
