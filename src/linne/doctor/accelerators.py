@@ -7,11 +7,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from linne.doctor.compatibility import rocm_and_driver
 from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu, merge
 from linne.doctor.machine import Machine
 from linne.doctor.report import Check, Section, Status
-from linne.doctor.sysfs import amdgpu_version, gpus_of_files, nvidia_version
+from linne.doctor.sysfs import gpus_of_files, nvidia_version
 from linne.doctor.tools import gpus_of_tools
 
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
@@ -32,7 +31,7 @@ def accelerator_section(machine: Machine) -> Section:
         checks.append(_nvidia_driver(machine, gpus))
     in_wsl = machine.exists("dev/dxg")  # GPUs are reached through Windows there, with none of the nodes of Linux
     if any(gpu.vendor == AMD for gpu in gpus) and machine.system == "Linux" and not in_wsl:
-        checks += [_kfd(machine), _render_nodes(machine), _rocm(machine)]
+        checks += [_kfd(machine), _render_nodes(machine)]
     elif any(gpu.vendor == INTEL for gpu in gpus) and machine.system == "Linux" and not in_wsl:
         checks.append(_render_nodes(machine))
     checks += [_unreadable(tool) for tool, answer in told.items() if answer is None]
@@ -152,33 +151,6 @@ def _permitted(machine: Machine, name: str, why: str, nodes: Sequence[Path]) -> 
 
 def _shown(machine: Machine, nodes: Sequence[Path]) -> str:
     return " ".join(f"/{node.relative_to(machine.root).as_posix()}" for node in nodes)
-
-
-def _rocm(machine: Machine) -> Check:
-    """Return whether the ROCm installed on the system goes with the driver; wheels bring their own ROCm."""
-    name = "ROCm user space and driver"
-    user_space, driver = machine.read_text("opt/rocm/.info/version"), amdgpu_version(machine)
-    details = {"rocm": user_space, "driver": driver}
-    if not user_space:
-        found = "no ROCm in /opt/rocm; wheels of torch for ROCm bring their own"
-        return Check(name=name, status="note", found=found, details=details)
-    if not driver:
-        return Check(
-            name=name,
-            status="unknown",
-            found=f"ROCm {user_space}; the driver is the kernel's own, which has no version to compare",
-            details=details,
-        )
-    answer = rocm_and_driver(user_space, driver)
-    statuses: Mapping[str, Status] = {"yes": "good", "no": "warning"}
-    return Check(
-        name=name,
-        status=statuses.get(answer.verdict, "unknown"),
-        found=f"ROCm {user_space} on driver {driver}: {answer.reason}",
-        why="AMD tests only some pairs; others may fail or be slow",
-        fix=f"AMD lists with this ROCm: {', '.join(answer.goes_with)}" if answer.verdict == "no" else "",
-        details=details | {"source": answer.source, "source_date": answer.source_date},
-    )
 
 
 def _unreadable(tool: str) -> Check:

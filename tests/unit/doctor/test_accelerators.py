@@ -99,7 +99,6 @@ def test_an_mi300x_split_into_partitions_is_one_gpu_with_the_memory_of_the_whole
     assert found["AMD GPU 0000:05:00.0"].found == (
         f"AMD Instinct MI300X, gfx942, 192.0 GiB, driver 6.12.12, split into {gpu.partitions}"
     )
-    assert found["ROCm user space and driver"].details["rocm"] == "6.4.1-83"
     assert found["Access to /dev/kfd"].status == "good"
 
 

@@ -81,6 +81,12 @@ def test_a_capture_cut_short_at_twenty_places_says_nothing_that_the_whole_does_n
                 assert fact is None or fact == true
 
 
+def test_a_line_cut_short_is_not_read_as_a_shorter_name():
+    text = "GPU: 0\n    ASIC:\n        MARKET_NAME: MI300X"
+    assert [gpu.name for gpu in amd_smi(text)] == [None]
+    assert [gpu.name for gpu in amd_smi(f"{text}\n")] == ["MI300X"]
+
+
 def test_two_thousand_damaged_captures_raise_nothing():
     random_source = random.Random(20261121)
     texts = [_text(name)[:6000] for name in sorted(FACTS)]
