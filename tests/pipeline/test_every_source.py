@@ -208,6 +208,20 @@ def test_a_leak_is_pointed_out_before_the_first_step(photos, tmp_path, capfd):
     assert json.loads((result.run / "recipe.json").read_text())["source"]["warnings"][0].startswith(said)
 
 
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_a_validation_split_that_cannot_be_read_stops_the_run_in_its_first_epoch(photos, loader):
+    for split in ("train", "val"):
+        shutil.copytree(photos, f"set/{split}", ignore=lambda folder, names: [n for n in names if "all" in n])
+    for photo in Path("set/val").glob("*/*.jpg"):
+        photo.write_bytes(b"\xff\xd8\xff and no more")
+    overrides = {**FAST, "optim.epochs": 50, "data.loader": loader, "data.max_bad_images": 100}
+    with pytest.raises(SourceError) as refused:
+        linne.train("set", output="run", quiet=True, overrides=overrides)
+    assert refused.value.message == "none of the 80 images of split `val` can be read: no epoch is better than another"
+    assert refused.value.hint == "replace them, or take that split out of the source"
+    assert not Path("run/bundle").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
