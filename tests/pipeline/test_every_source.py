@@ -115,6 +115,9 @@ def test_a_run_splits_by_group_and_its_evaluation_does_so_too(photos):
     }
     assert not patients["train"] & patients["test"]
     assert not patients["train"] & patients["val"]
+    repeated = linne.train(recipe=str(result.run / "recipe.json"), output="again", quiet=True)
+    assert repeated.report.loss == result.report.loss
+    assert (repeated.run / "splits.json").read_bytes() == (result.run / "splits.json").read_bytes()
     (result.run / "splits.json").unlink()
     again = linne.evaluate(result.bundle, str(photos), quiet=True)
     assert again.accuracy == result.report.accuracy

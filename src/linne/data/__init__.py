@@ -18,7 +18,7 @@ from linne.data.manifest import follow, read_manifest, save_manifest
 from linne.data.names import printable
 from linne.data.source import Source, Split
 from linne.data.split import Divided, Examples, SplitPlan, divide, fingerprint
-from linne.errors import SourceError, suggest
+from linne.errors import RecipeError, SourceError, suggest
 
 __all__ = [
     "SOURCES",
@@ -100,8 +100,10 @@ def open_source(
 
     Raises:
         SourceError: the source is not known, not there, or cannot be trusted.
-        RecipeError: a fraction, a fold or `group_by` cannot be used.
+        RecipeError: a fraction, a fold or `group_by` cannot be used, or not beside `splits_file`.
     """
+    if splits_file is not None:
+        _check_alone(group_by=group_by, folds=folds)
     plan = SplitPlan(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -138,6 +140,16 @@ def open_source(
         same_size=examples.same_size,
         notes=(*notes, *examples.notes, *divided.notes),
     )
+
+
+def _check_alone(**others: object) -> None:
+    """Raise where something is asked for that a split file has decided."""
+    for option, value in others.items():
+        if value is not None:
+            raise RecipeError(
+                f"splits_file says who is in which split, and {option} would make other splits",
+                hint="leave one of them out",
+            )
 
 
 def knows_most_of(splits_file: Path, name: str) -> bool:
