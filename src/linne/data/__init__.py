@@ -102,8 +102,6 @@ def open_source(
         SourceError: the source is not known, not there, or cannot be trusted.
         RecipeError: a fraction, a fold or `group_by` cannot be used, or not beside `splits_file`.
     """
-    if splits_file is not None:
-        _check_alone(group_by=group_by, folds=folds)
     plan = SplitPlan(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -123,6 +121,7 @@ def open_source(
     if splits_file is None:
         labels, divided = examples.labels, divide(examples, plan)
     else:
+        _check_alone(group_by=group_by, folds=folds)
         manifest = read_manifest(splits_file)
         # What is left out on purpose is not missed; a test image that is gone otherwise is an error.
         places = {name: place for name, place in manifest.places.items() if name not in left_out}
