@@ -180,6 +180,17 @@ def test_captions_are_not_taken_for_classes(tmp_path):
     assert refusal(tmp_path / "a.tar").endswith(said)
 
 
+def test_labels_that_differ_only_by_case_are_refused(tmp_path):
+    write(tmp_path / "a.tar", samples(classes=("Cat", "cat", "dog")))
+    assert refusal(tmp_path) == f"`{tmp_path}` has the labels `Cat`, `cat`, which differ only by case"
+
+
+def test_an_info_file_with_numbers_that_are_none_is_refused_in_our_words(tmp_path):
+    write(tmp_path / "a.tar", samples())
+    (tmp_path / "_info.json").write_text('{"splits": {"train": {"filenames": ["a.tar"], "shard_lengths": [1e999]}}}')
+    assert refusal(tmp_path).startswith(f"`{tmp_path}/_info.json` does not list shards as timm and linne do: ")
+
+
 def test_one_class_is_refused(tmp_path):
     write(tmp_path / "a.tar", samples(3, ("cat",)))
     assert refusal(tmp_path / "a.tar").endswith("has only one class, `cat`; expected at least two")
