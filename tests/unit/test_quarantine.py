@@ -63,6 +63,17 @@ def test_a_class_that_would_be_emptied_is_named(tmp_path, folder):
         open_source(str(folder), quarantine=listed)
 
 
+def test_a_split_that_would_be_emptied_is_named(tmp_path, folder):
+    for label in ("cat", "dog"):
+        (folder / "test" / label).mkdir(parents=True)
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / label).rename(folder / "train" / label)
+        Image.new("RGB", (9, 9)).save(folder / "test" / label / "1.png")
+    listed = write(tmp_path / "q.json", {f"test/{label}/1.png": "" for label in ("cat", "dog")})
+    with pytest.raises(SourceError, match=r"the quarantine list leaves no image of test"):
+        open_source(str(folder), quarantine=listed)
+
+
 def test_what_is_saved_is_read_again_and_never_replaced(tmp_path):
     path = tmp_path / "q.json"
     save_quarantine(path, {"é\n.png": "cut short", "\udcff.png": ""}, source="photos/", fingerprint="f")
