@@ -124,6 +124,25 @@ def test_a_run_splits_by_group_and_its_evaluation_does_so_too(photos):
     assert again.num_examples == result.report.num_examples
 
 
+@pytest.mark.parametrize("name", [lambda photos: str(shutil.copytree(photos, "own")), as_dataset])
+def test_a_source_whose_images_changed_is_pointed_out_by_evaluate(photos, name, capfd):
+    typed = name(photos)
+    result = linne.train(typed, output="run", quiet=True, overrides=FAST)
+    said = "warning: the source is not what the bundle was trained beside: images, labels or splits have changed"
+    linne.evaluate(result.bundle, typed)
+    assert said not in capfd.readouterr().err
+    if typed == "own":
+        shutil.copy("own/dark/p1-1.jpg", "own/dark/p0-0.jpg")
+    else:  # the same rows in another order: each image has another's name
+        datasets = pytest.importorskip("datasets")
+        rows = datasets.load_from_disk("saved").select([*range(39, -1, -1), *range(79, 39, -1)])
+        rows.save_to_disk("turned")
+        shutil.rmtree("saved")
+        Path("turned").rename("saved")
+    linne.evaluate(result.bundle, typed)
+    assert said in capfd.readouterr().err
+
+
 def test_a_splits_file_decides_and_is_recorded(photos):
     assert cli.main(["data", "split", str(photos), "splits.json", "--seed", "7"], standalone_mode=False) in (None, 0)
     overrides = {**FAST, "data.splits_file": "splits.json"}
