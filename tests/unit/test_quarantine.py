@@ -1,6 +1,7 @@
 """A quarantine list is written once, read strictly, and leaves out exactly what it names."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -122,3 +123,14 @@ def test_a_split_file_holds_for_what_is_left(tmp_path, folder):
         assert {split.example_name(k) for k in range(len(split))} == {
             before.example_name(k) for k in range(len(before))
         } - {tested}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for options, what in (
+        ({"quarantine": tmp_path / "pipe"}, "quarantine list"),
+        ({"splits_file": tmp_path / "pipe"}, "split file"),
+    ):
+        with pytest.raises(SourceError, match=f"{what} `.*pipe` is not a regular file"):
+            open_source("synthetic", **options)

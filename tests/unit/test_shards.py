@@ -449,3 +449,12 @@ def test_what_webdatasets_own_writer_writes_is_read(tmp_path):
     assert source.labels == ("0", "1", "2")
     assert by_name(source)["s-001.tar/0007.jpg"] == "1"
     assert source.splits["train"].pixels(0, 3).shape == (9, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("{}" * 5000 + ".tar", "5,000 braces, expected at most 100"), ("a-{0.." + "9" * 5000 + "}.tar", "not there")],
+)
+def test_absurd_patterns_are_refused(pattern, said):
+    with pytest.raises(SourceError, match=said):
+        open_source(f"webdataset:{pattern}")

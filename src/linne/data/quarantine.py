@@ -60,6 +60,8 @@ def read_quarantine(path: Path) -> Mapping[str, str]:
     """
     shown = printable(path)
     try:
+        if path.exists() and not path.is_file():  # reading a named pipe would wait for a writer
+            raise SourceError(f"quarantine list `{shown}` is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
             raise SourceError(f"quarantine list `{shown}` is larger than {_MAX_BYTES // 2**20} MiB")
         content = json.loads(path.read_bytes())
