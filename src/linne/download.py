@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from linne.errors import SourceError
+from linne.errors import LinneError, SourceError
 from linne.lock import exclusive
 from linne.transfer import Interrupted, Job, Progress, Refused, Wanted, ask
 
@@ -69,6 +69,7 @@ def fetch(
         if not url.startswith("https://") and not (url.startswith("http://") and job.hashed):
             raise SourceError(f"`{url}` is not fetched: expected https, or http with a hash that checks the file")
     if _is_there(job):
+        tidy(path)
         return path
     if offline or is_offline():
         raise SourceError(
@@ -83,6 +84,14 @@ def fetch(
     except OSError as error:
         raise SourceError(f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}") from error
     return path
+
+
+def tidy(path: Path) -> None:
+    """Remove what a `fetch` that was killed after its last byte left beside the whole file `path`."""
+    state, lock = (path.with_name(path.name + ending) for ending in (".partial.json", ".lock"))
+    if state.exists() or lock.exists():
+        with contextlib.suppress(OSError, LinneError), exclusive(path):  # which takes the lock file away
+            state.unlink(missing_ok=True)
 
 
 def is_offline() -> bool:

@@ -156,7 +156,7 @@ def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
     for option in ("splits_file", "quarantine"):
         options[option] = None if options[option] is None else Path(options[option])
     if earlier is not None and earlier.splits_file is not None:
-        options["splits_file"] = earlier.splits_file
+        options |= {"splits_file": earlier.splits_file, "group_by": None, "folds": None, "fold": None}
     source = open_source(given["data.source"], **options)
     if earlier is not None and earlier.fingerprint not in (None, source.fingerprint):
         changed = "warning: the source is not what the earlier run trained on; the result will differ"

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -311,12 +311,15 @@ def _as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) -
 
     data = bundle.provenance.get("recipe", {}).get("data", {})
     beside = bundle.path.parent / "splits.json"
+    known = bundle.provenance.get("source", {})
+    is_same = name == known.get("name")
     if splits_file is None:
         splits_file = _splits_of_training(data, name, beside)
+        is_same = is_same or splits_file is not None
     # Where a list says who trained, what made that list is done; where the list is of others, it was asked of those.
     asked = {} if splits_file is not None or beside.is_file() else data
     quarantine = asked.get("quarantine")
-    return open_source(
+    source = open_source(
         name,
         val_fraction=data.get("val_fraction", 0.1),
         test_fraction=data.get("test_fraction", 0.15),
@@ -327,6 +330,10 @@ def _as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) -
         splits_file=None if splits_file is None else Path(splits_file),
         quarantine=None if quarantine is None else Path(quarantine),
     )
+    if is_same and known.get("fingerprint") not in (None, source.fingerprint):
+        changed = "the source is not what the bundle was trained beside: images, labels or splits have changed"
+        source = replace(source, notes=(f"warning: {changed}", *source.notes))
+    return source
 
 
 def _splits_of_training(data: Mapping[str, Any], name: str, beside: Path) -> Path | None:

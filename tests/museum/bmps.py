@@ -130,9 +130,12 @@ def run_length() -> Iterator[Exhibit]:
     )
     yield shown("RLE8 with a jump.bmp", bmp(jumps + b"\0\1", (6, 8), 8, table=TABLE, compression=1), TABLE[jumped])
     yield refused("RLE8 that ends early.bmp", bmp(runs[:9], (6, 8), 8, table=TABLE, compression=1), "cut short BMP")
-    wide = bmp(bytes([1, 1]) + b"\0\0" * 9, (1, 49_000_000), 8, table=TABLE, compression=1)
+    wide = bmp(bytes([1, 1]) + b"\0\0" * 9, (500, 98_000), 8, table=TABLE, compression=1)
+    longest = bmp(bytes([1, 1]), (1, 49_000_000), 8, table=TABLE, compression=1)
+    words = "it has 49,000,000 x 1 pixels, more than the 100,000 accepted in a row"
+    yield refused("RLE8 of one long row.bmp", longest, words)
     yield refused(
-        "RLE8 of one long row.bmp",
+        "RLE8 of long rows.bmp",
         wide,
         "it is run-length coded and has 49,000,000 pixels, more than the 10,000,000 accepted",
     )

@@ -115,10 +115,32 @@ def test_a_run_splits_by_group_and_its_evaluation_does_so_too(photos):
     }
     assert not patients["train"] & patients["test"]
     assert not patients["train"] & patients["val"]
+    repeated = linne.train(recipe=str(result.run / "recipe.json"), output="again", quiet=True)
+    assert repeated.report.loss == result.report.loss
+    assert (repeated.run / "splits.json").read_bytes() == (result.run / "splits.json").read_bytes()
     (result.run / "splits.json").unlink()
     again = linne.evaluate(result.bundle, str(photos), quiet=True)
     assert again.accuracy == result.report.accuracy
     assert again.num_examples == result.report.num_examples
+
+
+@pytest.mark.parametrize("name", [lambda photos: str(shutil.copytree(photos, "own")), as_dataset])
+def test_a_source_whose_images_changed_is_pointed_out_by_evaluate(photos, name, capfd):
+    typed = name(photos)
+    result = linne.train(typed, output="run", quiet=True, overrides=FAST)
+    said = "warning: the source is not what the bundle was trained beside: images, labels or splits have changed"
+    linne.evaluate(result.bundle, typed)
+    assert said not in capfd.readouterr().err
+    if typed == "own":
+        shutil.copy("own/dark/p1-1.jpg", "own/dark/p0-0.jpg")
+    else:  # the same rows in another order: each image has another's name
+        datasets = pytest.importorskip("datasets")
+        rows = datasets.load_from_disk("saved").select([*range(39, -1, -1), *range(79, 39, -1)])
+        rows.save_to_disk("turned")
+        shutil.rmtree("saved")
+        Path("turned").rename("saved")
+    linne.evaluate(result.bundle, typed)
+    assert said in capfd.readouterr().err
 
 
 def test_a_splits_file_decides_and_is_recorded(photos):
@@ -206,6 +228,20 @@ def test_a_leak_is_pointed_out_before_the_first_step(photos, tmp_path, capfd):
     said = "80 images in more than one split: `train/dark/p0-0.jpg = val/dark/p0-0.jpg`"
     assert f"warning: {said}" in capfd.readouterr().err
     assert json.loads((result.run / "recipe.json").read_text())["source"]["warnings"][0].startswith(said)
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_a_validation_split_that_cannot_be_read_stops_the_run_in_its_first_epoch(photos, loader):
+    for split in ("train", "val"):
+        shutil.copytree(photos, f"set/{split}", ignore=lambda folder, names: [n for n in names if "all" in n])
+    for photo in Path("set/val").glob("*/*.jpg"):
+        photo.write_bytes(b"\xff\xd8\xff and no more")
+    overrides = {**FAST, "optim.epochs": 50, "data.loader": loader, "data.max_bad_images": 100}
+    with pytest.raises(SourceError) as refused:
+        linne.train("set", output="run", quiet=True, overrides=overrides)
+    assert refused.value.message == "none of the 80 images of split `val` can be read: no epoch is better than another"
+    assert refused.value.hint == "replace them, or take that split out of the source"
+    assert not Path("run/bundle").exists()
 
 
 @pytest.mark.parametrize(

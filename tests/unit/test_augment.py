@@ -84,6 +84,15 @@ def test_a_flip_mirrors_about_half_of_the_images_left_to_right(channels):
     assert 150 < mirrored.sum() < 250
 
 
+def test_a_single_image_is_mirrored_like_any_other_and_without_a_warning():
+    images = numbered(20, 3, 4)
+    config = AugmentConfig(flip=True)
+    draws = uniforms(0, 0, np.arange(20))
+    together = gather(images, torch.arange(20), make_plan(draws, config, 3, 4))
+    alone = [gather(images, torch.tensor([k]), make_plan(draws[k : k + 1], config, 3, 4)) for k in range(20)]
+    assert torch.equal(torch.cat(alone), together)
+
+
 def test_a_shift_moves_by_up_to_the_padding_and_reflects_the_border():
     images = numbered(300, 9, 8)
     plan = make_plan(uniforms(0, 0, np.arange(300)), AugmentConfig(crop_padding=2), 9, 8)

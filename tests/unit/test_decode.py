@@ -577,3 +577,10 @@ def test_threads_decode_at_once_and_leave_pillow_as_it_was():
         for together, alone in zip(pool.map(outcome, files), map(outcome, files), strict=True):
             assert np.array_equal(together, alone)
     assert settings == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+def test_a_million_rows_of_one_pixel_are_refused_from_the_header():
+    tags = ((256, 4, 1), (257, 4, 8_323_073), (258, 3, 8), (262, 3, 1), (273, 4, 8), (278, 4, 1), (279, 4, 4))
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(8)
+    assert "1 x 8,323,073 pixels, more than the 100,000 accepted in a row" in refusal(data)

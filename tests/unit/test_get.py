@@ -462,6 +462,16 @@ get(named, root=pathlib.Path({str(tmp_path)!r}), narrator=Narrator(quiet=True))
     assert left <= {"cifar-10-batches-bin", "cifar-10-binary.tar.gz"}, "an archive that was fetched whole may stay"
 
 
+@pytest.mark.parametrize("left", ["cifar-10-binary.tar.gz.partial.json", "cifar-10-binary.tar.gz.lock"])
+def test_what_a_call_killed_after_the_last_byte_left_is_cleared_away(shelf, tmp_path, left):
+    named = cifar(shelf)
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10/cifar-10-binary.tar.gz").write_bytes(shelf.files["cifar-10-binary.tar.gz"])
+    (tmp_path / "cifar10" / left).write_text("{}")
+    bring(named, tmp_path)
+    assert set(os.listdir(tmp_path / "cifar10")) == {"cifar-10-batches-bin", "cifar-10-binary.tar.gz"}
+
+
 def test_force_makes_it_anew(shelf, tmp_path):
     named = mnist(shelf)
     bring(named, tmp_path)

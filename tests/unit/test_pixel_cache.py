@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,18 @@ def test_the_pixels_not_used_for_longest_make_room(photos, cache):
     read(photos, small, specs[2])
     assert read(photos, small, specs[0])[1] == 0
     assert read(photos, small, specs[1])[1] > 0
+
+
+def test_a_stray_file_in_the_cache_folder_stops_neither_keeping_nor_making_room(photos, cache):
+    cache.folder.mkdir()
+    (cache.folder / ".DS_Store").write_bytes(b"macOS")
+    kept, _ = read(photos, cache)
+    assert kept.note.startswith("pixels  kept for the next run: ")
+    least = replace(cache, most_bytes=int(1.5 * kept.images_NHWC.nbytes))
+    again, _ = read(photos, least, resize=pillow_resize)
+    assert again.note.startswith("pixels  kept for the next run: ")
+    assert len([entry for entry in cache.folder.iterdir() if entry.is_dir()]) == 1
+    assert (cache.folder / ".DS_Store").is_file()
 
 
 def test_pixels_that_do_not_fit_are_not_kept_and_it_is_said(photos, cache):

@@ -1,6 +1,7 @@
 """A quarantine list is written once, read strictly, and leaves out exactly what it names."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -63,6 +64,17 @@ def test_a_class_that_would_be_emptied_is_named(tmp_path, folder):
         open_source(str(folder), quarantine=listed)
 
 
+def test_a_split_that_would_be_emptied_is_named(tmp_path, folder):
+    for label in ("cat", "dog"):
+        (folder / "test" / label).mkdir(parents=True)
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / label).rename(folder / "train" / label)
+        Image.new("RGB", (9, 9)).save(folder / "test" / label / "1.png")
+    listed = write(tmp_path / "q.json", {f"test/{label}/1.png": "" for label in ("cat", "dog")})
+    with pytest.raises(SourceError, match=r"the quarantine list leaves no image of test"):
+        open_source(str(folder), quarantine=listed)
+
+
 def test_what_is_saved_is_read_again_and_never_replaced(tmp_path):
     path = tmp_path / "q.json"
     save_quarantine(path, {"é\n.png": "cut short", "\udcff.png": ""}, source="photos/", fingerprint="f")
@@ -111,3 +123,14 @@ def test_a_split_file_holds_for_what_is_left(tmp_path, folder):
         assert {split.example_name(k) for k in range(len(split))} == {
             before.example_name(k) for k in range(len(before))
         } - {tested}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for options, what in (
+        ({"quarantine": tmp_path / "pipe"}, "quarantine list"),
+        ({"splits_file": tmp_path / "pipe"}, "split file"),
+    ):
+        with pytest.raises(SourceError, match=f"{what} `.*pipe` is not a regular file"):
+            open_source("synthetic", **options)

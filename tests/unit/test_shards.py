@@ -180,6 +180,17 @@ def test_captions_are_not_taken_for_classes(tmp_path):
     assert refusal(tmp_path / "a.tar").endswith(said)
 
 
+def test_labels_that_differ_only_by_case_are_refused(tmp_path):
+    write(tmp_path / "a.tar", samples(classes=("Cat", "cat", "dog")))
+    assert refusal(tmp_path) == f"`{tmp_path}` has the labels `Cat`, `cat`, which differ only by case"
+
+
+def test_an_info_file_with_numbers_that_are_none_is_refused_in_our_words(tmp_path):
+    write(tmp_path / "a.tar", samples())
+    (tmp_path / "_info.json").write_text('{"splits": {"train": {"filenames": ["a.tar"], "shard_lengths": [1e999]}}}')
+    assert refusal(tmp_path).startswith(f"`{tmp_path}/_info.json` does not list shards as timm and linne do: ")
+
+
 def test_one_class_is_refused(tmp_path):
     write(tmp_path / "a.tar", samples(3, ("cat",)))
     assert refusal(tmp_path / "a.tar").endswith("has only one class, `cat`; expected at least two")
@@ -438,3 +449,12 @@ def test_what_webdatasets_own_writer_writes_is_read(tmp_path):
     assert source.labels == ("0", "1", "2")
     assert by_name(source)["s-001.tar/0007.jpg"] == "1"
     assert source.splits["train"].pixels(0, 3).shape == (9, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("{}" * 5000 + ".tar", "5,000 braces, expected at most 100"), ("a-{0.." + "9" * 5000 + "}.tar", "not there")],
+)
+def test_absurd_patterns_are_refused(pattern, said):
+    with pytest.raises(SourceError, match=said):
+        open_source(f"webdataset:{pattern}")

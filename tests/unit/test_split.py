@@ -94,6 +94,16 @@ def test_a_set_too_small_to_split_trains_on_all_and_says_so(tmp_path):
 # Manifests
 
 
+@pytest.mark.parametrize("option", [{"group_by": "(.)"}, {"folds": 3, "fold": 1}])
+def test_a_manifest_and_what_would_make_other_splits_are_not_taken_together(folder, tmp_path, option):
+    save_manifest(open_source(str(folder)), tmp_path / "splits.json")
+    with pytest.raises(RecipeError) as refused:
+        open_source(str(folder), splits_file=tmp_path / "splits.json", **option)
+    name = next(iter(option))
+    assert refused.value.message == f"splits_file says who is in which split, and {name} would make other splits"
+    assert refused.value.hint == "leave one of them out"
+
+
 def test_a_manifest_gives_the_same_source_again(folder, tmp_path):
     source = open_source(str(folder), split_seed=3)
     save_manifest(source, tmp_path / "splits.json")

@@ -18,7 +18,7 @@ from linne.data.manifest import follow, read_manifest, save_manifest
 from linne.data.names import printable
 from linne.data.source import Source, Split
 from linne.data.split import Divided, Examples, SplitPlan, divide, fingerprint
-from linne.errors import SourceError, suggest
+from linne.errors import RecipeError, SourceError, suggest
 
 __all__ = [
     "SOURCES",
@@ -100,7 +100,7 @@ def open_source(
 
     Raises:
         SourceError: the source is not known, not there, or cannot be trusted.
-        RecipeError: a fraction, a fold or `group_by` cannot be used.
+        RecipeError: a fraction, a fold or `group_by` cannot be used, or not beside `splits_file`.
     """
     plan = SplitPlan(
         val_fraction=val_fraction,
@@ -121,6 +121,7 @@ def open_source(
     if splits_file is None:
         labels, divided = examples.labels, divide(examples, plan)
     else:
+        _check_alone(group_by=group_by, folds=folds)
         manifest = read_manifest(splits_file)
         # What is left out on purpose is not missed; a test image that is gone otherwise is an error.
         places = {name: place for name, place in manifest.places.items() if name not in left_out}
@@ -138,6 +139,16 @@ def open_source(
         same_size=examples.same_size,
         notes=(*notes, *examples.notes, *divided.notes),
     )
+
+
+def _check_alone(**others: object) -> None:
+    """Raise where something is asked for that a split file has decided."""
+    for option, value in others.items():
+        if value is not None:
+            raise RecipeError(
+                f"splits_file says who is in which split, and {option} would make other splits",
+                hint="leave one of them out",
+            )
 
 
 def knows_most_of(splits_file: Path, name: str) -> bool:

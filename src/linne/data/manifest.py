@@ -63,6 +63,8 @@ def read_manifest(path: Path) -> Manifest:
     """
     shown = printable(path)
     try:
+        if path.exists() and not path.is_file():  # reading a named pipe would wait for a writer
+            raise SourceError(f"split file `{shown}` is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
             raise SourceError(f"split file `{shown}` is larger than {_MAX_BYTES // 2**20} MiB")
         content = json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)

@@ -60,6 +60,8 @@ def read_quarantine(path: Path) -> Mapping[str, str]:
     """
     shown = printable(path)
     try:
+        if path.exists() and not path.is_file():  # reading a named pipe would wait for a writer
+            raise SourceError(f"quarantine list `{shown}` is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
             raise SourceError(f"quarantine list `{shown}` is larger than {_MAX_BYTES // 2**20} MiB")
         content = json.loads(path.read_bytes())
@@ -92,7 +94,7 @@ def leave_out(examples: Examples, names: Mapping[str, str]) -> Examples:
     """Return `examples` without those called `names`, and with a note of how many those are.
 
     Raises:
-        SourceError: none of them is there, or train, or one of its classes, would be left without an image.
+        SourceError: none of them is there, or a split, or a class of train, would be left without an image.
     """
     given, found = {}, 0
     for name, split in examples.given.items():
@@ -100,6 +102,11 @@ def leave_out(examples: Examples, names: Mapping[str, str]) -> Examples:
         found += int((~stays_N).sum())
         if stays_N.any():
             given[name] = select(split, stays_N, name)
+        elif name != "train":  # else another would be made, and nobody would know
+            raise SourceError(
+                f"the quarantine list leaves no image of {name}",
+                hint="take some of its images off the list, or that split out of the source",
+            )
     if names and not found:
         raise SourceError(
             f"none of {counted(len(names), 'image')} on the quarantine list is in this source, among them "

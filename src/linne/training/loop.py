@@ -14,7 +14,7 @@ from linne.bundle import Bundle, canary_batch
 from linne.data.loading.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
-from linne.errors import CheckFailed, RecipeError
+from linne.errors import CheckFailed, RecipeError, SourceError
 from linne.log import Narrator, Run
 from linne.recipe import Recipe
 from linne.training.interrupt import Interrupt
@@ -51,7 +51,7 @@ def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Train
     bundle.
 
     Raises:
-        SourceError: too many images cannot be read.
+        SourceError: too many images cannot be read, or all of val.
         RecipeError: the network cannot learn from batches of one image.
         KeyboardInterrupt: before the first step, or for the second time.
     """
@@ -197,6 +197,12 @@ def _finish_epoch(
         row["best"] = state.keep(None)
     else:
         scores = evaluate_model(state, val_batches.in_order(), recipe, device)
+        if scores.num_examples == 0:
+            raise SourceError(
+                f"none of the {len(val_batches.bad_images):,} images of split `val` can be read: no epoch is better "
+                "than another",
+                hint="replace them, or take that split out of the source",
+            )
         row |= {"val_loss": scores.loss, "val_accuracy": scores.accuracy}
         if not math.isfinite(scores.loss):
             raise CheckFailed(f"the validation loss became {scores.loss} after epoch {state.epoch}")

@@ -39,6 +39,8 @@ UInt8 = NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
 """Larger images are refused from their header: decoding one would take more than a gigabyte."""
+MAX_SIDE = 100_000
+"""A row costs Pillow more than 100 bytes whatever is in it: one pixel wide, the pixels above would take gigabytes."""
 MAX_BYTES = 256 * 2**20
 MAX_RUN_LENGTH_PIXELS = 10_000_000
 """Of a run-length coded BMP, which Pillow unpacks in Python: a second's worth; a kilobyte can state any size."""
@@ -315,6 +317,8 @@ def _check_bytes(size: int) -> None:
 def _check_size(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(f"it has {size[0]:,} x {size[1]:,} pixels, more than the {MAX_PIXELS:,} accepted")
+    if max(size) > MAX_SIDE:
+        raise ImageError(f"it has {size[0]:,} x {size[1]:,} pixels, more than the {MAX_SIDE:,} accepted in a row")
 
 
 def _damaged(kind: str, error: Exception) -> ImageError:

@@ -174,7 +174,8 @@ def make_plan(draws_BD: NDArray[np.float32], config: AugmentConfig, height: int,
         keep_rows = _outside(draws_BD[:, CUTOUT_Y], height, config.cutout)
         keep_cols = _outside(draws_BD[:, CUTOUT_X], width, config.cutout)
     parts = (rows, cols, keep_rows, keep_cols)
-    return Plan(*(None if part is None else torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+    # Writable, as torch wants it: the rows of a single image are still the read-only view that repeats them.
+    return Plan(*(None if part is None else torch.from_numpy(np.require(part, None, ["C", "W"])) for part in parts))
 
 
 def gather(images_NHWC: torch.Tensor, indices_B: torch.Tensor, plan: Plan) -> torch.Tensor:

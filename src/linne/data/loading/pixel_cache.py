@@ -6,6 +6,7 @@ decides the pixels: each file's path, size and times, the model's input size, an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -112,16 +113,18 @@ class PixelCache:
             if place.exists():  # damaged, or kept by another run meanwhile
                 shutil.rmtree(place)
             partial.rename(place)
-            self._make_room()
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             where = printable(self.folder)
             return f"pixels  could not be kept in `{where}`: {(error.strerror or str(error)).lower()}"
+        with contextlib.suppress(OSError):  # another process may be tidying up as well
+            self._make_room()
         return f"pixels  kept for the next run: {size} in {printable(place)}; --set data.cache=false keeps none"
 
     def _make_room(self) -> None:
         """Remove what was not used for longest until all together fits; and what a killed process left behind."""
-        entries = sorted(self.folder.iterdir(), key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
+        kept = (entry for entry in self.folder.iterdir() if entry.is_dir())  # and not what a file manager left
+        entries = sorted(kept, key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
         total, day_ago = 0, time.time() - 24 * 3600
         for entry in entries:
             total += sum(file.stat().st_size for file in entry.iterdir())

@@ -71,7 +71,7 @@ def read_info(root: str) -> Info:
         if not all(label.isprintable() for label in labels):
             raise ValueError("a class name cannot be printed")
         return Info(splits, counts, sizes, labels, _packed(own))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SourceError(f"`{shown}` does not list shards as timm and linne do: {_said(error)}") from error
 
 

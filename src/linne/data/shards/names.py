@@ -28,7 +28,8 @@ INFO_FILES = (*INFOS, *CLASSES)
 """All that is read beside shards; of each kind the first that is there."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _MOST = 1_000_000
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MOST_BRACES = 100
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _WORDS = re.compile(r"[a-z]+")
 
 
@@ -163,6 +164,8 @@ def expand_braces(pattern: str) -> list[str]:
     Raises:
         SourceError: it stands for more than a million paths.
     """
+    if pattern.count("{") > _MOST_BRACES:
+        raise SourceError(f"a pattern of shards has {pattern.count('{'):,} braces, expected at most {_MOST_BRACES}")
     before, brace, rest = pattern.partition("{")
     inner, closing, after = rest.partition("}")
     if not brace or not closing:

@@ -19,7 +19,7 @@ from linne.data.files import HASHED_BYTES, Names
 from linne.data.images.decode import MAX_BYTES
 from linne.data.images.npy import MAGIC, from_npy
 from linne.data.index import Index
-from linne.data.names import listed, printable
+from linne.data.names import alike, listed, printable
 from linne.data.shards.info import Info, read_info
 from linne.data.shards.members import index_shards
 from linne.data.shards.names import Shards, divide_shards, find_shards
@@ -179,6 +179,9 @@ def _labels(
         order = sorted((values[code] for code in used["train"]), key=lambda text: (int(text) if numbers else 0, text))
         place_of = {value: place for place, value in enumerate(order)}
         labels = tuple(order)
+        pair = alike(labels)
+        if pair is not None:
+            raise SourceError(f"`{shown}` has the labels {listed(pair)}, which differ only by case")
     else:
         labels = names
         place_of = {name: place for place, name in enumerate(names)}

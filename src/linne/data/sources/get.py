@@ -20,13 +20,15 @@ from linne.data import open_source
 from linne.data.names import printable
 from linne.data.places import Download, NamedSet, bases, find, places
 from linne.data.source import Source
-from linne.download import fetch, is_offline
+from linne.download import fetch, is_offline, tidy
 from linne.errors import SourceError
 from linne.lock import exclusive
 from linne.log import Narrator
 from linne.transfer import Progress, Wanted
 
 _NOTE = "linne-set.json"
+_MANY_FILES = 1000
+"""More are not flushed to the disk one by one: each takes milliseconds."""
 _MB = 10**6
 
 
@@ -203,6 +205,7 @@ def _archives(named: NamedSet, home: Path, offline: bool, narrator: Narrator) ->
             differs = _wanted(download).difference(path, progress)
         if differs is not None:
             raise SourceError(f"`{printable(path)}` is not the published archive: {differs}", hint=_another(download))
+        tidy(path)
         archives[download.name] = _Archive(path, fetched=False)
     return archives
 
@@ -243,14 +246,24 @@ def _unpack(named: NamedSet, home: Path, target: Path, archives: Mapping[str, _A
     if not fresh.is_dir():
         raise SourceError(f"the archive of `{named.name}` holds no folder `{named.official}`")
     (fresh / _NOTE).write_text(json.dumps({"set": named.name, "archives": made}, indent=2) + "\n", "utf-8")
-    if hasattr(os, "sync"):  # on the disk before it is called whole
-        os.sync()
+    _flush(fresh)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(old)
     fresh.rename(target)
     for left in (staging, old):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Wait until what is in `folder` is on the disk, so that it can be called whole."""
+    files = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+    if len(files) > _MANY_FILES and hasattr(os, "sync"):  # everything of everybody, but once
+        os.sync()
+        return
+    for file in files:
+        with open(file, "rb+") as opened:
+            os.fsync(opened.fileno())
 
 
 def _unpack_one(named: NamedSet, download: Download, archive: Path, into: Path, narrator: Narrator) -> Extracted:
