@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from linne.preprocess import InputSpec
     from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, ModelConfig, OptimConfig, Recipe
     from linne.report import EvalReport
-    from linne.verbs import TrainResult, evaluate, list_models, predict, train
+    from linne.verbs import TrainResult, doctor, evaluate, list_models, predict, train
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check_data",
+    "doctor",
     "evaluate",
     "from_arrays",
     "get_data",
@@ -86,7 +87,7 @@ _MODULES = {
     "linne.preprocess": ("InputSpec",),
     "linne.recipe": ("AugmentConfig", "DataConfig", "DeviceConfig", "ModelConfig", "OptimConfig", "Recipe"),
     "linne.report": ("EvalReport",),
-    "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
+    "linne.verbs": ("TrainResult", "doctor", "evaluate", "list_models", "predict", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
 

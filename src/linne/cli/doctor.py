@@ -1,0 +1,35 @@
+"""`linne doctor`: is the accelerator used, is it right, and what to install."""
+
+from __future__ import annotations
+
+import click
+
+from linne.cli import console
+from linne.cli.settings import output_format
+
+
+@click.command("doctor")
+@click.option("--device", "devices", multiple=True, metavar="NAME", help="Prove this one; repeatable. Default `auto`.")
+@click.option("--quick", is_flag=True, help="Look only: touch no device, start no child.")
+@output_format("text", "json")
+def command(devices: tuple[str, ...], quick: bool, style: str) -> None:
+    """Prove that this machine's accelerator stack computes right answers, and say what to fix.
+
+    Looks at the system, the packages and whether their versions go together, and every GPU there
+    is; then computes on the device in a child process and compares with double precision. Works
+    without torch, and says so. The exit code is 3 when something is bad.
+
+    \b
+    linne doctor
+    linne doctor --device cuda:1
+    linne doctor --json > doctor.json
+    """
+    from linne.verbs import doctor
+
+    report = doctor(devices=devices or ("auto",), quick=quick)
+    if style == "json":
+        console.data_json(report.to_dict())
+    else:
+        console.data(report.to_text())
+    if report.exit_code:
+        raise SystemExit(report.exit_code)
