@@ -55,5 +55,7 @@ def suggest(name: str, options: Iterable[str]) -> str | None:
     """Return "did you mean `x`?" for the nearest of `options`, or None when nothing is near."""
     from difflib import get_close_matches  # imported only when an error is being made
 
-    matches = get_close_matches(name, list(options), n=1, cutoff=0.6)
+    options = list(options)
+    begun = [option for option in options if len(name) >= 3 and option.startswith(name)]
+    matches = [min(begun, key=len)] if begun else get_close_matches(name, options, n=1, cutoff=0.6)
     return f"did you mean `{matches[0]}`?" if matches else None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,7 +103,7 @@ def train(
         "device.name": device,
         "seed": seed,
     }
-    name, opened = (source, None) if source is None or isinstance(source, str) else (source.name, source)
+    name, opened = _named(source)
     given, reasons = collect(name, recipe, flags, overrides or {})
     plan = make_plan(given, reasons, earlier_run(recipe, given), opened)
     run = Run.create(output, default_output_name(plan.recipe))
@@ -113,6 +111,20 @@ def train(
         return _train_in(run, plan, narrator, measure_speed=measure_speed)
     finally:
         run.close()
+
+
+def _named(source: str | Source | None) -> tuple[str | None, Source | None]:
+    """Return what a source is called, and the source where it is opened already."""
+    from linne.data.source import Source
+
+    if source is None or isinstance(source, str):
+        return source, None
+    if isinstance(source, Source):
+        return source.name, source
+    raise LinneError(
+        f"the source is a {type(source).__name__}, expected a text or a `Source`",
+        hint="`linne.from_arrays(images, labels)` makes a source of arrays",
+    )
 
 
 def _require(*packages: str) -> None:
@@ -124,15 +136,16 @@ def _require(*packages: str) -> None:
 
 def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) -> TrainResult:
     from linne.data import save_manifest
+    from linne.run_start import say_plan, warn_of_data, write_plan
     from linne.training.loop import train as run_training
 
-    _say_plan(plan, run, narrator)
-    warnings = _warn_of_data(plan.source, narrator)
+    say_plan(plan, run, narrator)
+    warnings = warn_of_data(plan.source, narrator)
     stored = plan.source.splits["train"].store.array is not None
     # Files may be joined by others before the next verb, and lists may be edited.
     if not stored or plan.recipe.data.splits_file or plan.recipe.data.quarantine:
         save_manifest(plan.source, run.path / "splits.json")
-    _write_plan(plan, run, warnings)
+    write_plan(plan, run, warnings)
     if measure_speed:
         from linne.training.speed import measure_gains
 
@@ -213,65 +226,6 @@ def _say_what_is_left(trained: Trained, run: Run, narrator: Narrator) -> str:
     narrator.line(f"\n{trained.ending}: the weights of epoch {kept.epoch}{of} are kept")
     narrator.line(f"bundle  {run.path / 'bundle'}")
     return f"the weights of epoch {kept.epoch} are kept"
-
-
-def _say_plan(plan: Plan, run: Run, narrator: Narrator) -> None:
-    source, recipe = plan.source, plan.recipe
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
-    size = "x".join(map(str, source.image_size)) if source.same_size else "of many sizes"
-    colour = "grey" if source.channels == 1 else "colour"
-    narrator.line(f"source  {source.name}: {counts}; {source.num_classes} classes; {colour} images {size}")
-    for note in source.notes:
-        narrator.line(f"        {note}")
-    narrator.line(f"device  {plan.device.name} ({plan.device.reason})")
-    narrator.line(f"run     {run.path}")
-    narrator.line()
-    fields = recipe.to_fields()
-    rows = [(path, _show(fields[path]), why) for path, why in plan.reasons.items() if path != "data.source"]
-    narrator.table(rows)
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_show, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _warn_of_data(source: Source, narrator: Narrator) -> list[str]:
-    """Say, and return, what is doubtful about `source` and can be known without decoding it."""
-    from linne.checking import quick_check
-
-    warnings = quick_check(source)
-    for warning in warnings:
-        narrator.warn(warning)
-    if warnings:
-        narrator.line(f"`linne data check {shlex.quote(source.name)}` looks at every image\n")
-    return warnings
-
-
-def _write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
-    from linne import __version__
-    from linne.recipes import recipe_document
-    from linne.training.result import splits_sha256
-
-    source = plan.source
-    facts = {
-        "linne": __version__,
-        "command": ["linne", *sys.argv[1:]],
-        "device": f"{plan.device.torch_device} ({plan.device.name})",
-        "source": {
-            "name": source.name,
-            "fingerprint": source.fingerprint,
-            "labels": list(source.labels),
-            "counts": {name: len(split) for name, split in source.splits.items()},
-            "splits_sha256": splits_sha256(run),
-            "notes": list(source.notes),
-            "warnings": list(warnings),
-        },
-    }
-    run.write_json("recipe.json", recipe_document(plan.recipe, plan.reasons, **facts))
 
 
 def evaluate(

@@ -257,7 +257,7 @@ def test_training_is_told_in_a_moment_of_leaks_empty_files_and_absent_classes(tm
     assert quick_check(open_source(str(root))) == []
     plant(root, tiles, others)
     assert quick_check(open_source(str(root))) == [
-        "1 empty file in train, the first are `train/flower/empty.png`",
+        "1 empty file in train, among them `train/flower/empty.png`",
         "1 image in more than one split: `train/flower/leak.jpg = test/flower/flower-20.jpg`",
     ]
 

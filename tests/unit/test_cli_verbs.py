@@ -12,6 +12,7 @@ from PIL import Image
 
 import linne
 from linne.cli import cli
+from linne.errors import LinneError
 
 SOURCE = "synthetic:classes=3,size=12,count=90"
 
@@ -53,7 +54,7 @@ def test_train_keeps_stdout_for_the_result(trained):
     assert "device" in ended.stderr
 
 
-def test_train_says_nothing_when_asked_to(tmp_path):
+def test_a_quiet_train_says_where_its_bundle_is_and_nothing_else(tmp_path):
     words = [
         "train",
         SOURCE,
@@ -68,7 +69,7 @@ def test_train_says_nothing_when_asked_to(tmp_path):
         "--quiet",
     ]
     ended = invoke(*words)
-    assert (ended.stdout, ended.stderr, ended.exit_code) == ("", "", 0)
+    assert (ended.stdout, ended.stderr, ended.exit_code) == (f"{tmp_path / 'run' / 'bundle'}\n", "", 0)
 
 
 def test_train_takes_settings_of_any_section(tmp_path):
@@ -188,3 +189,27 @@ def test_data_list_names_every_source():
     text, rows = invoke("data", "list").stdout, json.loads(invoke("data", "list", "--json").stdout)
     assert [line.split()[0] for line in text.splitlines()] == [row["name"] for row in rows]
     assert {"digits", "cifar10"} <= {row["name"] for row in rows}
+
+
+def test_the_next_line_to_type_keeps_what_was_asked_for_and_can_be_typed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my photos"
+    for label in ("ant", "bee"):
+        (folder / label).mkdir(parents=True)
+        for k in range(12):
+            pixels = b"\0" * 90 if k < 9 else bytes([k * 20, len(label), ord(label[0])] * 30)
+            (folder / label / f"p{k // 4}_{k}.ppm").write_bytes(b"P6 6 5 255\n" + pixels)
+    words = ["data", "check", "my photos", "--group-by", r"(p\d+)_", "--quarantine", "my list.json", "--quiet"]
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    said = capsys.readouterr().err
+    assert r"`linne train 'my photos' --group-by '(p\d+)_' --quarantine 'my list.json'` leaves out" in said
+    with pytest.raises(SystemExit):
+        cli.main(["data", "split", "my photos", "my splits.json"])
+    assert "use it: `linne train 'my photos' --splits-file 'my splits.json'`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [3, [1, 2], object()])
+def test_what_is_no_source_is_refused_in_words(wrong):
+    with pytest.raises(LinneError, match=r"the source is a \w+, expected a text or a `Source`"):
+        linne.train(wrong)

@@ -43,7 +43,7 @@ def _empty(split: Split) -> Iterator[str]:
         empty = np.flatnonzero(split.store.sizes_N[split.indices_N] == 0)
         if len(empty):
             names = [split.example_name(position) for position in empty[:4].tolist()]
-            yield f"{counted(len(empty), 'empty file')} in {split.name}, the first are {listed(names)}"
+            yield f"{counted(len(empty), 'empty file')} in {split.name}, among them {listed(names)}"
 
 
 def _leaks(splits: tuple[Split, ...]) -> Iterator[tuple[str, str]]:

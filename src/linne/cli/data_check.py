@@ -44,7 +44,7 @@ def command(
     \b
     linne data check photos/
     linne data check photos/ --html check.html --quarantine leave-out.json
-    linne train photos/ --set data.quarantine=leave-out.json
+    linne train photos/ --quarantine leave-out.json
     """
     from linne.data_verbs import check_data
     from linne.errors import CheckFailed
@@ -63,10 +63,11 @@ def command(
     else:
         console.data(report.to_text())
     if report.severity == "stop" or (strict and report.severity):
-        shown = shlex.quote(source)
+        options = {"--splits-file": splits_file, "--group-by": group_by}
+        shown = shlex.join([source, *(word for o, v in options.items() if v is not None for word in (o, str(v)))])
         hint = (
             f"`linne data check {shown} --html check.html --quarantine leave-out.json` shows the images and lists them"
         )
         if quarantine is not None:
-            hint = f"`linne train {shown} --set data.quarantine={quarantine}` leaves out what it lists"
+            hint = f"`linne train {shown} --quarantine {shlex.quote(str(quarantine))}` leaves out what it lists"
         raise CheckFailed(f"`{source}` did not pass its check", hint=hint)

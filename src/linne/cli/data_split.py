@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,4 +62,5 @@ def command(
         console.note(note)
     rows = [[one.path, *(f"{name} {count:,}" for name, count in one.counts.items())] for one in written]
     console.data(console.aligned(rows))
-    console.note(f"\nuse it: `linne train {source} --set data.splits_file={written[0].path}`")
+    words = shlex.join(["linne", "train", source, "--splits-file", written[0].path])
+    console.note(f"\nuse it: `{words}`")

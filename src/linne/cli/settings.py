@@ -15,6 +15,9 @@ FLAGS = {
     "lr": "optim.lr",
     "device": "device.name",
     "seed": "seed",
+    "group_by": "data.group_by",
+    "splits_file": "data.splits_file",
+    "quarantine": "data.quarantine",
 }
 """The field each flag of `linne train` stands for."""
 

@@ -24,6 +24,9 @@ from linne.cli.settings import read_settings, settle
 @click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
 @click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `mps`, `xpu`.")
+@click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
+@click.option("--splits-file", metavar="FILE", help="Splits of `linne data split` or of a run.")
+@click.option("--quarantine", metavar="FILE", help="Leave out what `linne data check --quarantine` listed.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
 @click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
 @click.option(
@@ -35,7 +38,7 @@ from linne.cli.settings import read_settings, settle
     help="Any field of the recipe; repeatable.",
 )
 @click.option("--measure-speed", is_flag=True, help="First time what channels_last and torch.compile would gain.")
-@click.option("--quiet", is_flag=True, help="Say nothing while training.")
+@click.option("--quiet", is_flag=True, help="Say nothing while training; print the bundle's path at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: bool, **options: Any) -> None:
     """Train a classifier on SOURCE and keep it as a bundle.
@@ -54,10 +57,16 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
     if source is None and options["recipe"] is None and "data.source" not in dict(settings):
         raise click.MissingParameter(ctx=click.get_current_context(), param=command.params[0])
     overrides = settle(settings, options)
+    for name in ("group_by", "splits_file", "quarantine"):
+        value = options.pop(name)
+        if value is not None:
+            overrides[f"data.{name}"] = value
     from linne.verbs import train
 
     result = train(source, overrides=overrides, **options)
     if as_json:
         console.data_json(result.to_dict())
+    elif options["quiet"] and result.bundle is not None:
+        console.data(str(result.bundle))
     if result.interrupted:
         raise SystemExit(128 + (result.signal_number or 0))

@@ -7,7 +7,7 @@ splits of one set share its memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -46,10 +46,10 @@ class Split:
 
     name: str
     """`train`, `val` or `test`."""
-    store: ImageStore
-    indices_N: Ints
+    store: ImageStore = field(repr=False)
+    indices_N: Ints = field(repr=False)
     """Positions in `store`."""
-    labels_N: Ints
+    labels_N: Ints = field(repr=False)
     """Position in the source's `labels`, one an example."""
 
     def __len__(self) -> int:

@@ -204,7 +204,11 @@ def _choose_augment(choices: Choices, task: Task) -> None:
     if side < 16:
         choices.set("augment.crop_padding", None, f"one of {side} pixels is too much to shift by")
     elif epochs < EPOCHS_TO_SHIFT:
-        choices.set("augment.crop_padding", None, f"{epochs} epochs see an image too seldom to need shifted copies")
+        choices.set(
+            "augment.crop_padding",
+            None,
+            f"an image is seen too seldom in {epochs} epoch{'s' if epochs > 1 else ''} to need shifted copies",
+        )
     else:
         moved = f"shifts by up to {shift} pixel{'s' if shift > 1 else ''}, about a sixteenth of the side"
         choices.set("augment.crop_padding", shift, moved)
