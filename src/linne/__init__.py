@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, split_data
+    from linne.doctor import examine
     from linne.errors import (
         BundleError,
         CheckFailed,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from linne.preprocess import InputSpec
     from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, ModelConfig, OptimConfig, Recipe
     from linne.report import EvalReport
-    from linne.verbs import TrainResult, doctor, evaluate, list_models, predict, train
+    from linne.verbs import TrainResult, evaluate, list_models, predict, train
 
 __version__ = "0.1.0"
 
@@ -54,8 +55,8 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check_data",
-    "doctor",
     "evaluate",
+    "examine",
     "from_arrays",
     "get_data",
     "list_models",
@@ -74,6 +75,7 @@ _MODULES = {
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "split_data"),
+    "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",
         "CheckFailed",
@@ -87,7 +89,7 @@ _MODULES = {
     "linne.preprocess": ("InputSpec",),
     "linne.recipe": ("AugmentConfig", "DataConfig", "DeviceConfig", "ModelConfig", "OptimConfig", "Recipe"),
     "linne.report": ("EvalReport",),
-    "linne.verbs": ("TrainResult", "doctor", "evaluate", "list_models", "predict", "train"),
+    "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
 

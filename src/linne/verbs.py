@@ -16,7 +16,6 @@ from linne.log import Narrator, Run, clock
 if TYPE_CHECKING:
     from linne.bundle import Bundle
     from linne.data import Source
-    from linne.doctor import DoctorReport
     from linne.inference.predictor import Prediction
     from linne.models import ModelListing
     from linne.planning import Plan
@@ -343,15 +342,3 @@ def list_models(pattern: str | None = None) -> list[ModelListing]:
     from linne.models import list_models as listed
 
     return listed(pattern)
-
-
-def doctor(*, devices: Sequence[str] = ("auto",), quick: bool = False) -> DoctorReport:
-    """Return whether this machine's accelerator stack computes right answers, and what to fix.
-
-    Args:
-        devices: What to compute on, as `--device` names it.
-        quick: Look only: touch no device.
-    """
-    from linne.doctor import examine
-
-    return examine(devices=devices, quick=quick)

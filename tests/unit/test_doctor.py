@@ -38,15 +38,15 @@ def test_the_record_for_programs_has_every_check_with_its_status(capsys):
 def test_an_empty_machine_is_examined_without_an_error(tmp_path):
     machine = Machine(root=tmp_path, path=(), environ={}, system="Linux")
     report = examine(machine, quick=True)
-    assert [section.title for section in report.sections][0] == "System"
+    assert report.sections[0].title == "System"
     assert "none found" in report.to_text()
 
 
-def test_a_device_that_is_not_there_is_bad_and_says_why(capsys):
+def test_a_device_that_is_not_there_is_bad_and_says_why():
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has what the test needs to lack")
-    report = linne.doctor(devices=("cuda",))
+    report = examine(devices=("cuda",))
     proof = next(section for section in report.sections if section.title.startswith("Proof"))
     assert proof.checks[0].status == "bad"
     assert "absent" in proof.checks[0].found
@@ -54,7 +54,7 @@ def test_a_device_that_is_not_there_is_bad_and_says_why(capsys):
 
 
 def test_the_doctor_imports_no_framework(python):
-    code = "import sys, linne; linne.doctor(quick=True); print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, linne; linne.examine(quick=True); print(*{name.partition('.')[0] for name in sys.modules})"
     ended = python("-c", code)
     assert ended.returncode == 0, ended.stderr
     assert not {"torch", "torchvision", "timm", "transformers", "tensorflow"} & set(ended.stdout.split())

@@ -24,9 +24,9 @@ def command(devices: tuple[str, ...], quick: bool, style: str) -> None:
     linne doctor --device cuda:1
     linne doctor --json > doctor.json
     """
-    from linne.verbs import doctor
+    from linne.doctor import examine
 
-    report = doctor(devices=devices or ("auto",), quick=quick)
+    report = examine(devices=devices or ("auto",), quick=quick)
     if style == "json":
         console.data_json(report.to_dict())
     else:

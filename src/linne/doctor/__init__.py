@@ -1,6 +1,7 @@
 """Whether the accelerator stack of this machine computes right answers, and what to do where it does not.
 
-Nothing here imports torch but `battery`, which runs in a child process: a driver that crashes is a finding, not the end.
+Nothing here imports torch but `battery`, which runs in a child process: a driver that crashes is a finding, not the
+end.
 """
 
 from __future__ import annotations

@@ -222,6 +222,7 @@ def test_a_python_that_cannot_be_started_is_a_finding():
     assert "`/no/such/program` cannot be started" in check.found
 
 
+@pytest.mark.slow
 def test_this_cpu_is_proved_in_fp32_and_bf16():
     section = proof_section(MACHINE, ("cpu", "cpu"), False)
     assert [(check.name, check.status, check.details["end"]) for check in section.checks] == [
