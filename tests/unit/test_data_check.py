@@ -69,7 +69,7 @@ def test_the_list_it_writes_makes_the_next_check_pass(capsys, folder, tmp_path):
     listed, page = tmp_path / "leave-out.json", tmp_path / "check.html"
     code, _, err = run(capsys, folder, "--quarantine", listed, "--html", page)
     assert code == 3
-    assert f"`linne train {folder} --set data.quarantine={listed}` leaves out what it lists" in err
+    assert f"`linne train {folder} --quarantine {listed}` leaves out what it lists" in err
     assert json.loads(listed.read_bytes())["images"] == {"train/cat/copy.png": "same image as test/cat/3.png in test"}
     assert page.stat().st_size > 10_000
     assert run(capsys, folder, "--without", listed)[0] == 0

@@ -92,6 +92,7 @@ def test_a_small_folder_is_looked_through_each_time(tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_links_that_were_followed_is_looked_through_each_time(folder, tmp_path):
     link = folder / "class 7/link.ppm"
     try:

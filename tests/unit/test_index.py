@@ -117,6 +117,7 @@ def test_files_that_may_have_changed_while_they_were_looked_at_are_not_indexed(w
     assert load("k") == (None, [])
 
 
+@pytest.mark.slow
 def test_an_index_is_made_once_and_again_when_it_does_not_hold(watched):
     looks = []
 

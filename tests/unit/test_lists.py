@@ -423,6 +423,7 @@ def test_what_is_no_list_is_refused_with_what_to_type(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_large_list_is_had_from_its_index_until_the_list_or_a_folder_changes(tmp_path):
     lay(tmp_path, "one.png")
     (tmp_path / "a").mkdir()

@@ -39,7 +39,7 @@ def test_a_written_split_is_the_one_that_opening_with_the_file_gives(folder, tmp
     assert (code, out) == (0, f"{file}  train 36  test 12\n")
     assert err == (
         "test: 12 of 48 examples held out of train, 0.25 of each class (chosen by name and split_seed 7)\n"
-        f"\nuse it: `linne train {folder} --set data.splits_file={file}`\n"
+        f"\nuse it: `linne train {folder} --splits-file {file}`\n"
     )
     direct = open_source(str(folder), test_fraction=0.25, val_fraction=None, split_seed=7)
     assert open_source(str(folder), splits_file=file).fingerprint == direct.fingerprint

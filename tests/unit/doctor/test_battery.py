@@ -132,6 +132,7 @@ def test_a_device_that_is_not_there_is_absent_with_the_reason(capsys):
     assert event["reason"].startswith("device `cuda:99` ")
 
 
+@pytest.mark.slow
 def test_the_whole_battery_passes_on_this_cpu_in_a_child(python):
     done = python("-m", "linne.doctor.battery", "--device", "cpu", "--rate-seconds", "0.05")
     events = [json.loads(line) for line in done.stdout.splitlines()]

@@ -57,6 +57,7 @@ def test_a_crash_is_named_by_its_signal_and_keeps_what_came_before(hear):
     assert (heard.end, heard.how, len(heard.events)) == ("crashed", "ended by SIGSEGV", 1)
 
 
+@pytest.mark.slow
 def test_a_hang_ends_at_the_limit_and_keeps_what_came_before(hear):
     start = time.monotonic()
     heard = hear('import time\nprint(\'{"linne": "a"}\', flush=True)\ntime.sleep(60)', 1.5)
@@ -65,6 +66,7 @@ def test_a_hang_ends_at_the_limit_and_keeps_what_came_before(hear):
 
 
 @POSIX
+@pytest.mark.slow
 def test_a_hanging_child_that_ignores_signals_is_ended_with_its_own_children(hear, tmp_path):
     heard = hear(
         "import os, signal, subprocess, sys, time\n"

@@ -96,6 +96,7 @@ def test_a_crash_says_in_which_operation(prove):
     assert len(checks) == 3  # another dtype may well work
 
 
+@pytest.mark.slow
 def test_a_hang_says_in_which_operation_and_is_not_waited_for_again(prove):
     checks = prove("device()\nsay('starts', operation='copy both ways')\ntime.sleep(60)", limit_s=1.5)
     assert [check.found for check in checks] == ["fails: hangs in copy both ways (no end within 1.5 s)"]
