@@ -17,7 +17,11 @@ from linne.cli import console
 from linne.errors import LinneError, suggest
 
 INTERRUPTED = 130
-EXTRAS = {**dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "matplotlib"), "train"), "transformers": "hf"}
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib"), "train"),
+    **dict.fromkeys(("datasets", "transformers"), "hf"),
+    "pyarrow": "lists",
+}
 """Which extra brings a package."""
 
 
