@@ -1,8 +1,9 @@
-"""The machine that programs run on, without torch: memory, and how busy its cores are."""
+"""The machine that programs run on, without torch: processor, memory, drivers, and how busy its cores are."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -43,6 +44,36 @@ def _processor_times() -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (sum(ticks), ticks[3] + ticks[4]) if len(ticks) == 8 else None
+
+
+def processor_name() -> str | None:
+    """Return what the processor calls itself; None where the system does not say."""
+    found = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def nvidia_driver_version(root: Path = Path("/")) -> str | None:
+    """Return the version of NVIDIA's driver where its kernel module is loaded; WSL and Windows have no such file."""
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _text(root / "proc/driver/nvidia/version"))
+    return found[1] if found else None
+
+
+def amdgpu_driver_version(root: Path = Path("/")) -> str | None:
+    """Return the version of the amdgpu driver; None for the one of the Linux kernel, which names none."""
+    return _text(root / "sys/module/amdgpu/version").strip() or None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def total_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Return all the memory of the machine; None where the system does not say."""
+    found = re.search(r"^MemTotal:\s*(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:

@@ -142,7 +142,25 @@ def make_plan(
             _check_model(recipe, source)
         except RecipeError:
             raise error from None
+    check_device(recipe, device)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
+
+
+def check_device(recipe: Recipe, device: Device) -> None:
+    """Raise RecipeError unless `device` can do what `recipe` asks of it, by what its record says."""
+    wanted, can = recipe.device, device.can
+    needs = {"bf16": {"autocast": can.autocast}, "fp16": {"autocast": can.autocast, "a scaled loss": can.grad_scaler}}
+    for need, found in needs.get(wanted.precision, {}).items():
+        if not found.holds:
+            raise RecipeError(
+                f"`{device.address}` cannot train in {wanted.precision}: it needs {need}, and {found.evidence}",
+                hint=f"use --set device.precision={device.precision}",
+            )
+    if wanted.compile and not can.compile_backends:
+        raise RecipeError(
+            f"torch.compile builds nothing that is known to work on `{device.address}`",
+            hint="use --set device.compile=false",
+        )
 
 
 def _check_model(recipe: Recipe, source: Source) -> None:
@@ -182,10 +200,11 @@ def _task(source: Source, device: Device) -> Task:
         std=seen.std,
         decode_threads=seen.threads,
         decode_rates=seen.rates,
-        device=device.torch_device,
+        device=device.address,
         device_kind=device.kind,
+        channels_last=device.can.channels_last.holds,
         precision=device.precision,
-        others_share=others_use_of_cores() if device.kind == "cpu" and device.precision != "fp32" else None,
+        others_share=others_use_of_cores() if not device.is_accelerator and device.precision != "fp32" else None,
         num_threads=torch.get_num_threads(),
         num_cores=num_cores,
         memory_bytes=device.memory_bytes(),

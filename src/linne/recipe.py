@@ -225,7 +225,7 @@ class DeviceConfig:
     """Where it runs, and in which arithmetic."""
 
     name: str = "cpu"
-    """`cpu`, `cuda`, `cuda:1`, `mps`, `xpu`."""
+    """`cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`, or the name of a backend from outside torch."""
     precision: Precision = "fp32"
     """`bf16` and `fp16` train in mixed precision."""
     channels_last: bool = False

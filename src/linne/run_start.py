@@ -61,7 +61,8 @@ def write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
     facts = {
         "linne": __version__,
         "command": ["linne", *sys.argv[1:]],
-        "device": f"{plan.device.torch_device} ({plan.device.name})",
+        "device": f"{plan.device.address} ({plan.device.name})",
+        "device_record": plan.device.to_dict(),
         "source": {
             "name": source.name,
             "fingerprint": source.fingerprint,

@@ -23,6 +23,7 @@ DIGITS = Task(
     std=(0.4,),
     device="cpu",
     device_kind="cpu",
+    channels_last=True,
     precision="fp32",
     others_share=None,
     num_threads=2,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from linne.device import Device
+from linne.device.capabilities import fact
 from linne.recipe import OptimConfig
 from linne.training.optimizer import Stepper, make_optimizer
 
@@ -26,7 +27,7 @@ def make_model() -> nn.Module:
 @pytest.mark.parametrize(("optimizer", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
 def test_twenty_steps_equal_the_optimisers_own(optimizer, momentum, weight_decay, fused):
     config = OptimConfig(optimizer=optimizer, momentum=momentum, weight_decay=weight_decay)
-    device = replace(CPU, fused_optimizer=fused)
+    device = replace(CPU, can=replace(CPU.can, fused=fact(fused, "this test")))
     ours, theirs = make_model(), make_model()
     stepper = Stepper(make_optimizer(ours, config, device))
     reference = make_optimizer(theirs, config, device)

@@ -23,7 +23,7 @@ from linne.cli.settings import read_settings, settle
 @click.option("--epochs", type=int, metavar="N", help="Passes over the training examples.")
 @click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
-@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `mps`, `xpu`.")
+@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.")
 @click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
 @click.option("--splits-file", metavar="FILE", help="Splits of `linne data split` or of a run.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `linne data check --quarantine` listed.")

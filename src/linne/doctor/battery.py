@@ -284,7 +284,7 @@ def _prove(name: str, tolerance: float, measure: Callable[[], tuple[float, str]]
 
 def _compare(operation: Callable[[At], Results], device: Device, dtype: torch.dtype) -> tuple[float, str]:
     # torch 2.4 has no fused kernels for some pairs; training asks the record, and so does this.
-    here = At(device=device.torch_device, dtype=dtype, rounded=dtype, fused=device.fused_optimizer)
+    here = At(device=device.torch_device, dtype=dtype, rounded=dtype, fused=device.can.fused.holds)
     got = operation(here)
     device.synchronise()
     return error_of(got, operation(At(device="cpu", dtype=torch.float64, rounded=dtype)), device.torch_device)

@@ -44,8 +44,10 @@ class Task:
     """Measured on training pixels, one value a channel of the source, scaled to 0-1."""
     std: tuple[float, ...]
     device: str
-    """torch's name: `cpu`, `cuda:0`."""
+    """What `--device` takes for it: `cpu`, `cuda:0`."""
     device_kind: str
+    channels_last: bool
+    """Whether convolutions gain from that layout on the device."""
     precision: str
     """The device's fastest arithmetic that trains as well as fp32."""
     others_share: float | None
@@ -228,11 +230,17 @@ def _choose_device(choices: Choices, task: Task) -> None:
         choices.set("device.precision", "fp32", "the fastest arithmetic that this device has")
     choices.set(
         "device.channels_last",
-        convolutional and task.device_kind in ("cpu", "cuda", "rocm"),
-        "convolutions run faster on it" if convolutional else "makes no difference to this model",
+        convolutional and task.channels_last,
+        _why_layout(convolutional, task.channels_last),
     )
     if task.device_kind == "cpu":
         _choose_threads(choices, task)
+
+
+def _why_layout(convolutional: bool, gains: bool) -> str:
+    if not convolutional:
+        return "makes no difference to this model"
+    return "convolutions run faster on it" if gains else "nobody has shown that this device gains from it"
 
 
 def _cores_are_free(task: Task) -> bool:

@@ -25,7 +25,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, device: Device) -> tor
     if config.weight_decay == 0:
         groups = [{"params": weights, "weight_decay": 0.0}]  # one group, one kernel
     groups = [group for group in groups if group["params"]]
-    speed: dict[str, Any] = {"fused": True} if device.fused_optimizer else {"foreach": True}
+    speed = device.optimizer_speed
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, **speed)
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, config.beta2), **speed)

@@ -40,7 +40,7 @@ def write_result(
             "recipe": recipe.to_dict(),
             "seed": recipe.seed,
             "versions": describe_versions(),
-            "device": f"{device.torch_device} ({device.name})",
+            "device": f"{device.address} ({device.name})",
             "source": {
                 "name": source.name,
                 "fingerprint": source.fingerprint,

@@ -72,7 +72,7 @@ class TrainState:
             stepper=Stepper(make_optimizer(model, recipe.optim, device)),
             parameters=[p for p in model.parameters() if p.requires_grad],
             ema=None if decay is None else MovingAverage(model, decay),
-            scaler=torch.amp.GradScaler(device.torch_device.partition(":")[0]) if fp16 else None,
+            scaler=device.grad_scaler() if fp16 else None,
         )
 
     @property

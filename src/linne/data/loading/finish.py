@@ -47,7 +47,7 @@ class Finish:
             pixels, done = images_NHWC.permute(0, 3, 1, 2), values.view(count, channels, height, width)
             images_NCHW = done
         step = count
-        if self.device.kind == "cpu":
+        if not self.device.is_accelerator:
             step = max(1, PIECE_BYTES // (4 * height * width * channels))
         for first in range(0, count, max(step, 1)):
             part = slice(first, first + step)
