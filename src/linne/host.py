@@ -11,14 +11,16 @@ _NO_LIMIT = 2**60
 """Larger limits mean none; version 1 of control groups says so with a number near 2**63."""
 
 
-def let_waiting_threads_sleep() -> None:
-    """Have torch's CPU threads wait for each other asleep after a short spin; call before torch is imported.
+def prepare_for_torch() -> None:
+    """Set what torch reads from the environment as it is imported: how threads wait, and that fallbacks have names.
 
     GNU OpenMP spins for milliseconds by default. On cores that other programs use as well, a spinning thread keeps
     its partner from running, and training was seen to slow down ten to thirty times; on idle cores a spin of 1,000
-    is as fast (docs/benchmarks/training-step.md, "Threads"). A GOMP_SPINCOUNT that is set already is left alone.
+    is as fast (docs/benchmarks/training-step.md, "Threads"). Intel's backend names the operators that it leaves to the
+    CPU only where it is asked to. What is set already is left alone.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("PYTORCH_DEBUG_XPU_FALLBACK", "1")
 
 
 def others_use_of_cores(seconds: float = 0.2) -> float | None:

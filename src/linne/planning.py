@@ -102,6 +102,8 @@ def make_plan(
     reasons: Mapping[str, str],
     earlier: EarlierRun | None = None,
     source: Source | None = None,
+    *,
+    require_accelerator: bool = False,
 ) -> Plan:
     """Return the complete recipe for `given`, with the source it names opened, unless `source` is it already.
 
@@ -111,7 +113,7 @@ def make_plan(
         SourceError, RecipeError, DeviceError: something given cannot be used.
     """
     given = dict(given)
-    device = Device.pick(given.pop("device.name", "auto"))
+    device = Device.pick(given.pop("device.name", "auto"), require_accelerator=require_accelerator)
     designed = None
     if "model.name" in given:
         provider, name = models.resolve(given["model.name"])

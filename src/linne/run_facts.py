@@ -180,6 +180,7 @@ def facts(run: RunRecord, bundle: Bundle | None) -> Rows:
         ("device", run.device),
         ("training", _training_in_words(run)),
         *(("data", said) for said in [data_in_words(run)] if said),
+        *(("on the CPU", said) for said in [_fallbacks_in_words(run)] if said),
     ]
     if bundle is not None:
         size = sum(entry.get("size_bytes", 0) for name, entry in bundle.files.items() if name.endswith(".safetensors"))
@@ -195,6 +196,12 @@ def _training_in_words(run: RunRecord) -> str:
     if run.kept is not None:
         parts.append(f"weights of epoch {run.kept['epoch']} kept")
     return ", ".join(parts)
+
+
+def _fallbacks_in_words(run: RunRecord) -> str | None:
+    """Return the operators that the device left to the CPU; None where there were none."""
+    ends = [row["fallbacks"] for row in run.rows if row.get("event") == "end" and row.get("fallbacks")]
+    return ", ".join(f"{name} ({count:,} times)" for name, count in ends[-1].items()) if ends else None
 
 
 def data_in_words(run: RunRecord) -> str | None:

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.errors import CheckFailed, LinneError, RecipeError, SourceError
-from linne.host import let_waiting_threads_sleep
+from linne.errors import CheckFailed, LinneError, SourceError
+from linne.host import prepare_for_torch
 from linne.log import Narrator, Run, clock
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def train(
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     measure_speed: bool = False,
+    require_accelerator: bool = False,
+    device_check: bool = True,
     quiet: bool = False,
 ) -> TrainResult:
     """Train a classifier on `source` and return where it is and how good it is.
@@ -83,13 +85,15 @@ def train(
         output: The run folder; `runs/NAME-k` without it.
         overrides: Further recipe fields, as {"optim.weight_decay": 0.01}.
         measure_speed: First time a few steps with and without channels_last and torch.compile, and say the gain.
+        require_accelerator: Refuse the CPU, and stop when an operator runs there.
+        device_check: Compare the first step on an accelerator with the CPU's, once for each device and model.
         quiet: Say nothing on stderr.
 
     Raises:
         LinneError: something given cannot be used; the message says what and what to do.
         CheckFailed: the loss stopped being a number. The best epoch before that is in the run's bundle.
     """
-    let_waiting_threads_sleep()
+    prepare_for_torch()
     _require("torch", "sklearn", "matplotlib")
     from linne.planning import collect, default_output_name, earlier_run, make_plan
 
@@ -104,10 +108,11 @@ def train(
     }
     name, opened = _named(source)
     given, reasons = collect(name, recipe, flags, overrides or {})
-    plan = make_plan(given, reasons, earlier_run(recipe, given), opened)
+    plan = make_plan(given, reasons, earlier_run(recipe, given), opened, require_accelerator=require_accelerator)
     run = Run.create(output, default_output_name(plan.recipe))
     try:
-        return _train_in(run, plan, narrator, measure_speed=measure_speed)
+        guards = {"require_accelerator": require_accelerator, "device_check": device_check}
+        return _train_in(run, plan, narrator, measure_speed=measure_speed, guards=guards)
     finally:
         run.close()
 
@@ -133,7 +138,9 @@ def _require(*packages: str) -> None:
             raise LinneError(f"training needs `{package}`, which is not installed", hint="pip install 'linne[train]'")
 
 
-def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) -> TrainResult:
+def _train_in(
+    run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool, guards: Mapping[str, bool]
+) -> TrainResult:
     from linne.data import save_manifest
     from linne.run_start import say_plan, warn_of_data, write_plan
     from linne.training.loop import train as run_training
@@ -150,8 +157,8 @@ def _train_in(run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool) 
 
         narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
     try:
-        trained = run_training(plan.recipe, plan.source, run, narrator)
-    except (RecipeError, SourceError):
+        trained = run_training(plan.recipe, plan.source, run, narrator, **guards)
+    except LinneError:
         run.discard()
         raise
     except KeyboardInterrupt:
@@ -234,6 +241,7 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     splits_file: str | Path | None = None,
+    require_accelerator: bool = False,
     quiet: bool = False,
 ) -> EvalReport:
     """Return how well `bundle` does on a split of `source`.
@@ -244,7 +252,7 @@ def evaluate(
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
     """
-    let_waiting_threads_sleep()
+    prepare_for_torch()
     from linne.bundle import open_bundle
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
@@ -255,7 +263,8 @@ def evaluate(
     narrator = Narrator(quiet=quiet)
     for note in source.notes:
         narrator.line(note)
-    report, _ = evaluate_bundle(Predictor.open(opened, device=device), source, split)
+    predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator)
+    report, _ = evaluate_bundle(predictor, source, split)
     return report
 
 
@@ -311,7 +320,12 @@ def _splits_of_training(data: Mapping[str, Any], name: str, beside: Path) -> Pat
 
 
 def predict(
-    bundle: str | Path, inputs: str | Path | Iterable[str | Path], *, top: int = 5, device: str = "auto"
+    bundle: str | Path,
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    top: int = 5,
+    device: str = "auto",
+    require_accelerator: bool = False,
 ) -> Iterator[Prediction]:
     """Yield the labels and probabilities of each image in `inputs`, in order.
 
@@ -325,7 +339,7 @@ def predict(
     Raises:
         LinneError: the bundle cannot be used, or an input names nothing.
     """
-    let_waiting_threads_sleep()
+    prepare_for_torch()
     from linne.inference.inputs import find_images
     from linne.inference.predictor import Predictor
 
@@ -334,7 +348,8 @@ def predict(
     images = find_images(list(inputs))
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
-    return Predictor.open(bundle, device=device).predict_files(images, top=top)
+    predictor = Predictor.open(bundle, device=device, require_accelerator=require_accelerator)
+    return predictor.predict_files(images, top=top)
 
 
 def list_models(pattern: str | None = None) -> list[ModelListing]:

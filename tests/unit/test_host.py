@@ -4,18 +4,42 @@ import os
 
 import pytest
 
-from linne.host import available_memory_bytes, let_waiting_threads_sleep, others_use_of_cores
+from linne.host import (
+    amdgpu_driver_version,
+    available_memory_bytes,
+    nvidia_driver_version,
+    others_use_of_cores,
+    prepare_for_torch,
+)
 
 GIB = 2**30
 
 
 def test_waiting_threads_are_told_to_sleep_unless_the_user_said_otherwise(monkeypatch):
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    let_waiting_threads_sleep()
+    prepare_for_torch()
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    let_waiting_threads_sleep()
+    prepare_for_torch()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_operators_that_intels_backend_leaves_to_the_cpu_are_named(monkeypatch):
+    monkeypatch.delenv("PYTORCH_DEBUG_XPU_FALLBACK", raising=False)
+    prepare_for_torch()
+    assert os.environ["PYTORCH_DEBUG_XPU_FALLBACK"] == "1"
+
+
+def test_the_drivers_say_their_versions_in_files(tmp_path):
+    assert (nvidia_driver_version(tmp_path), amdgpu_driver_version(tmp_path)) == (None, None)
+    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
+    (tmp_path / "proc/driver/nvidia/version").write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder@U22)\n"
+        "GCC version:  gcc version 11.4.0\n"
+    )
+    (tmp_path / "sys/module/amdgpu").mkdir(parents=True)
+    (tmp_path / "sys/module/amdgpu/version").write_text("6.14.14\n")
+    assert (nvidia_driver_version(tmp_path), amdgpu_driver_version(tmp_path)) == ("580.82.07", "6.14.14")
 
 
 def test_the_use_of_the_cores_by_others_is_a_share_or_unknown():

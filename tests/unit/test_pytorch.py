@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from linne import models  # noqa: E402 - after torch is known to be there
 from linne.device import Device  # noqa: E402
+from linne.device.fallbacks import Fallbacks  # noqa: E402
 
 LABELS = ("cat", "dog", "owl")
 SPEC = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
@@ -107,7 +108,7 @@ class Recording(torch.nn.Module):
 
 def test_fp32_is_multiplied_as_fp32_whatever_the_process_allows() -> None:
     network = Recording()
-    backend = TorchBackend(network, Device.pick("cpu"), "recording", pillow_resize)
+    backend = TorchBackend(network, Fallbacks(Device.pick("cpu")), "recording", pillow_resize)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

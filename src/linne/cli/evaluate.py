@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import output_format
+from linne.cli.settings import output_format, where_to_run
 
 
 @click.command("evaluate")
@@ -15,9 +16,9 @@ from linne.cli.settings import output_format
 @click.argument("source", shell_complete=complete.sources)
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="`train`, `val` or `test`.")
 @click.option("--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="A run's splits.json.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
+@where_to_run
 @output_format("text", "markdown", "json")
-def command(bundle: Path, source: str, split: str, splits_file: Path | None, device: str, style: str) -> None:
+def command(bundle: Path, source: str, split: str, splits_file: Path | None, style: str, **where: Any) -> None:
     """Measure BUNDLE on a split of SOURCE.
 
     Accuracy with its 95 % interval, top-k, loss, precision and recall a class, calibration,
@@ -29,7 +30,7 @@ def command(bundle: Path, source: str, split: str, splits_file: Path | None, dev
     """
     from linne.verbs import evaluate
 
-    report = evaluate(bundle, source, split=split, device=device, splits_file=splits_file)
+    report = evaluate(bundle, source, split=split, splits_file=splits_file, **where)
     if style == "json":
         console.data_json(report.to_dict())
     else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from linne.cli import console, rows
-from linne.cli.settings import output_format
+from linne.cli.settings import output_format, where_to_run
 from linne.errors import LinneError
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Labels an image.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
+@where_to_run
 @output_format("text", "json", "jsonl", "csv")
-def command(bundle: Path, inputs: tuple[str, ...], top: int, device: str, style: str) -> None:
+def command(bundle: Path, inputs: tuple[str, ...], top: int, style: str, **where: Any) -> None:
     """Name what is on images, with probabilities.
 
     INPUT is an image file, a folder (searched with its sub-folders), a quoted pattern, or `-` for
@@ -37,7 +37,7 @@ def command(bundle: Path, inputs: tuple[str, ...], top: int, device: str, style:
     from linne.verbs import predict
 
     tally = Counter[str]()
-    for line in rows.FORMATS[style](_counted(predict(bundle, inputs, top=top, device=device), tally)):
+    for line in rows.FORMATS[style](_counted(predict(bundle, inputs, top=top, **where), tally)):
         console.data(line)
     if tally["failed"]:
         raise LinneError(f"{tally['failed']} of {tally['images']} images could not be predicted")

@@ -59,6 +59,13 @@ def settle(settings: Iterable[tuple[str, str]], flags: Mapping[str, Any]) -> dic
     return settled
 
 
+def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of a verb that runs a bundle: `device` and `require_accelerator`."""
+    required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
+    device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
+    return device(required(command))
+
+
 def output_format(*styles: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds `--format` and `--json`, and calls the command with `style`."""
 

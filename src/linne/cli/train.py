@@ -38,6 +38,14 @@ from linne.cli.settings import read_settings, settle
     help="Any field of the recipe; repeatable.",
 )
 @click.option("--measure-speed", is_flag=True, help="First time what channels_last and torch.compile would gain.")
+@click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, and stop if any operator runs there.")
+@click.option(
+    "--no-device-check",
+    "device_check",
+    flag_value=False,
+    default=True,
+    help="Do not compare the first step on an accelerator with the CPU's.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing while training; print the bundle's path at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: bool, **options: Any) -> None:

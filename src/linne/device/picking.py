@@ -10,10 +10,17 @@ from linne.device.record import Device
 from linne.errors import DeviceError, suggest
 
 
-def pick(text: str) -> Device:
+def pick(text: str, *, require_accelerator: bool) -> Device:
     """Return the device that `text` names; `Device.pick` says how, and what it raises."""
-    if text == "auto":
-        return _first_usable()
+    device = _first_usable() if text == "auto" else _named(text)
+    if require_accelerator and not device.is_accelerator:
+        reasons = [f"{kind}: {why_unusable(kind)}" for kind in KINDS if kind != "cpu"]
+        found = "the CPU was asked for" if text != "auto" else f"none can be used here: {'; '.join(reasons)}"
+        raise DeviceError(f"an accelerator is required, and {found}", hint="`linne doctor` says what is missing")
+    return device
+
+
+def _named(text: str) -> Device:
     kind, _, number = text.partition(":")
     outside = _name_from_outside()
     names = (*KINDS, *([outside] if outside else []))

@@ -41,15 +41,16 @@ class Device:
     can: Capabilities
 
     @classmethod
-    def pick(cls, text: str = "auto") -> Device:
+    def pick(cls, text: str = "auto", *, require_accelerator: bool = False) -> Device:
         """Return the device that `text` names: `auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.
 
         Raises:
-            DeviceError: no such kind of device, or it cannot be used here. Nothing falls back to the CPU.
+            DeviceError: no such kind of device, or it cannot be used here, or it is the CPU where an accelerator is
+                required. Nothing falls back to the CPU.
         """
         from linne.device.picking import pick  # which describes devices by this class
 
-        return pick(text)
+        return pick(text, require_accelerator=require_accelerator)
 
     @property
     def address(self) -> str:

@@ -67,7 +67,14 @@ class Predictor:
         """How images come to the bundle's input size."""
 
     @classmethod
-    def open(cls, bundle: Bundle | Path | str, *, device: str = "auto", backend: str = "auto") -> Predictor:
+    def open(
+        cls,
+        bundle: Bundle | Path | str,
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        require_accelerator: bool = False,
+    ) -> Predictor:
         """Return a predictor that has just reproduced the bundle's canaries.
 
         Raises:
@@ -77,7 +84,9 @@ class Predictor:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle)
         name, backend_class, reason = choose_backend(backend)
-        predictor = cls(bundle, backend_class.open(bundle, device), name, reason)
+        predictor = cls(
+            bundle, backend_class.open(bundle, device, require_accelerator=require_accelerator), name, reason
+        )
         predictor.check_canaries()
         return predictor
 

@@ -14,9 +14,11 @@ from linne.bundle import Bundle, canary_batch
 from linne.data.loading.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
+from linne.device.fallbacks import Fallbacks
 from linne.errors import CheckFailed, RecipeError, SourceError
 from linne.log import Narrator, Run
 from linne.recipe import Recipe
+from linne.training.first_step import prove_device
 from linne.training.interrupt import Interrupt
 from linne.training.result import write_result
 from linne.training.state import Snapshot, TrainState
@@ -44,13 +46,23 @@ class Trained:
     """From the first step to the last, evaluation included, loading and writing not."""
 
 
-def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Trained:
+def train(
+    recipe: Recipe,
+    source: Source,
+    run: Run,
+    narrator: Narrator,
+    *,
+    require_accelerator: bool = False,
+    device_check: bool = True,
+) -> Trained:
     """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
 
+    With `device_check` the first step on an accelerator is compared with the CPU's, once for each model and device.
     Ctrl-C, SIGTERM and a loss that is no longer a number end the training early: the epoch kept so far becomes the
     bundle.
 
     Raises:
+        CheckFailed: the device computes wrong numbers, or leaves work to the CPU with `require_accelerator`.
         SourceError: too many images cannot be read, or all of val.
         RecipeError: the network cannot learn from batches of one image.
         KeyboardInterrupt: before the first step, or for the second time.
@@ -60,15 +72,22 @@ def train(recipe: Recipe, source: Source, run: Run, narrator: Narrator) -> Train
         train_batches, val_batches = load(source, recipe, device, narrator)
         ref = models.describe_recipe(recipe, source.num_classes)
         state = TrainState.create(models.build(ref), recipe, device)
-        with Interrupt() as interrupt:
+        fallbacks = Fallbacks(device, allowed=not require_accelerator)
+        with fallbacks.watch(), Interrupt() as interrupt:
+            if device_check and device.is_accelerator:
+                prove_device(state.model, train_batches, recipe, device, fallbacks, narrator)
             start = time.perf_counter()
-            problem = _train_epochs(state, train_batches, val_batches, recipe, device, run, narrator, interrupt)
+            problem = _train_epochs(
+                state, train_batches, val_batches, recipe, device, run, narrator, interrupt, fallbacks
+            )
             seconds = time.perf_counter() - start
             ending: Ending = "diverged" if problem else "finished" if interrupt.number is None else "interrupted"
             kept = state.kept
             bad_images = (*train_batches.bad_images, *(val_batches.bad_images if val_batches else ()))
             row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
-            run.log({**row, "reason": ending, "unreadable": bad_images})
+            run.log({**row, "reason": ending, "unreadable": bad_images, "fallbacks": dict(fallbacks.counts)})
+            if (left := fallbacks.in_words()) is not None:
+                narrator.warn(left)
             bundle = None
             if kept is not None:
                 all_done = problem is None and state.epoch == recipe.optim.epochs
@@ -85,6 +104,7 @@ def _train_epochs(
     run: Run,
     narrator: Narrator,
     interrupt: Interrupt,
+    fallbacks: Fallbacks,
 ) -> str | None:
     """Train until the last epoch or an interrupt; return where the numbers stopped being numbers, or None."""
     start = time.perf_counter()
@@ -98,11 +118,13 @@ def _train_epochs(
                     epoch.add(loss, len(batch.labels_N))
                     if len(epoch.unread) == recipe.log_every:
                         _log_steps(epoch, state, len(train_batches), run, narrator)
+                        fallbacks.check()
                     if interrupt.number is not None:
                         return None
                 _log_steps(epoch, state, len(train_batches), run, narrator)
                 state.epoch += 1
                 _finish_epoch(epoch, state, val_batches, recipe, device, run, narrator)
+                fallbacks.check()
                 if interrupt.number is not None and state.epoch < recipe.optim.epochs:
                     return None
     except CheckFailed as error:

@@ -21,12 +21,14 @@ class Backend(Protocol):
         """Return why this backend cannot be used on this machine, with what to install, or None."""
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str) -> Self:
+    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False) -> Self:
         """Return the backend with the bundle's network on `device` (`auto`, `cpu`, `cuda:1`).
+
+        With `require_accelerator` neither the network nor a single operator of it may run on the CPU.
 
         Raises:
             BundleError: the bundle's model cannot be built, or its weights do not fit it.
-            DeviceError: the device cannot be used.
+            DeviceError: the device cannot be used, or is not the accelerator that is required.
         """
 
     def run(self, images_NCHW: Floats) -> Floats:

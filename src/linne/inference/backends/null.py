@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.bundle import Bundle, canary_batch, write_bundle
-from linne.errors import BundleError
+from linne.errors import BundleError, DeviceError
 from linne.preprocess import Floats, InputSpec, pillow_resize
 
 PROVIDER = "null"
@@ -34,8 +34,10 @@ class NullBackend:
         return None
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str) -> Self:
+    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False) -> Self:
         """Return the layer; `device` is ignored."""
+        if require_accelerator:
+            raise DeviceError("the null backend runs on the CPU, and an accelerator is required")
         if bundle.model.get("provider") != PROVIDER:
             raise BundleError(f"bundle `{bundle.path}` holds a trained network, which the null backend cannot run")
         weights = bundle.weights()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,7 @@ from linne.preprocess import Floats, Resize
 if TYPE_CHECKING:
     from torch import nn
 
-    from linne.device import Device
+    from linne.device.fallbacks import Fallbacks
 
 MAX_NAMES = 3
 """Tensors named in an error."""
@@ -24,9 +25,10 @@ MAX_NAMES = 3
 class TorchBackend:
     """A torch network with a bundle's weights on one device."""
 
-    def __init__(self, network: nn.Module, device: Device, description: str, resize: Resize) -> None:
+    def __init__(self, network: nn.Module, fallbacks: Fallbacks, description: str, resize: Resize) -> None:
         self.network: nn.Module | None = network
-        self.device = device
+        self.device = fallbacks.device
+        self.fallbacks = fallbacks
         self.description = description
         self.resize = resize
 
@@ -40,16 +42,17 @@ class TorchBackend:
         return None
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str) -> Self:
+    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False) -> Self:
         """Return the network on `device`. Draws no number from torch's global generator."""
         import torch
 
         from linne.device import Device
+        from linne.device.fallbacks import Fallbacks
         from linne.fast_resize import torch_resize
         from linne.models import build
         from linne.models.provider import ModelRef
 
-        picked = Device.pick(device)
+        picked = Device.pick(device, require_accelerator=require_accelerator)
         try:
             ref = ModelRef(**bundle.model)
         except TypeError as error:
@@ -58,17 +61,22 @@ class TorchBackend:
             network = build(ref)
         _load(network, bundle)
         network.eval().requires_grad_(False).to(picked.torch_device)
-        return cls(network, picked, f"torch {torch.__version__} on {picked.name}", torch_resize)
+        fallbacks = Fallbacks(picked, allowed=not require_accelerator)
+        return cls(network, fallbacks, f"torch {torch.__version__} on {picked.name}", torch_resize)
 
     def run(self, images_NCHW: Floats) -> Floats:
-        """Return logits N x K."""
+        """Return logits N x K; warns once of each set of operators that the device leaves to the CPU."""
         import torch
 
         if self.network is None:
             raise RuntimeError("the backend is closed")
-        with torch.inference_mode(), self.device.full_precision():
+        known = set(self.fallbacks.counts)
+        with torch.inference_mode(), self.device.full_precision(), self.fallbacks.watch():
             logits = self.network(torch.from_numpy(images_NCHW).to(self.device.torch_device))
             logits_NK: Floats = logits.float().cpu().numpy()
+        self.fallbacks.check()
+        if set(self.fallbacks.counts) != known:
+            warnings.warn(f"{self.fallbacks.in_words()}", RuntimeWarning, stacklevel=2)
         return logits_NK
 
     def close(self) -> None:
