@@ -158,6 +158,11 @@ def check_device(recipe: Recipe, device: Device) -> None:
                 f"`{device.address}` cannot train in {wanted.precision}: it needs {need}, and {found.evidence}",
                 hint=f"use --set device.precision={device.precision}",
             )
+    if wanted.determinism == "strict" and not can.deterministic.holds:
+        raise RecipeError(
+            f"`{device.address}` cannot train strictly the same twice: {can.deterministic.evidence}",
+            hint="use --set device.determinism=repeatable",
+        )
     if wanted.compile and not can.compile_backends:
         raise RecipeError(
             f"torch.compile builds nothing that is known to work on `{device.address}`",

@@ -22,6 +22,7 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "one-cycle", "step", "constant"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Policy = Literal["rand", "trivial"]
+Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -231,6 +232,8 @@ class DeviceConfig:
     channels_last: bool = False
     compile: bool = False
     """Let `torch.compile` build the network: minutes of compiling, then faster steps."""
+    determinism: Determinism = "repeatable"
+    """How exactly the run repeats: `seeded` (fastest kernels), `repeatable` or `strict` (others are an error)."""
     num_threads: int | None = None
     """CPU threads; None leaves torch's own choice. Results repeat bit for bit only with the same number."""
 

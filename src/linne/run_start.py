@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from linne.device.repeating import promise
 from linne.log import Narrator, Run
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def say_plan(plan: Plan, run: Run, narrator: Narrator) -> None:
         narrator.line(f"        {note}")
     narrator.line(f"device  {plan.device.name} ({plan.device.reason})")
     narrator.line(f"run     {run.path}")
+    wanted = recipe.device
+    narrator.line(f"repeats {promise(wanted.determinism, plan.device, wanted.num_threads)}")
     narrator.line()
     fields = recipe.to_fields()
     rows = [(path, _show(fields[path]), why) for path, why in plan.reasons.items() if path != "data.source"]

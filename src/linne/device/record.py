@@ -6,17 +6,18 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from linne.device.capabilities import Capabilities, Hardware
+from linne.device.repeating import repeating_kernels
 from linne.host import available_memory_bytes
+from linne.recipe import Determinism, Precision
 
 if TYPE_CHECKING:
     import torch
 
 Mark = Any
 """A point in a device's time: an event of torch's, or seconds of this process's clock."""
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _UNTOLD_MEMORY_BYTES = 2**30
 """What may be used of a device that does not say how much it has: half of what the smallest cards have."""
@@ -156,21 +157,21 @@ class Device:
             torch.set_float32_matmul_precision(products)
 
     @contextlib.contextmanager
-    def repeatable(self, seed: int, num_threads: int | None = None) -> Iterator[None]:
-        """Seed torch's generators, and use repeatable kernels and `num_threads` threads inside."""
+    def repeatable(
+        self, seed: int, num_threads: int | None = None, determinism: Determinism = "repeatable"
+    ) -> Iterator[None]:
+        """Seed torch's generators inside, with `num_threads` threads and kernels as `linne.device.repeating` says."""
         import torch
 
-        threads_before, cudnn = torch.get_num_threads(), torch.backends.cudnn
-        cudnn_before = cudnn.benchmark, cudnn.deterministic
+        threads_before = torch.get_num_threads()
         torch.manual_seed(seed)
         if num_threads is not None and not self.is_accelerator:
             torch.set_num_threads(num_threads)
-        cudnn.benchmark, cudnn.deterministic = False, True  # timing picks another kernel on another day
         try:
-            yield
+            with repeating_kernels(determinism):
+                yield
         finally:
             torch.set_num_threads(threads_before)
-            cudnn.benchmark, cudnn.deterministic = cudnn_before
 
     def memory_bytes(self) -> int:
         """Return the free memory that a resident data set and the training share; a gigabyte where nothing says it."""

@@ -68,7 +68,7 @@ def train(
         KeyboardInterrupt: before the first step, or for the second time.
     """
     device = Device.pick(recipe.device.name)
-    with device.repeatable(recipe.seed, recipe.device.num_threads):
+    with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train_batches, val_batches = load(source, recipe, device, narrator)
         ref = models.describe_recipe(recipe, source.num_classes)
         state = TrainState.create(models.build(ref), recipe, device)
