@@ -71,8 +71,9 @@ OTHERS = {"muon": {"momentum": 0.95, "beta2": 0.95}, "lamb": {}, "lion": {"beta2
 
 def deeper_model() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 10), nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, 3)]
-    return nn.Sequential(*layers)
+    # A bias before a batch norm has no gradient but rounding, whose sign Adam and Lion would follow.
+    hidden = nn.Linear(8, 10, bias=False)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), hidden, nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, 3))
 
 
 def gradients_for(*models: nn.Module) -> None:
