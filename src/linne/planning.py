@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ def make_plan(
     source = _open(given, earlier) if source is None else source
     task = _task(source, device)
     recipe, all_reasons = choose(task, given, reasons, designed)
+    _check_packages(recipe)
     try:
         _check_model(recipe, source)
     except RecipeError as error:
@@ -167,6 +169,14 @@ def check_device(recipe: Recipe, device: Device) -> None:
         raise RecipeError(
             f"torch.compile builds nothing that is known to work on `{device.address}`",
             hint="use --set device.compile=false",
+        )
+
+
+def _check_packages(recipe: Recipe) -> None:
+    if recipe.optim.schedule == "schedule-free" and importlib.util.find_spec("schedulefree") is None:
+        raise RecipeError(
+            "optim.schedule=schedule-free needs the package `schedulefree`, which is not installed",
+            hint="pip install 'linne[schedule-free]'",
         )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,37 +14,25 @@ from functools import cache
 from typing import Any, Literal
 
 from linne.errors import RecipeError, suggest
-from linne.recipe_values import convert, describe
+from linne.recipe_optim import OptimConfig
+from linne.recipe_values import LIMITS, check_fraction, check_limit, check_limits, convert, describe
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "DeviceConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Recipe",
+    "parse_value",
+    "recipe_fields",
+]
 
 Loader = Literal["resident", "streaming"]
-Optimizer = Literal["sgd", "adamw"]
-Schedule = Literal["cosine", "one-cycle", "step", "constant"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Policy = Literal["rand", "trivial"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-
-
-LIMITS: dict[str, tuple[int, int | None]] = {
-    "data.batch_size": (1, None),
-    "data.height": (1, 8192),
-    "data.width": (1, 8192),
-    "data.num_workers": (0, 256),
-    "data.max_bad_images": (0, None),
-    "data.split_seed": (0, 2**63 - 1),
-    "data.folds": (2, 1000),
-    "data.fold": (1, 1000),
-    "optim.epochs": (1, None),
-    "optim.step_epochs": (1, None),
-    "augment.crop_padding": (1, None),
-    "augment.cutout": (1, None),
-    "augment.rand_magnitude": (0, 30),
-    "augment.rand_num_ops": (1, 8),
-    "device.num_threads": (1, 4096),
-    "seed": (0, 2**63 - 1),
-    "log_every": (1, None),
-}
-"""Smallest and largest value of the whole-number fields; None is without end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +82,7 @@ class DataConfig:
     """Unreadable images tolerated before training refuses to go on."""
 
     def __post_init__(self) -> None:
-        _check_limits(self, "data.")
+        check_limits(self, "data.")
         if self.channels not in (1, 3):
             raise RecipeError(f"data.channels is {self.channels}, expected 1 (grey) or 3 (RGB)")
         if not len(self.mean) == len(self.std) == self.channels:
@@ -107,8 +94,8 @@ class DataConfig:
         if not 0.1 <= self.crop_pct <= 1:
             raise RecipeError(f"data.crop_pct is {self.crop_pct:g}, expected 0.1 to 1")
         if self.val_fraction is not None:
-            _fraction("data.val_fraction", self.val_fraction)
-        _fraction("data.test_fraction", self.test_fraction)
+            check_fraction("data.val_fraction", self.val_fraction)
+        check_fraction("data.test_fraction", self.test_fraction)
         for name in ("group_by", "folds"):
             if self.splits_file is not None and getattr(self, name) is not None:
                 raise RecipeError(
@@ -128,53 +115,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.dropout is not None:
-            _fraction("model.dropout", self.dropout)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OptimConfig:
-    """How the weights are found."""
-
-    optimizer: Optimizer = "adamw"
-    """`sgd` (with Nesterov momentum) or `adamw`."""
-    lr: float = 1e-3
-    """The peak learning rate."""
-    momentum: float = 0.9
-    """SGD's momentum; AdamW's beta1."""
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    """Applied to weights of two or more dimensions, not to biases and norms."""
-    epochs: int = 10
-    schedule: Schedule = "cosine"
-    warmup_epochs: float | None = None
-    """Linear ramp from 0 to `lr`; None starts at the peak."""
-    step_epochs: int = 30
-    """For `step`: epochs between two drops."""
-    step_factor: float = 0.1
-    """For `step`: what each drop multiplies the rate by."""
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
-    """Largest gradient norm; None does not clip."""
-    ema_decay: float | None = None
-    """Decay a step of the averaged weights that are evaluated and kept; None keeps the weights themselves."""
-
-    def __post_init__(self) -> None:
-        _check_limits(self, "optim.")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise RecipeError(f"optim.lr is {self.lr:g}, expected a number above 0")
-        if self.weight_decay < 0:
-            raise RecipeError(f"optim.weight_decay is {self.weight_decay:g}, expected 0 or more")
-        for name in ("momentum", "beta2", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise RecipeError(f"optim.{name} is {getattr(self, name):g}, expected 0 to less than 1")
-        if self.warmup_epochs is not None and not 0 <= self.warmup_epochs <= self.epochs:
-            raise RecipeError(
-                f"optim.warmup_epochs is {self.warmup_epochs:g}, expected 0 to the {self.epochs} epochs of training"
-            )
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise RecipeError(f"optim.clip_norm is {self.clip_norm:g}, expected a number above 0")
-        if self.ema_decay is not None:
-            _fraction("optim.ema_decay", self.ema_decay)
+            check_fraction("model.dropout", self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,9 +152,9 @@ class AugmentConfig:
     """Paste a box of another image, labels by its area (CutMix); with mixup, each image has one or the other."""
 
     def __post_init__(self) -> None:
-        _check_limits(self, "augment.")
+        check_limits(self, "augment.")
         if self.resized_crop_area is not None:
-            _fraction("augment.resized_crop_area", self.resized_crop_area)
+            check_fraction("augment.resized_crop_area", self.resized_crop_area)
         largest = {"rotate_degrees": 180.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
         for name, most in {**largest, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
             value = getattr(self, name)
@@ -238,7 +179,7 @@ class DeviceConfig:
     """CPU threads; None leaves torch's own choice. Results repeat bit for bit only with the same number."""
 
     def __post_init__(self) -> None:
-        _check_limits(self, "device.")
+        check_limits(self, "device.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,11 +196,21 @@ class Recipe:
     """Steps between two measurements of loss and rate."""
 
     def __post_init__(self) -> None:
-        _check_limits(self, "")
+        check_limits(self, "")
         if self.augment.resized_crop_area is not None and self.data.loader == "resident":
             raise RecipeError(
                 "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
                 hint="use --set data.loader=streaming, or --set augment.resized_crop_area=none",
+            )
+        if self.optim.sam_rho is not None and self.device.precision == "fp16":
+            raise RecipeError(
+                "optim.sam_rho takes two gradients a step, and device.precision=fp16 scales one of them",
+                hint="use --set device.precision=bf16, or --set optim.sam_rho=none",
+            )
+        if self.optim.schedule == "plateau" and self.data.val_fraction is None:
+            raise RecipeError(
+                "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none",
+                hint="use --set data.val_fraction=0.1, or --set optim.schedule=cosine",
             )
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
@@ -335,7 +286,7 @@ def parse_value(path: str, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         raise RecipeError(f"{path} is `{value}`, expected {describe(kind)}") from None
     if path in LIMITS:
-        _check_limit(path, parsed)
+        check_limit(path, parsed)
     return parsed
 
 
@@ -347,22 +298,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _check_limits(section: Any, prefix: str) -> None:
-    for path in LIMITS:
-        name = path.removeprefix(prefix)
-        if path.startswith(prefix) and "." not in name:
-            _check_limit(path, getattr(section, name))
-
-
-def _check_limit(path: str, value: Any) -> None:
-    smallest, largest = LIMITS[path]
-    if value is not None and (value < smallest or (largest is not None and value > largest)):
-        expected = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
-        raise RecipeError(f"{path} is {value}, expected {expected}")
-
-
-def _fraction(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise RecipeError(f"{name} is {value:g}, expected more than 0 and less than 1")

@@ -1,4 +1,4 @@
-"""Values of recipe fields: from what was typed to a field's type, and how to say what is expected."""
+"""Values of recipe fields: from what was typed to a field's type, what is allowed, and how to say what is expected."""
 
 from __future__ import annotations
 
@@ -6,6 +6,31 @@ import math
 import types
 import typing
 from typing import Any, Literal
+
+from linne.errors import RecipeError
+
+LIMITS: dict[str, tuple[int, int | None]] = {
+    "data.batch_size": (1, None),
+    "data.height": (1, 8192),
+    "data.width": (1, 8192),
+    "data.num_workers": (0, 256),
+    "data.max_bad_images": (0, None),
+    "data.split_seed": (0, 2**63 - 1),
+    "data.folds": (2, 1000),
+    "data.fold": (1, 1000),
+    "optim.epochs": (1, None),
+    "optim.step_epochs": (1, None),
+    "optim.plateau_epochs": (1, None),
+    "optim.average_epochs": (1, None),
+    "augment.crop_padding": (1, None),
+    "augment.cutout": (1, None),
+    "augment.rand_magnitude": (0, 30),
+    "augment.rand_num_ops": (1, 8),
+    "device.num_threads": (1, 4096),
+    "seed": (0, 2**63 - 1),
+    "log_every": (1, None),
+}
+"""Smallest and largest value of the whole-number fields; None is without end."""
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -63,3 +88,25 @@ def describe(kind: Any) -> str:
     if origin is tuple:
         return "numbers with commas between"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+
+
+def check_limits(section: Any, prefix: str) -> None:
+    """Raise RecipeError when a whole-number field of `section`, whose path begins with `prefix`, is out of range."""
+    for path in LIMITS:
+        name = path.removeprefix(prefix)
+        if path.startswith(prefix) and "." not in name:
+            check_limit(path, getattr(section, name))
+
+
+def check_limit(path: str, value: Any) -> None:
+    """Raise RecipeError when `value` is out of the range of the whole-number field `path`."""
+    smallest, largest = LIMITS[path]
+    if value is not None and (value < smallest or (largest is not None and value > largest)):
+        expected = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
+        raise RecipeError(f"{path} is {value}, expected {expected}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise RecipeError unless `value` is between 0 and 1, neither included."""
+    if not 0 < value < 1:
+        raise RecipeError(f"{name} is {value:g}, expected more than 0 and less than 1")

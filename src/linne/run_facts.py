@@ -278,12 +278,18 @@ def curves_note(run: RunRecord) -> str:
     if not any(row.get("val_loss") is not None for row in run.epochs):
         return ""
     augment = run.recipe.get("augment", {})
-    reasons = ["label smoothing"] if run.recipe.get("optim", {}).get("label_smoothing") else []
+    optim = run.recipe.get("optim", {})
+    reasons = ["label smoothing"] if optim.get("label_smoothing") else []
+    reasons += {"bce": ["binary cross entropy"], "focal": ["focal loss"]}.get(optim.get("loss"), [])
+    reasons += ["class weights"] if optim.get("class_balance") else []
+    reasons += ["adjusted logits"] if optim.get("logit_adjustment") else []
     unchanged = dataclasses.asdict(AugmentConfig())
     reasons += ["augmented images"] if any(value != unchanged.get(name) for name, value in augment.items()) else []
     if not reasons:
         return ""
-    return f"The train loss is taken with {' and '.join(reasons)}, the val loss without: it may well be the lower one."
+    *most, last = reasons
+    listed = f"{', '.join(most)} and {last}" if most else last
+    return f"The train loss is taken with {listed}, the val loss without: it may well be the lower one."
 
 
 def usage(run: RunRecord, bundle: Bundle | None) -> list[tuple[str, str]]:

@@ -142,8 +142,21 @@ def test_both_loaders_train_the_same_weights(augment):
         {"optim.optimizer": "adamw", "optim.lr": 0.002},
         {"optim.schedule": "cosine", "optim.warmup_epochs": 1},
         {"optim.schedule": "step", "optim.step_epochs": 2},
+        {"optim.schedule": "wsd"},
+        {"optim.schedule": "plateau", "optim.plateau_epochs": 1},
+        {"optim.optimizer": "muon", "optim.lr": 0.01},
+        {"optim.optimizer": "lamb", "optim.lr": 0.02},
+        {"optim.optimizer": "lion", "optim.lr": 0.001},
+        {"optim.loss": "bce", "augment.cutmix_alpha": 1.0},
+        {"optim.loss": "focal", "optim.class_balance": 0.99},
+        {"optim.logit_adjustment": 1.0},
         {"optim.clip_norm": 1.0},
+        {"optim.clip_value": 0.1},
+        {"optim.clip_agc": 0.1},
+        {"optim.sam_rho": 0.05},
+        {"optim.layer_decay": 0.8},
         {"optim.ema_decay": 0.9},
+        {"optim.average_epochs": 3, "optim.swa_lr": 0.3},
         {"augment.cutout": 4},
         {"augment.rotate_degrees": 10, "augment.brightness": 0.2},
         {"augment.policy": "trivial"},
@@ -163,6 +176,21 @@ def test_every_choice_of_the_recipe_learns(changes):
     losses = [row["train_loss"] for row in rows_of(run.path) if row["event"] == "epoch"]
     assert losses[-1] < 0.9 * losses[0]
     assert trained.ending == "finished"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_schedule_free_learns_and_keeps_the_average(optimizer):
+    pytest.importorskip("schedulefree", reason="needs `linne[schedule-free]`")
+    run, trained = train_only(**{"optim.schedule": "schedule-free", "optim.optimizer": optimizer, "optim.epochs": 6})
+    accuracies = [row["val_accuracy"] for row in rows_of(run.path) if row["event"] == "epoch"]
+    assert max(accuracies) > 0.9
+    assert trained.ending == "finished"
+
+
+def test_averaged_weights_are_kept_with_running_statistics_of_their_own():
+    run, trained = train_only(**{"optim.epochs": 6, "optim.average_epochs": 2})
+    assert rows_of(run.path)[-2]["val_accuracy"] == 1.0, "without statistics of their own they answer at random"
+    assert not torch.equal(trained.kept.weights["stem.1.running_mean"], torch.zeros(16))
 
 
 def test_without_validation_the_last_epoch_is_kept():

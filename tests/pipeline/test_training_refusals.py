@@ -93,3 +93,20 @@ def test_a_label_that_the_terminal_cannot_write_does_not_lose_the_answer():
     child = subprocess.run(words, capture_output=True, check=False, env=environment)
     assert child.returncode == 0, child.stderr
     assert b"\\u72ac" in child.stdout
+
+
+def test_schedule_free_without_its_package_is_refused_before_anything_is_made():
+    words = ["train", "digits", "--set", "optim.schedule=schedule-free"]
+    program = f"import sys; sys.modules['schedulefree'] = None; from linne.cli import main; main({words})"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert child.returncode == 1
+    said = "error: optim.schedule=schedule-free needs the package `schedulefree`, which is not installed"
+    assert said in child.stderr
+    assert "hint: pip install 'linne[schedule-free]'" in child.stderr
+    assert not Path("runs").exists()
+
+
+def test_muon_on_a_network_without_hidden_layers_leaves_nothing_behind():
+    with pytest.raises(RecipeError, match="this network has none"):
+        linne.train(SYNTHETIC, model="mlp", overrides={"optim.optimizer": "muon"}, output="run", quiet=True)
+    assert not Path("run").exists()

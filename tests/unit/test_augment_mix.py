@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from linne.data.loading.augment import MIX_STREAM, uniforms
 from linne.data.loading.augment_mix import mix, plan_mix
@@ -94,17 +93,3 @@ def test_the_layout_that_the_model_wants_is_kept():
     images, labels = batch()
     mixed, _ = mix(images.to(memory_format=torch.channels_last), labels, SHARES[:6], 0.4, 1.0, CPU)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_mixed_labels_and_soft_targets_give_the_same_loss():
-    from linne.training.step import batch_loss
-
-    images, labels = batch()
-    _, mixture = mix(images, labels, SHARES[:6], 0.4, 1.0, CPU)
-    logits = torch.from_numpy(np.random.default_rng(3).normal(size=(6, 6))).float()
-    own = mixture.shares_N[:, None]
-    soft = F.one_hot(labels, 6) * own + F.one_hot(mixture.labels_N, 6) * (1 - own)
-    for smoothing in (0.0, 0.1):
-        wanted = F.cross_entropy(logits, soft, label_smoothing=smoothing)
-        assert torch.allclose(batch_loss(logits, labels, mixture, smoothing), wanted, atol=1e-6)
-    assert torch.equal(batch_loss(logits, labels, None, 0.1), F.cross_entropy(logits, labels, label_smoothing=0.1))

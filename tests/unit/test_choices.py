@@ -83,6 +83,32 @@ def test_given_values_are_kept_and_what_depends_on_them_follows():
     assert recipe.optim.warmup_epochs == 1.0
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "weight_decay"),
+    [
+        ("sgd", 0.1, 5e-4),
+        ("adamw", 7.1e-4, 0.05),
+        ("muon", 2.1e-3, 0.05),
+        ("lamb", 7.1e-3, 0.02),
+        ("lion", 2.1e-4, 0.15),
+    ],
+)
+def test_every_optimiser_gets_a_rate_and_a_decay_of_its_own(optimizer, lr, weight_decay):
+    recipe, reasons = chosen(DIGITS, optim__optimizer=optimizer, data__batch_size=64)
+    assert (recipe.optim.lr, recipe.optim.weight_decay) == (lr, weight_decay)
+    assert "for a batch of 128" in reasons["optim.lr"]
+
+
+def test_muon_and_lion_get_their_usual_averages():
+    assert chosen(DIGITS, optim__optimizer="muon")[0].optim.momentum == 0.95
+    assert chosen(DIGITS, optim__optimizer="lion")[0].optim.beta2 == 0.99
+
+
+def test_schedule_free_gets_a_higher_rate_and_a_short_warm_up():
+    recipe, _ = chosen(DIGITS, optim__schedule="schedule-free", data__batch_size=128, optim__epochs=20)
+    assert (recipe.optim.optimizer, recipe.optim.lr, recipe.optim.warmup_epochs) == ("sgd", 2.0, 1.0)
+
+
 def test_a_designed_model_brings_its_normalisation_and_its_size():
     recipe, reasons = chosen(PHOTOS, RESNET, model__name="timm/resnet18")
     assert (recipe.data.height, recipe.data.mean, recipe.data.crop_pct) == (224, RESNET.mean, 0.95)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -33,3 +35,17 @@ def test_the_average_is_a_copy_that_takes_no_gradient():
     assert not average.model.weight.requires_grad
     with pytest.raises(RuntimeError, match="does not require grad"):
         average.model(torch.ones(1, 2)).sum().backward()
+
+
+def test_an_average_that_goes_on_from_its_state_is_the_same():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    first, second = MovingAverage(model, 0.999), MovingAverage(model, 0.999)
+    for update in range(4):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn(4, 3))
+        first.update()
+        if update == 1:
+            second.load(copy.deepcopy(first.state()))
+        if update > 1:
+            second.update()
+    assert torch.equal(first.model[0].weight, second.model[0].weight)

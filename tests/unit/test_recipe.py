@@ -71,7 +71,8 @@ def test_a_typed_value_is_read_as_its_field_wants_it(path, text, value):
         (
             "optim.schedule",
             "cosin",
-            "optim.schedule is `cosin`, expected one of `cosine`, `one-cycle`, `step`, `constant`",
+            "optim.schedule is `cosin`, expected one of `cosine`, `one-cycle`, `wsd`, `step`, `plateau`, `constant`, "
+            "`schedule-free`",
         ),
     ],
 )
@@ -123,6 +124,18 @@ def test_a_written_recipe_without_a_source_is_refused():
         ({"optim.warmup_epochs": 11}, "optim.warmup_epochs is 11, expected 0 to the 10 epochs of training"),
         ({"optim.clip_norm": 0}, "optim.clip_norm is 0, expected a number above 0"),
         ({"optim.ema_decay": 1}, "optim.ema_decay is 1, expected more than 0 and less than 1"),
+        ({"optim.clip_value": -1}, "optim.clip_value is -1, expected a number above 0"),
+        ({"optim.clip_agc": 0}, "optim.clip_agc is 0, expected a number above 0"),
+        ({"optim.sam_rho": 0}, "optim.sam_rho is 0, expected a number above 0"),
+        ({"optim.logit_adjustment": "inf"}, "optim.logit_adjustment is inf, expected a number above 0"),
+        ({"optim.swa_lr": 0, "optim.average_epochs": 2}, "optim.swa_lr is 0, expected a number above 0"),
+        ({"optim.focal_gamma": -1}, "optim.focal_gamma is -1, expected 0 or more"),
+        ({"optim.layer_decay": 0}, "optim.layer_decay is 0, expected more than 0 and at most 1"),
+        ({"optim.class_balance": 1}, "optim.class_balance is 1, expected more than 0 and less than 1"),
+        ({"optim.bce_threshold": 0}, "optim.bce_threshold is 0, expected more than 0 and less than 1"),
+        ({"optim.decay_share": 1}, "optim.decay_share is 1, expected more than 0 and less than 1"),
+        ({"optim.plateau_epochs": 0}, "optim.plateau_epochs is 0, expected 1 or more"),
+        ({"optim.average_epochs": 11}, "optim.average_epochs is 11, expected 1 to the 10 epochs of training"),
         ({"augment.cutout": 0}, "augment.cutout is 0, expected 1 or more"),
         ({"device.num_threads": 0}, "device.num_threads is 0, expected 1 to 4096"),
         ({"seed": -1}, "seed is -1, expected 0 to 9223372036854775807"),
@@ -154,3 +167,80 @@ def test_every_field_can_be_set_to_the_value_it_has():
 def test_a_splits_file_and_another_way_to_split_are_refused(other):
     with pytest.raises(RecipeError, match=r"data\.splits_file says who trains, and data\.(group_by|folds) would make"):
         DataConfig(source="digits", splits_file="splits.json", **other)
+
+
+LEAVE_OUT = "leave one of them out: --set optim.{}=none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        (
+            {"clip_norm": 1, "clip_agc": 0.01},
+            "optim.clip_norm and optim.clip_agc both say how gradients are clipped",
+            LEAVE_OUT.format("clip_norm"),
+        ),
+        (
+            {"ema_decay": 0.99, "average_epochs": 2},
+            "optim.ema_decay and optim.average_epochs both say which weights are kept",
+            LEAVE_OUT.format("ema_decay"),
+        ),
+        (
+            {"swa_lr": 0.1},
+            "optim.swa_lr is the rate while weights are averaged, and optim.average_epochs is none",
+            "use --set optim.average_epochs=2, or --set optim.swa_lr=none",
+        ),
+        (
+            {"swa_lr": 0.1, "average_epochs": 2, "schedule": "plateau"},
+            "optim.swa_lr fixes a rate that optim.schedule=plateau is to find",
+            LEAVE_OUT.format("swa_lr"),
+        ),
+        (
+            {"logit_adjustment": 1, "loss": "bce"},
+            "optim.logit_adjustment is derived for a softmax, and optim.loss=bce has none",
+            LEAVE_OUT.format("logit_adjustment"),
+        ),
+        (
+            {"schedule": "schedule-free", "optimizer": "muon"},
+            "optim.schedule=schedule-free is made for sgd and adamw, and optim.optimizer is muon",
+            "use --set optim.optimizer=adamw, or --set optim.schedule=cosine",
+        ),
+        (
+            {"schedule": "schedule-free", "average_epochs": 3},
+            "optim.schedule=schedule-free averages the weights already, and optim.average_epochs would again",
+            LEAVE_OUT.format("average_epochs"),
+        ),
+        (
+            {"schedule": "schedule-free", "ema_decay": 0.9},
+            "optim.schedule=schedule-free averages the weights already, and optim.ema_decay would again",
+            LEAVE_OUT.format("ema_decay"),
+        ),
+        (
+            {"schedule": "schedule-free", "momentum": 0},
+            "optim.schedule=schedule-free needs optim.momentum above 0: it says where gradients are taken",
+            "use --set optim.momentum=0.9",
+        ),
+    ],
+)
+def test_fields_of_optim_that_contradict_each_other_are_refused_by_name(changes, message, hint):
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({f"optim.{name}": value for name, value in changes.items()})
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_a_plateau_without_validation_is_refused():
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"optim.schedule": "plateau", "data.val_fraction": None})
+    assert caught.value.message == (
+        "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none"
+    )
+    assert caught.value.hint == "use --set data.val_fraction=0.1, or --set optim.schedule=cosine"
+
+
+def test_sam_in_fp16_is_refused():
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"optim.sam_rho": 0.05, "device.precision": "fp16"})
+    assert caught.value.message == (
+        "optim.sam_rho takes two gradients a step, and device.precision=fp16 scales one of them"
+    )
+    assert caught.value.hint == "use --set device.precision=bf16, or --set optim.sam_rho=none"

@@ -259,6 +259,12 @@ def test_losses_that_are_comparable_are_not_explained(tmp_path):
     )
 
 
+def test_a_training_loss_of_another_kind_is_pointed_out_beside_the_curves(tmp_path):
+    fields = {"optim.label_smoothing": 0.1, "optim.loss": "focal", "optim.class_balance": 0.99}
+    note = curves_note(read_run(write_run(tmp_path / "run", **fields)))
+    assert note.startswith("The train loss is taken with label smoothing, focal loss and class weights, the val loss")
+
+
 def test_without_validation_there_is_no_loss_to_compare_with(tmp_path):
     rows = [{k: v for k, v in row.items() if not k.startswith("val_")} for row in EPOCHS]
     run = write_run(tmp_path / "run", rows=[*rows, FINISHED], **{"optim.label_smoothing": 0.1})

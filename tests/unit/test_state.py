@@ -65,6 +65,18 @@ def test_the_average_is_what_is_kept_when_there_is_one():
     assert not torch.equal(state.kept.weights["weight"], state.model.weight)
 
 
+def test_the_mean_of_the_last_epochs_is_kept_once_there_is_one():
+    state = make_state(epochs=3, average_epochs=2)
+    for state.epoch in (1, 2, 3):
+        with torch.no_grad():
+            state.model.weight.add_(1)
+        state.late_average.end_epoch(state.epoch)
+        state.keep(None)
+        expected = state.model.weight - (0.5 if state.epoch == 3 else 0.0)
+        torch.testing.assert_close(state.kept.weights["weight"], expected.detach())
+        assert state.evaluated is (state.model if state.epoch == 1 else state.late_average.model)
+
+
 @pytest.mark.parametrize(
     ("fraction", "count", "expected"), [(0.9, 100, 0.0312), (1.0, 30, 0.0404), (0.5, 10_000, 0.005)]
 )

@@ -25,6 +25,16 @@ EPOCHS_TO_SHIFT = 6
 """Fewer epochs learn more from the images as they are."""
 RESIDENT_SHARE = 0.25
 """Of the memory that is free: what decoded images may fill."""
+RATES = {
+    "sgd": (0.2, 5e-4, "usual for convolutional networks with SGD"),
+    "adamw": (1e-3, 0.05, "usual with AdamW"),
+    "muon": (3e-3, 0.05, "as with AdamW, whose scale its updates are brought to"),
+    "lamb": (1e-2, 0.02, "usual with LAMB"),
+    "lion": (3e-4, 0.15, "lion's steps are larger: a third of AdamW's rate, three times its decay"),
+    "sgd, schedule-free": (2.0, 5e-4, "usual for convolutional networks with SGD"),
+    "adamw, schedule-free": (2.5e-3, 0.05, "usual with AdamW"),
+}
+"""Peak learning rate for a batch of 128, weight decay, and why that decay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,16 +185,23 @@ def _choose_optim(choices: Choices, task: Task) -> None:
         "sgd" if small else "adamw",
         "learns fastest with the small network" if small else "trains every architecture without tuning",
     )
+    schedule = choices.values.get("optim.schedule", "one-cycle")
+    lr, decay, why_decay = RATES.get(f"{optimizer}, {schedule}", RATES[optimizer])
     if optimizer == "sgd":
-        choices.set("optim.lr", round(0.2 * batch / 128, 6), "0.2 for a batch of 128, in proportion")
-        choices.set("optim.weight_decay", 5e-4, "usual for convolutional networks with SGD")
+        choices.set("optim.lr", round(lr * batch / 128, 6), f"{lr:g} for a batch of 128, in proportion")
     else:
-        lr = 1e-3 * math.sqrt(batch / 128)
-        choices.set("optim.lr", float(f"{lr:.2g}"), "0.001 for a batch of 128, with the square root of the batch")
-        choices.set("optim.weight_decay", 0.05, "usual with AdamW")
-    choices.set("optim.schedule", "one-cycle", "reaches most in few epochs")
-    if choices.values["optim.schedule"] == "one-cycle":
+        scaled = float(f"{lr * math.sqrt(batch / 128):.2g}")
+        choices.set("optim.lr", scaled, f"{lr:g} for a batch of 128, with the square root of the batch")
+    choices.set("optim.weight_decay", decay, why_decay)
+    if optimizer == "muon":
+        choices.set("optim.momentum", 0.95, "usual with Muon")
+    elif optimizer == "lion":
+        choices.set("optim.beta2", 0.99, "Lion's own")
+    choices.set("optim.schedule", schedule, "reaches most in few epochs")
+    if schedule == "one-cycle":
         choices.set("optim.warmup_epochs", round(0.2 * epochs, 3), "a fifth of the epochs to reach the peak rate")
+    elif schedule == "schedule-free":
+        choices.set("optim.warmup_epochs", round(0.05 * epochs, 3), "its authors advise a short one")
     smoothing = 0.0 if choices.values["model.name"] == "mlp" else 0.1
     choices.set(
         "optim.label_smoothing", smoothing, "keeps a network from being too sure" if smoothing else "not needed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,16 @@ class MovingAverage:
         self._num_updates += 1
         decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
         torch._foreach_lerp_(self._mine, self._theirs, 1.0 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a restart needs: numbers and tensors, which go on changing."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return {"num_updates": self._num_updates, **weights}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._num_updates = state["num_updates"]
+        self.model.load_state_dict({name: state[f"weights.{name}"] for name in self.model.state_dict()})
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:

@@ -20,9 +20,10 @@ from linne.log import Narrator, Run
 from linne.recipe import Recipe
 from linne.training.first_step import prove_device
 from linne.training.interrupt import Interrupt
+from linne.training.losses import class_counts
 from linne.training.result import write_result
 from linne.training.state import Snapshot, TrainState
-from linne.training.step import evaluate_model, train_step
+from linne.training.step import evaluate_model, refresh_average, train_step
 from linne.training.waiting import Waiting
 
 Ending = Literal["finished", "interrupted", "diverged"]
@@ -71,7 +72,7 @@ def train(
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train_batches, val_batches = load(source, recipe, device, narrator)
         ref = models.describe_recipe(recipe, source.num_classes)
-        state = TrainState.create(models.build(ref), recipe, device)
+        state = TrainState.create(models.build(ref), recipe, device, class_counts(source))
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         with fallbacks.watch(), Interrupt() as interrupt:
             if device_check and device.is_accelerator:
@@ -123,6 +124,7 @@ def _train_epochs(
                         return None
                 _log_steps(epoch, state, len(train_batches), run, narrator)
                 state.epoch += 1
+                refresh_average(state, train_batches, recipe, device)
                 _finish_epoch(epoch, state, val_batches, recipe, device, run, narrator)
                 fallbacks.check()
                 if interrupt.number is not None and state.epoch < recipe.optim.epochs:
@@ -229,6 +231,8 @@ def _finish_epoch(
         if not math.isfinite(scores.loss):
             raise CheckFailed(f"the validation loss became {scores.loss} after epoch {state.epoch}")
         row["best"] = state.keep(scores)
+        if state.plateau is not None:
+            state.plateau.update(scores.loss)
     row["seconds"] = round(time.perf_counter() - epoch.run_start, 3)
     run.log(row)
     narrator.epoch(row, recipe.optim.epochs, epoch.num_images / seconds)

@@ -13,22 +13,46 @@ from torch.optim.sgd import sgd
 
 from linne.device import Device
 from linne.recipe import OptimConfig
+from linne.training.parameter_groups import BETA1_BESIDE_MUON, parameter_groups
+from linne.training.schedule_free import make_schedule_free
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, device: Device) -> torch.optim.Optimizer:
-    """Return the optimiser over `model`'s weights; biases and norms (one dimension) do not decay."""
-    weights = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.weight_decay == 0:
-        groups = [{"params": weights, "weight_decay": 0.0}]  # one group, one kernel
-    groups = [group for group in groups if group["params"]]
+    """Return the optimiser over `model`'s trained weights, in the groups of `parameter_groups`.
+
+    torch's own where it has one, then timm's (which must not be imported for anything else: it takes seconds).
+    """
+    groups = parameter_groups(model, config)
     speed = device.optimizer_speed
+    betas = (config.momentum, config.beta2)
+    if config.schedule == "schedule-free":
+        return make_schedule_free(groups, config, foreach=device.can.foreach.holds)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, **speed)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, config.beta2), **speed)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, **speed)
+    for group in groups:
+        group["foreach"] = device.can.foreach.holds
+    if config.optimizer == "lion":
+        from timm.optim.lion import Lion
+
+        return Lion(groups, lr=config.lr, betas=betas)
+    if config.optimizer == "lamb":
+        from timm.optim.lamb import Lamb
+
+        return Lamb(groups, lr=config.lr, betas=betas, max_grad_norm=None)  # clip_norm is its own field
+    from timm.optim.muon import Muon
+
+    # torch has Muon from 2.9 on, for matrices only. This scaling lets it have AdamW's learning rate and weight decay
+    # (Liu et al. 2025); the coefficients are those of Jordan's Muon and of torch's.
+    return Muon(
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        betas=(BETA1_BESIDE_MUON, config.beta2),
+        ns_coefficients="original",
+        adjust_lr_fn="match_rms_adamw",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +60,13 @@ class _Group:
     """One parameter group of an optimiser, with the state of its parameters as the kernel takes it."""
 
     params: list[torch.Tensor]
+    lr_scale: float
     update: Callable[[list[torch.Tensor], float], None]
     """Called with the gradients and the learning rate."""
 
 
 class Stepper:
-    """Steps a torch optimiser through torch's own functional kernels.
+    """Steps an optimiser; torch's SGD and AdamW through torch's own functional kernels.
 
     `Optimizer.step` collects parameters and state anew each time, which for a small network takes longer than the
     update itself (docs/benchmarks/training-step.md). The first step is the optimiser's own; later ones hand the
@@ -60,19 +85,46 @@ class Stepper:
             if not any(gradient is None for group in gradients for gradient in group):
                 with torch.no_grad():
                     for group, gradient_list in zip(self._groups, gradients, strict=True):
-                        group.update(gradient_list, lr)  # type: ignore[arg-type]
+                        group.update(gradient_list, lr * group.lr_scale)  # type: ignore[arg-type]
                 return
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = lr
+        self.set_lr(lr)
         self.optimizer.step()
-        self._groups = self._collect()
+        make = KERNELS.get(type(self.optimizer))
+        self._groups = None if make is None else self._collect(make)
 
-    def _collect(self) -> list[_Group] | None:
+    def set_lr(self, lr: float) -> None:
+        """Give every group its learning rate when the first layer from the top has `lr`."""
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = lr * settings.get("lr_scale", 1.0)
+            if "adamw_lr" in settings:  # timm before 1.0.27 keeps a rate of its own beside Muon's
+                settings["adamw_lr"] = settings["lr"]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a restart needs: numbers and tensors, which go on changing."""
+        saved = self.optimizer.state_dict()
+        values = {f"state.{i}.{key}": value for i, own in saved["state"].items() for key, value in own.items()}
+        for i, settings in enumerate(saved["param_groups"]):  # some optimisers count their steps there
+            numbers = {key: value for key, value in settings.items() if isinstance(value, int | float | torch.Tensor)}
+            values |= {f"groups.{i}.{key}": value for key, value in numbers.items()}
+        return values
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        saved = self.optimizer.state_dict()
+        for path, value in state.items():
+            part, number, key = path.split(".", 2)
+            owner = (
+                saved["state"].setdefault(int(number), {}) if part == "state" else saved["param_groups"][int(number)]
+            )
+            owner[key] = value
+        self.optimizer.load_state_dict(saved)
+        self._groups = None
+
+    def _collect(self, make: MakeGroup) -> list[_Group] | None:
         """Return the groups, or None when a parameter has no state yet."""
         state = self.optimizer.state
         if any(p not in state for settings in self.optimizer.param_groups for p in settings["params"]):
             return None
-        make = _sgd_group if isinstance(self.optimizer, torch.optim.SGD) else _adamw_group
         return [make(settings, state) for settings in self.optimizer.param_groups]
 
 
@@ -102,7 +154,7 @@ def _adamw_group(settings: dict[str, Any], state: dict[torch.Tensor, dict[str, t
             maximize=False,
         )
 
-    return _Group(params, update)
+    return _Group(params, settings.get("lr_scale", 1.0), update)
 
 
 def _sgd_group(settings: dict[str, Any], state: dict[torch.Tensor, dict[str, torch.Tensor]]) -> _Group:
@@ -124,4 +176,8 @@ def _sgd_group(settings: dict[str, Any], state: dict[torch.Tensor, dict[str, tor
             maximize=False,
         )
 
-    return _Group(params, update)
+    return _Group(params, settings.get("lr_scale", 1.0), update)
+
+
+MakeGroup = Callable[[dict[str, Any], dict[torch.Tensor, dict[str, torch.Tensor]]], _Group]
+KERNELS: dict[type, MakeGroup] = {torch.optim.SGD: _sgd_group, torch.optim.AdamW: _adamw_group}

@@ -10,6 +10,7 @@ from linne.data.loading.loader import make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.losses import class_counts
 from linne.training.state import TrainState
 from linne.training.step import train_step
 
@@ -48,7 +49,8 @@ def _measure(recipe: Recipe, source: Source, device: Device) -> tuple[float, flo
     """Return images a second, and the seconds that the first two steps took."""
     with device.repeatable(recipe.seed, recipe.device.num_threads):
         batches, _ = make_batches(source, recipe, device)
-        state = TrainState.create(models.build(models.describe_recipe(recipe, source.num_classes)), recipe, device)
+        model = models.build(models.describe_recipe(recipe, source.num_classes))
+        state = TrainState.create(model, recipe, device, class_counts(source))
         endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
         start = time.perf_counter()
         for batch in itertools.islice(endless, 2):

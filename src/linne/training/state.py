@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.clipping import Clip, make_clip
 from linne.training.ema import MovingAverage
+from linne.training.epoch_mean import EpochMean
+from linne.training.losses import Loss, make_loss
 from linne.training.optimizer import Stepper, make_optimizer
+from linne.training.sam import Sharpness
+from linne.training.schedule import Plateau
+from linne.training.schedule_free import ScheduleFreeMean
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,13 @@ class TrainState:
     """The optimiser."""
     parameters: list[nn.Parameter]
     """The model's, collected once: walking the modules takes longer than a small step's backward pass."""
+    loss: Loss
+    clip: Clip | None
+    sharpness: Sharpness | None
+    plateau: Plateau | None
     ema: MovingAverage | None
+    late_average: EpochMean | ScheduleFreeMean | None
+    """Averaged weights that are brought up to date at the end of an epoch."""
     scaler: torch.amp.GradScaler | None
     """Scales the loss against underflow in fp16; None in the other precisions."""
     lr: float = 0.0
@@ -59,26 +73,52 @@ class TrainState:
     kept: Snapshot | None = None
 
     @classmethod
-    def create(cls, model: nn.Module, recipe: Recipe, device: Device) -> TrainState:
-        """Return the state before the first step, with `model` on `device`."""
+    def create(
+        cls, model: nn.Module, recipe: Recipe, device: Device, counts_K: NDArray[np.int64] | None = None
+    ) -> TrainState:
+        """Return the state before the first step, with `model` on `device`.
+
+        `counts_K` says how many training images each class has, for losses that ask.
+        """
         model = model.to(device.torch_device)
         if recipe.device.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        decay = recipe.optim.ema_decay
+        optim = recipe.optim
         fp16 = recipe.device.precision == "fp16"
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = make_optimizer(model, optim, device)
+        late: EpochMean | ScheduleFreeMean | None = None
+        if optim.average_epochs is not None:
+            late = EpochMean(model, optim.average_epochs, optim.epochs)
+        elif optim.schedule == "schedule-free":
+            late = ScheduleFreeMean(model, optimizer)
         return cls(
             model=model,
             forward=torch.compile(model) if recipe.device.compile else model,  # type: ignore[arg-type]
-            stepper=Stepper(make_optimizer(model, recipe.optim, device)),
-            parameters=[p for p in model.parameters() if p.requires_grad],
-            ema=None if decay is None else MovingAverage(model, decay),
+            stepper=Stepper(optimizer),
+            parameters=parameters,
+            loss=make_loss(optim, counts_K, torch.device(device.torch_device)),
+            clip=make_clip(model, parameters, optim),
+            sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho),
+            plateau=Plateau(optim) if optim.schedule == "plateau" else None,
+            ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay),
+            late_average=late,
             scaler=device.grad_scaler() if fp16 else None,
         )
 
     @property
+    def kept_model(self) -> nn.Module:
+        """The weights that are kept: an average where the recipe asks for one and there is one yet."""
+        if self.ema is not None:
+            return self.ema.model
+        if self.late_average is not None and self.late_average.ready:
+            return self.late_average.model
+        return self.model
+
+    @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept."""
-        return self.forward if self.ema is None else self.ema.model
+        """The network that is evaluated and kept, as it is called."""
+        return self.forward if self.kept_model is self.model else self.kept_model
 
     @torch.inference_mode()
     def is_finite(self, images_NCHW: torch.Tensor) -> bool:
@@ -86,8 +126,7 @@ class TrainState:
 
         Weights can be finite and so large that no answer is; without a validation split nothing else would notice.
         """
-        model = self.model if self.ema is None else self.ema.model
-        finite = bool(torch.isfinite(model.eval()(images_NCHW)).all())
+        finite = bool(torch.isfinite(self.kept_model.eval()(images_NCHW)).all())
         self.model.train()
         return finite
 
@@ -102,8 +141,8 @@ class TrainState:
             self.best_accuracy = max(self.best_accuracy, scores.accuracy)
             if scores.accuracy < self.best_accuracy - standard_error(self.best_accuracy, scores.num_examples):
                 return False
-        source = self.model if self.ema is None else self.ema.model
-        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in source.state_dict().items()}
+        kept = self.kept_model.state_dict()
+        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in kept.items()}
         self.kept = Snapshot(self.epoch, scores, weights)
         return True
 

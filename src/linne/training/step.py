@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch.nn import functional as F
 
-from linne.data.loading.augment_mix import Mixture
-from linne.data.loading.loader import Batch
+from linne.data.loading.loader import Batch, Batches
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.epoch_mean import measure_norms
 from linne.training.schedule import lr_factor
 from linne.training.state import Scores, TrainState
 
@@ -21,14 +21,19 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     Mutates the model, the optimiser and the average; reads nothing back, so nothing waits.
     """
     state.lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
-    logits_NK = _forward(state, batch, recipe, device)
-    loss = batch_loss(logits_NK, batch.labels_N, batch.mixture, recipe.optim.label_smoothing)
+    if state.plateau is not None:
+        state.lr *= state.plateau.factor
+    loss = _loss(state, batch, recipe, device)
     if state.scaler is None:
         loss.backward()  # type: ignore[no-untyped-call]
-        _clip(state, recipe)
+        if state.sharpness is not None:
+            with state.sharpness.uphill():
+                _loss(state, batch, recipe, device).backward()  # type: ignore[no-untyped-call]
+        if state.clip is not None:
+            state.clip()
         state.stepper.step(state.lr)
     else:
-        _scaled_update(state, loss, recipe)
+        _scaled_update(state, state.scaler, loss)
     for parameter in state.parameters:
         parameter.grad = None
     if state.ema is not None:
@@ -37,20 +42,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     return loss.detach()
 
 
-def batch_loss(
-    logits_NK: torch.Tensor, labels_N: torch.Tensor, mixture: Mixture | None, label_smoothing: float
-) -> torch.Tensor:
-    """Return the mean cross entropy; of a mixed image, that of both labels by their shares.
-
-    Cross entropy is linear in its target, so this is the loss against soft labels without K numbers an image.
-    """
-    if mixture is None:
-        return F.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
-    own_N, other_N = (
-        F.cross_entropy(logits_NK, labels, label_smoothing=label_smoothing, reduction="none")
-        for labels in (labels_N, mixture.labels_N)
-    )
-    return (mixture.shares_N * own_N + (1 - mixture.shares_N) * other_N).mean()
+def _loss(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
+    return state.loss(_forward(state, batch, recipe, device), batch.labels_N, batch.mixture)
 
 
 def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
@@ -63,22 +56,29 @@ def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) ->
     return logits_NK.float()
 
 
-def _clip(state: TrainState, recipe: Recipe) -> None:
-    if recipe.optim.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.parameters, recipe.optim.clip_norm)
-
-
-def _scaled_update(state: TrainState, loss: torch.Tensor, recipe: Recipe) -> None:
+def _scaled_update(state: TrainState, scaler: torch.amp.GradScaler, loss: torch.Tensor) -> None:
     """Update in fp16: the scaler skips the step, inside the optimiser, when a gradient overflowed."""
-    scaler, optimizer = state.scaler, state.stepper.optimizer
-    assert scaler is not None
+    optimizer = state.stepper.optimizer
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.unscale_(optimizer)
-    _clip(state, recipe)
-    for group in optimizer.param_groups:
-        group["lr"] = state.lr
+    if state.clip is not None:
+        state.clip()
+    state.stepper.set_lr(state.lr)
     scaler.step(optimizer)
     scaler.update()
+
+
+def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device: Device) -> None:
+    """Bring averaged weights up to date at the end of an epoch, where the recipe asks for some.
+
+    Their batch norms are measured anew, which passes over the training images once more.
+    """
+    average = state.late_average
+    if average is None:
+        return
+    average.end_epoch(state.epoch)
+    if average.ready:
+        measure_norms(average.model, batches.epoch(state.epoch), device, recipe.device.precision)
 
 
 @torch.inference_mode()

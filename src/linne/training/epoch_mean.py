@@ -1,0 +1,73 @@
+"""The mean of the weights of the last epochs, and running statistics that belong to such weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from linne.data.loading.loader import Batch
+from linne.device import Device
+
+
+class EpochMean:
+    """A copy of a network with the mean of its weights at the end of each of the last epochs.
+
+    Stochastic weight averaging (Izmailov et al. 2018) with a rate that is held meanwhile; without, what is known as
+    checkpoint averaging.
+    """
+
+    def __init__(self, model: nn.Module, num_epochs: int, total_epochs: int) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._after = total_epochs - num_epochs
+        self._num_averaged = 0
+        self._mine, self._theirs = ([p.detach() for p in network.parameters()] for network in (self.model, model))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a mean yet."""
+        return self._num_averaged > 0
+
+    @torch.no_grad()
+    def end_epoch(self, epoch: int) -> None:
+        """Take the weights at the end of `epoch`, counted from 1, into the mean, if it is one of the last."""
+        if epoch > self._after:
+            self._num_averaged += 1
+            torch._foreach_lerp_(self._mine, self._theirs, 1 / self._num_averaged)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a restart needs: numbers and tensors, which go on changing."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return {"num_averaged": self._num_averaged, **weights}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._num_averaged = state["num_averaged"]
+        self.model.load_state_dict({name: state[f"weights.{name}"] for name in self.model.state_dict()})
+
+
+@torch.no_grad()
+def measure_norms(model: nn.Module, batches: Iterable[Batch], device: Device, precision: str) -> None:
+    """Replace the running statistics of `model`'s batch norms by those of `batches`, each counting the same.
+
+    The statistics of averaged weights are not the average of statistics. As `torch.optim.swa_utils.update_bn`, but
+    everything else stays in evaluation mode, as it will be used: no dropout, and no random number is drawn.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's sign for a mean over all batches
+        norm.train()
+    for batch in batches:
+        with device.autocast(precision):
+            model(batch.images_NCHW)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

@@ -1,0 +1,46 @@
+"""Schedule-free learning: averaging in place of a falling learning rate, with Meta's `schedulefree` package."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from linne.recipe import OptimConfig
+
+
+def make_schedule_free(groups: list[dict[str, Any]], config: OptimConfig, *, foreach: bool) -> torch.optim.Optimizer:
+    """Return the schedule-free form of `config`'s optimiser, ready to train (Defazio et al. 2024)."""
+    import schedulefree
+
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "sgd":
+        optimizer = schedulefree.SGDScheduleFree(groups, lr=config.lr, momentum=config.momentum, foreach=foreach)
+    else:
+        optimizer = schedulefree.AdamWScheduleFree(
+            groups, lr=config.lr, betas=(config.momentum, config.beta2), foreach=foreach
+        )
+    optimizer.train()  # type: ignore[attr-defined]
+    return optimizer
+
+
+class ScheduleFreeMean:
+    """A copy of a network with the averaged weights (x in the paper), not those that gradients are taken at (y)."""
+
+    ready = True
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._optimizer: Any = optimizer
+        self._mine, self._theirs = ([p.detach() for p in network.parameters()] for network in (self.model, model))
+
+    @torch.no_grad()
+    def end_epoch(self, epoch: int) -> None:
+        """Bring the copy up to date, leaving the network as it is, to the bit."""
+        before = [weight.clone() for weight in self._theirs]
+        self._optimizer.eval()
+        torch._foreach_copy_(self._mine, self._theirs)
+        self._optimizer.train()
+        torch._foreach_copy_(self._theirs, before)  # there and back again would round
