@@ -183,6 +183,11 @@ def products(arch: str) -> str:
     return next((row["products"] for row in _csv("gfx_targets.csv") if row["gfx"] == arch), "")
 
 
+def directml_row(version: str) -> dict[str, str] | None:
+    """Return what a version of torch-directml goes with: `torch`, `torchvision`, `pythons`, and where it is written."""
+    return next((row for row in _csv("torch_directml.csv") if row["torch_directml"] == version), None)
+
+
 def torch_and_torchvision(torch: str | None, torchvision: str | None) -> Answer:
     """Return whether two versions are of the pairs that torchvision publishes."""
     table = _json("packages.json")["torchvision"]

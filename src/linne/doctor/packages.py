@@ -12,6 +12,7 @@ from linne.doctor.compatibility import (
     Answer,
     Verdict,
     cuda_and_driver,
+    directml_row,
     numbers,
     rocm_and_framework,
     torch_and_torchvision,
@@ -147,13 +148,14 @@ def _rocm_build(machine: Machine, torch: Package, hip: str | None) -> Check:
         "source": answer.source,
         "source_date": answer.source_date,
     }
-    if machine.system == "Linux" and not machine.exists("dev/kfd"):
+    # WSL reaches the GPU through Windows (/dev/dxg), and has no /dev/kfd.
+    if machine.system == "Linux" and not machine.exists("dev/kfd") and not machine.exists("dev/dxg"):
         return Check(
             name="PyTorch",
             status="bad" if _has_gpu(machine, _AMD) else "warning",
             found=f"{said}, and there is no `/dev/kfd`",
             why="torch reaches an AMD GPU through `/dev/kfd`; without it, it runs on the CPU",
-            fix="`sudo modprobe amdgpu`; for a container, `docker run `--device /dev/kfd --device /dev/dri`",
+            fix="sudo modprobe amdgpu; in a container: start it with --device=/dev/kfd --device=/dev/dri",
             details=details,
         )
     if answer.verdict == "no":
@@ -282,10 +284,10 @@ def _directml(machine: Machine, have: Mapping[str, Package]) -> list[Check]:
     package = have.get("torch-directml")
     if package is None:
         return []
-    table = _table("torch_directml")
-    pinned = table["torch_by_version"].get(package.version)
+    row = directml_row(package.version) or {}
+    pinned = row.get("torch")
     torch = have["torch"].version if "torch" in have else None
-    details = {"torch": pinned, "source": table["source"], "source_date": table["source_date"]}
+    details = {"torch": pinned, "source": row.get("source"), "source_date": row.get("source_date")}
     wsl = machine.system == "Linux" and not machine.exists("dev/dxg")
     if machine.system != "Windows" and (machine.system != "Linux" or wsl):
         why = "torch-directml needs Windows, or Linux inside it (WSL), and fails to import anywhere else"

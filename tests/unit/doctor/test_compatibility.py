@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from linne.doctor.compatibility import (
     arch_in_wheel,
     cuda_and_driver,
+    directml_row,
     driver_release,
     products,
     rocm_and_driver,
@@ -24,10 +25,13 @@ from linne.doctor.compatibility import (
 _DATA = files("linne.doctor").joinpath("data")
 
 
-@pytest.mark.parametrize("name", ["rocm_frameworks.csv", "gfx_targets.csv"])
-def test_every_row_of_a_table_has_a_source_and_a_date(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("rocm_frameworks.csv", 25), ("gfx_targets.csv", 25), ("torch_builds.csv", 12), ("torch_directml.csv", 8)],
+)
+def test_every_row_of_a_table_has_a_source_and_a_date(name: str, least: int) -> None:
     rows = list(csv.DictReader(_DATA.joinpath(name).read_text("utf-8").splitlines()))
-    assert len(rows) >= 25
+    assert len(rows) >= least
     for row in rows:
         assert row["source"], row
         assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", row["source_date"]), row
@@ -178,12 +182,21 @@ def test_cuda_and_the_nvidia_driver(cuda: str | None, driver: str | None, verdic
         ("2.4.1", "0.19.1", "yes"),
         ("2.8.0+cpu", "0.23.0+cpu", "yes"),
         ("2.8.0", "0.22.1", "no"),
+        ("2.10.0", "0.25.0", "yes"),
+        ("2.15.0+cu132", "0.29.2+cu132", "yes"),
         ("2.99.0", "0.29.2", "unknown"),
         ("2.8.0", None, "unknown"),
     ],
 )
 def test_torch_and_torchvision(torch: str, torchvision: str | None, verdict: str) -> None:
     assert torch_and_torchvision(torch, torchvision).verdict == verdict
+
+
+def test_the_plugin_of_directml_goes_with_one_torch() -> None:
+    row = directml_row("0.2.5.dev240914")
+    assert row is not None
+    assert (row["torch"], row["torchvision"], row["pythons"]) == ("2.4.1", "0.19.1", "3.8 to 3.12")
+    assert directml_row("0.2.5") is None
 
 
 _VERSIONS = st.one_of(st.none(), st.text(max_size=20), st.from_regex(r"[0-9]{0,9}(\.[0-9x]{0,9}){0,4}[-+a-z0-9.]{0,9}"))

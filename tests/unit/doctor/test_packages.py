@@ -136,7 +136,12 @@ def test_a_rocm_build_with_a_gpu_and_no_kfd_is_bad(tmp_path: Path) -> None:
     _gpu(tmp_path, "0x1002")
     check = _checks(_machine(tmp_path), _torch("2.9.1+rocm6.4"))["PyTorch"]
     assert check.status == "bad"
-    assert "modprobe amdgpu" in check.fix
+    assert check.fix == "sudo modprobe amdgpu; in a container: start it with --device=/dev/kfd --device=/dev/dri"
+
+
+def test_a_rocm_build_in_wsl_needs_no_kfd(tmp_path: Path) -> None:
+    check = _checks(_machine(tmp_path, dev__dxg=""), _torch("2.13.0+rocm10.0.0"))["PyTorch"]
+    assert (check.status, check.found) == ("good", "2.13.0+rocm10.0.0, built for ROCm 10.0.0")
 
 
 def _vision(version: str, asks: str = "", tag: str = "") -> Package:
