@@ -53,7 +53,7 @@ def code_blocks(pages, *languages):
 def test_every_linne_command_in_the_documentation_is_understood(pages):
     seen = 0
     for name, code in code_blocks(pages, "sh", "console"):
-        for line in code.splitlines():
+        for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             if words[:1] != ["linne"]:
                 continue
