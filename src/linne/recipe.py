@@ -171,6 +171,8 @@ class DeviceConfig:
     precision: Precision = "fp32"
     """`bf16` and `fp16` train in mixed precision."""
     channels_last: bool = False
+    micro_batch: int | None = None
+    """Images computed at once, their gradients added up; None is the whole batch, halved when memory is short."""
     compile: bool = False
     """Let `torch.compile` build the network: minutes of compiling, then faster steps."""
     determinism: Determinism = "repeatable"

@@ -11,6 +11,7 @@ from linne.recipe_values import check_fraction, check_limits
 
 Optimizer = Literal["sgd", "adamw", "muon", "lamb", "lion"]
 Schedule = Literal["cosine", "one-cycle", "wsd", "step", "plateau", "constant", "schedule-free"]
+Nonfinite = Literal["raise", "skip"]
 LossName = Literal["cross-entropy", "bce", "focal"]
 
 CLIPS = ("clip_norm", "clip_value", "clip_agc")
@@ -58,6 +59,8 @@ class OptimConfig:
     """Weigh classes by 1 / their effective number, which at 0 is 1 for all and near 1 the number of images."""
     logit_adjustment: float | None = None
     """Add this times the logarithm of a class's share of the training images to its logit, in training only."""
+    nonfinite: Nonfinite = "raise"
+    """What happens when a loss or gradient is no finite number: `raise` ends the run, `skip` leaves the step out."""
     clip_norm: float | None = None
     """Largest norm of all gradients together; None does not clip."""
     clip_value: float | None = None

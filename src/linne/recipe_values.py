@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "augment.cutout": (1, None),
     "augment.rand_magnitude": (0, 30),
     "augment.rand_num_ops": (1, 8),
+    "device.micro_batch": (1, None),
     "device.num_threads": (1, 4096),
     "seed": (0, 2**63 - 1),
     "log_every": (1, None),

@@ -173,6 +173,12 @@ class Device:
         finally:
             torch.set_num_threads(threads_before)
 
+    def release_memory(self) -> None:
+        """Give back what torch holds of the device's memory for later, where it holds any."""
+        empty = getattr(self._module(), "empty_cache", None)
+        if self.is_accelerator and empty is not None:
+            empty()
+
     def memory_bytes(self) -> int:
         """Return the free memory that a resident data set and the training share; a gigabyte where nothing says it."""
         if not self.is_accelerator:

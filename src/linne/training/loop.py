@@ -113,16 +113,16 @@ def _train_epochs(
     try:
         with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
             while state.epoch < recipe.optim.epochs:
-                epoch = _Epoch(start, Waiting(device))
+                epoch = _Epoch(start, Waiting(device), state.micro_batch)
                 for batch in epoch.waiting.timed(train_batches.epoch(state.epoch)):
                     loss = train_step(state, batch, recipe, device, len(train_batches))
                     epoch.add(loss, len(batch.labels_N))
                     if len(epoch.unread) == recipe.log_every:
-                        _log_steps(epoch, state, len(train_batches), run, narrator)
+                        _log_steps(epoch, state, recipe, len(train_batches), run, narrator)
                         fallbacks.check()
                     if interrupt.number is not None:
                         return None
-                _log_steps(epoch, state, len(train_batches), run, narrator)
+                _log_steps(epoch, state, recipe, len(train_batches), run, narrator)
                 state.epoch += 1
                 refresh_average(state, train_batches, recipe, device)
                 _finish_epoch(epoch, state, val_batches, recipe, device, run, narrator)
@@ -154,6 +154,8 @@ class _Epoch:
 
     run_start: float
     waiting: Waiting
+    micro_batch: int | None
+    """What was computed at once when the epoch began."""
     start: float = field(default_factory=time.perf_counter)
     unread: list[torch.Tensor] = field(default_factory=list)
     """Losses still on the device: reading one waits for it."""
@@ -168,7 +170,9 @@ class _Epoch:
         self.unread_images += num_images
 
 
-def _log_steps(epoch: _Epoch, state: TrainState, steps_per_epoch: int, run: Run, narrator: Narrator) -> None:
+def _log_steps(
+    epoch: _Epoch, state: TrainState, recipe: Recipe, steps_per_epoch: int, run: Run, narrator: Narrator
+) -> None:
     """Read the losses of the last steps, once for all of them, and log their mean.
 
     Raises:
@@ -179,8 +183,9 @@ def _log_steps(epoch: _Epoch, state: TrainState, steps_per_epoch: int, run: Run,
     losses = torch.stack(epoch.unread).tolist()
     now = time.perf_counter()
     epoch.waiting.read()
+    finite = [loss for loss in losses if math.isfinite(loss)]
     for position, loss in enumerate(losses):
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and recipe.optim.nonfinite == "raise":
             step = state.step - len(losses) + position
             raise CheckFailed(f"the loss became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
     rate = epoch.unread_images / max(now - epoch.unread_since, 1e-9)
@@ -188,17 +193,31 @@ def _log_steps(epoch: _Epoch, state: TrainState, steps_per_epoch: int, run: Run,
         "event": "step",
         "step": state.step,
         "epoch": round(state.step / steps_per_epoch, 4),
-        "loss": sum(losses) / len(losses),
+        "loss": sum(finite) / len(finite) if finite else math.nan,
         "lr": state.lr,
         "images_per_second": round(rate, 1),
         "seconds": round(now - epoch.run_start, 3),
     }
+    if state.skips.total:
+        row["skipped"] = state.skips.total
+    if state.micro_batch is not None:
+        row["micro_batch"] = state.micro_batch
+        _say_memory(epoch, state, narrator)
     run.log(row)
     narrator.advance(len(losses), f"loss {row['loss']:.3f}, {rate:,.0f} images/s")
-    epoch.loss_sum += sum(losses)
-    epoch.num_steps += len(losses)
+    epoch.loss_sum += sum(finite)
+    epoch.num_steps += len(finite)
     epoch.num_images += epoch.unread_images
     epoch.unread, epoch.unread_images, epoch.unread_since = [], 0, now
+
+
+def _say_memory(epoch: _Epoch, state: TrainState, narrator: Narrator) -> None:
+    if state.micro_batch != epoch.micro_batch:
+        narrator.warn(
+            f"memory is short: {state.micro_batch} images are computed at once; their gradients add up to those of the "
+            "batch, whose size and schedule stay"
+        )
+        epoch.micro_batch = state.micro_batch
 
 
 def _finish_epoch(

@@ -30,11 +30,13 @@ class Sharpness:
         tracking = [norm.track_running_stats for norm in self._norms]
         for norm in self._norms:
             norm.track_running_stats = False
-        yield
-        for norm, tracked in zip(self._norms, tracking, strict=True):
-            norm.track_running_stats = tracked
-        with torch.no_grad():
-            torch._foreach_copy_(weights, before)
+        try:
+            yield
+        finally:  # memory may run short inside, and the step is then tried again
+            for norm, tracked in zip(self._norms, tracking, strict=True):
+                norm.track_running_stats = tracked
+            with torch.no_grad():
+                torch._foreach_copy_(weights, before)
 
     @torch.no_grad()
     def _climb(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:

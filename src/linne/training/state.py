@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.clipping import Clip, make_clip
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
+from linne.training.finite import Skips
 from linne.training.losses import Loss, make_loss
 from linne.training.optimizer import Stepper, make_optimizer
 from linne.training.sam import Sharpness
@@ -62,8 +64,13 @@ class TrainState:
     ema: MovingAverage | None
     late_average: EpochMean | ScheduleFreeMean | None
     """Averaged weights that are brought up to date at the end of an epoch."""
+    micro_batch: int | None
+    """Images computed at once; None takes a whole batch. Halved where memory is short."""
+    least_at_once: int
+    """Batch norm learns nothing from one image."""
     scaler: torch.amp.GradScaler | None
     """Scales the loss against underflow in fp16; None in the other precisions."""
+    skips: Skips = field(default_factory=Skips)
     lr: float = 0.0
     """Of the latest step."""
     step: int = 0
@@ -103,6 +110,8 @@ class TrainState:
             plateau=Plateau(optim) if optim.schedule == "plateau" else None,
             ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay),
             late_average=late,
+            micro_batch=recipe.device.micro_batch,
+            least_at_once=2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1,
             scaler=device.grad_scaler() if fp16 else None,
         )
 

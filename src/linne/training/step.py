@@ -11,6 +11,8 @@ from linne.data.loading.loader import Batch, Batches
 from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.epoch_mean import measure_norms
+from linne.training.finite import all_finite
+from linne.training.memory import fitting, parts_of
 from linne.training.schedule import lr_factor
 from linne.training.state import Scores, TrainState
 
@@ -18,32 +20,63 @@ from linne.training.state import Scores, TrainState
 def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, steps_per_epoch: int) -> torch.Tensor:
     """Update `state` by one batch and return its loss, still on the device.
 
-    Mutates the model, the optimiser and the average; reads nothing back, so nothing waits.
+    Mutates the model, the optimiser and the average. Reads nothing back, so nothing waits, but where steps that are
+    not finite are skipped. A batch that does not fit the memory is computed in parts, which `state` remembers.
+
+    Raises:
+        LinneError: a single image does not fit.
+        CheckFailed: too many steps in a row were not finite.
     """
     state.lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
     if state.plateau is not None:
         state.lr *= state.plateau.factor
-    loss = _loss(state, batch, recipe, device)
-    if state.scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        if state.sharpness is not None:
-            with state.sharpness.uphill():
-                _loss(state, batch, recipe, device).backward()  # type: ignore[no-untyped-call]
-        if state.clip is not None:
-            state.clip()
-        state.stepper.step(state.lr)
+    loss, state.micro_batch = fitting(
+        lambda largest: _gradients(state, batch, recipe, device, largest),
+        state.micro_batch,
+        len(batch.labels_N),
+        device,
+        state.least_at_once,
+    )
+    # In fp16 the scaler looks at the gradients itself: it needs to see what overflowed.
+    if recipe.optim.nonfinite == "skip" and state.scaler is None and not all_finite(state.parameters):
+        state.skips.add(state.step + 1)
     else:
-        _scaled_update(state, state.scaler, loss)
+        _update(state)
+        state.skips.in_a_row = 0
     for parameter in state.parameters:
         parameter.grad = None
-    if state.ema is not None:
-        state.ema.update()
     state.step += 1
-    return loss.detach()
+    return loss
 
 
-def _loss(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
-    return state.loss(_forward(state, batch, recipe, device), batch.labels_N, batch.mixture)
+def _gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
+    """Add the gradients of the mean loss of `batch` to the parameters', at most `largest` images at once.
+
+    Leaves no gradients behind when it raises.
+    """
+    try:
+        loss = _backward(state, batch, recipe, device, largest)
+        if state.sharpness is not None:
+            with state.sharpness.uphill():
+                _backward(state, batch, recipe, device, largest)
+    except BaseException:
+        for parameter in state.parameters:
+            parameter.grad = None
+        raise
+    return loss
+
+
+def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
+    total: torch.Tensor | None = None
+    for part in parts_of(batch, largest):
+        loss = state.loss(_forward(state, part, recipe, device), part.labels_N, part.mixture)
+        if part is not batch:
+            loss = loss * (len(part.labels_N) / len(batch.labels_N))
+        scaled = loss if state.scaler is None else state.scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        total = loss.detach() if total is None else total + loss.detach()
+    assert total is not None
+    return total
 
 
 def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
@@ -56,16 +89,24 @@ def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) ->
     return logits_NK.float()
 
 
-def _scaled_update(state: TrainState, scaler: torch.amp.GradScaler, loss: torch.Tensor) -> None:
-    """Update in fp16: the scaler skips the step, inside the optimiser, when a gradient overflowed."""
-    optimizer = state.stepper.optimizer
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    scaler.unscale_(optimizer)
+def _update(state: TrainState) -> None:
+    """Change the weights by their gradients, and the average by the weights.
+
+    In fp16 the scaler skips the update, inside the optimiser, when a gradient overflowed.
+    """
+    scaler, stepper = state.scaler, state.stepper
+    if scaler is not None:
+        scaler.unscale_(stepper.optimizer)
     if state.clip is not None:
         state.clip()
-    state.stepper.set_lr(state.lr)
-    scaler.step(optimizer)
-    scaler.update()
+    if scaler is None:
+        stepper.step(state.lr)
+    else:
+        stepper.set_lr(state.lr)
+        scaler.step(stepper.optimizer)
+        scaler.update()
+    if state.ema is not None:
+        state.ema.update()
 
 
 def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device: Device) -> None:

@@ -1,0 +1,55 @@
+"""A training that stands still is ended, with what every thread was doing.
+
+A driver may wait for ever for a device that is gone, a collective for a process that has died, a read for a disk.
+Nothing in this process can tell: the call holds the interpreter. So a thread in C (faulthandler's) is told again and
+again to wait a little longer, and when nobody tells it, writes all stacks and leaves.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+FILE = "stuck.txt"
+_PATIENCE_S = 1.0
+"""How often the thread is told at most: each telling starts it anew, and takes as long as a step of a small network."""
+
+
+class Watchdog:
+    """Ends the process with exit code 1 where `alive` is not called for a while; use it as a context."""
+
+    def __init__(self, folder: Path, limit_s: float | None) -> None:
+        """Stacks go to `folder`/stuck.txt; with no limit nothing is watched."""
+        self._limit_s = limit_s
+        self._path = folder / FILE
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        if self._limit_s is not None:
+            self._path.unlink(missing_ok=True)
+            # Open from now on: when it is needed nothing of Python runs any more.
+            self._file = self._path.open("w", encoding="utf-8")
+            self._file.write(f"nothing moved for {self._limit_s:g} s: this is where every thread was\n\n")
+            self._file.flush()
+            self.alive()
+        return self
+
+    def alive(self) -> None:
+        """Say that something was done just now."""
+        now = time.monotonic()
+        if self._limit_s is not None and now - self._told >= min(_PATIENCE_S, self._limit_s / 4):
+            self._told = now
+            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._file)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Watch no longer; the file goes, since nothing was stuck."""
+        if self._limit_s is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._file.close()
+            self._path.unlink(missing_ok=True)
