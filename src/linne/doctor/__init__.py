@@ -11,7 +11,7 @@ import datetime
 from collections.abc import Sequence
 
 from linne import __version__
-from linne.doctor.accelerators import accelerator_section
+from linne.doctor.accelerators import accelerator_section, look
 from linne.doctor.machine import Machine
 from linne.doctor.packages import packages_section
 from linne.doctor.proof import proof_section
@@ -32,9 +32,10 @@ def examine(machine: Machine | None = None, *, devices: Sequence[str] = ("auto",
     machine = Machine() if machine is None else machine
     if quick:  # the kernel's files say what is there; the vendors' tools take seconds
         machine = dataclasses.replace(machine, path=())
-    sections = [system_section(machine), packages_section(machine), accelerator_section(machine)]
-    sections.append(proof_section(machine, devices, quick))
+    looked = look(machine)
+    sections = [system_section(machine), packages_section(machine), accelerator_section(machine, looked)]
+    sections.append(proof_section(machine, devices, quick, looked.gpus))
     if not quick:
-        sections.append(runtimes_section(machine))
+        sections.append(runtimes_section(machine, looked.gpus))
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return DoctorReport(sections=tuple(sections), version=__version__, created=created)
