@@ -267,15 +267,6 @@ def wheel_facts() -> dict[str, Any]:
     }
 
 
-def architecture_of(device: Device) -> str | None:
-    """Return `gfx90a` or `sm_90` as torch sees the device; None for other kinds."""
-    if device.kind not in ("cuda", "rocm"):
-        return None
-    found = torch.cuda.get_device_properties(device.torch_device)
-    # On ROCm the capability is the number of the gfx name, which is none of NVIDIA's.
-    return found.gcnArchName if torch.version.hip else f"sm_{found.major}{found.minor}"
-
-
 def _prove(name: str, tolerance: float, measure: Callable[[], tuple[float, str]]) -> None:
     """Report what one operation gives; that it starts as well, so that a crash has a name."""
     say("starts", operation=name)
@@ -321,8 +312,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except LinneError as error:
         say("absent", reason=str(error))
         return 0
-    facts = {"kind": device.kind, "name": device.name, "torch_device": device.torch_device}
-    say("device", **facts, torch=torch.__version__, architecture=architecture_of(device))
+    names = {"name": device.name, "address": device.address, "torch_device": device.torch_device}
+    say("device", kind=device.kind, **names, torch=torch.__version__, architecture=device.hardware.architecture)
     dtype = DTYPES[asked.dtype]
     with device.full_precision():
         _prove("copy both ways", 0.0, lambda: copy_error(device))

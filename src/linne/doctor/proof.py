@@ -197,6 +197,7 @@ def _check(device: str, dtype: str, heard: Heard, finding: Finding) -> Check:
             "dtype": dtype,
             "kind": there.get("kind"),
             "hardware": there.get("name"),
+            "address": there.get("address"),
             "torch_device": there.get("torch_device"),
             "torch": there.get("torch"),
             "architecture": there.get("architecture"),

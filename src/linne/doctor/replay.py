@@ -152,5 +152,5 @@ def _recipe(machine: Machine, bundle: Bundle, proof: Section) -> Check:
 
 def _is_of(check: Check, device: str, dtype: str) -> bool:
     """Return whether the proof tried this very device and dtype, under whatever name."""
-    names = [check.details.get(key) for key in ("device", "torch_device", "kind")]
-    return check.details.get("dtype") == dtype and (device in names[:2] or f"{device}:0" == names[1])
+    names = [check.details.get(key) for key in ("device", "address", "torch_device")]
+    return check.details.get("dtype") == dtype and (device in names or f"{device}:0" in names)

@@ -28,8 +28,9 @@ def architecture_checks(children: Sequence[Heard], gpus: Sequence[Gpu], environ:
     if not listed:
         return []
     family = "gfx" if listed[0].startswith("gfx") else "sm_"
-    seen = [_bare((first_event(heard, "device") or {}).get("architecture")) for heard in children]
-    found = dict.fromkeys(arch for arch in (*(gpu.arch for gpu in gpus), *seen) if arch and arch.startswith(family))
+    said = [(first_event(heard, "device") or {}).get("architecture") for heard in children]
+    archs = [arch for arch in (*(gpu.arch for gpu in gpus), *said) if isinstance(arch, str)]
+    found = dict.fromkeys(arch for arch in archs if arch.startswith(family))
     return [_check(arch, listed, environ) for arch in found]
 
 
@@ -59,11 +60,6 @@ def _fix(arch: str, listed: Sequence[str]) -> str:
     if _number(arch) > max(map(_number, listed)):
         return "pip install --upgrade torch torchvision"
     return "install a PyTorch that still holds it, or one for an older CUDA: https://pytorch.org/get-started/previous-versions/"
-
-
-def _bare(arch: object) -> str | None:
-    """Return `gfx90a` of torch's `gfx90a:sramecc+:xnack-`."""
-    return arch.partition(":")[0] if isinstance(arch, str) else None
 
 
 def _number(arch: str) -> int:

@@ -19,7 +19,7 @@ from linne.doctor.tiny_model import is_right, tiny_input, tiny_model
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}
-CAPTURES = json.loads((FIXTURES / "captures" / "linne_runtime_probes_no_gpu_debian12.json").read_text("utf-8"))
+CAPTURES = json.loads((FIXTURES / "probes" / "no_gpu_debian12.json").read_text("utf-8"))
 CPU = "CPUExecutionProvider"
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 

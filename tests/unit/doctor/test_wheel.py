@@ -32,7 +32,7 @@ def checks(listed, archs=(), torch_says=None, environ=None, vendor=AMD):
 
 
 def test_an_architecture_that_the_wheel_holds_is_good():
-    assert checks(ROCM, ["gfx942", "gfx942"], "gfx942:sramecc+:xnack-") == [
+    assert checks(ROCM, ["gfx942", "gfx942"], "gfx942") == [
         ("good", "the wheel holds code for gfx942 (AMD Instinct MI325X / MI300X / MI300A)", "")
     ]
     assert checks(CUDA, ["sm_89"], vendor=NVIDIA) == [("good", "the wheel holds code for sm_89", "")]
@@ -101,7 +101,3 @@ def test_this_wheel_tells_what_it_was_built_for():
     assert (facts["torch"], facts["cuda"], facts["hip"]) == (torch.__version__, torch.version.cuda, torch.version.hip)
     assert bool(facts["architectures"]) == bool(torch.version.cuda or torch.version.hip)
     assert facts["tf32"] == {"matrix_products": False, "convolutions": True}
-
-
-def test_the_cpu_has_no_architecture_of_a_gpu():
-    assert battery.architecture_of(battery.Device.pick("cpu")) is None
