@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BaseException as error:
         say("broken", reason=said_of(error))
         return 0
-    library = None if module is not None else _load_library()
+    library = None if module is not None else load_library()
     if module is None and library is None:
         say("missing", reason=reason)
         return 0
@@ -99,7 +99,8 @@ def _call(library: Any, name: str, *arguments: Any) -> None:
         raise RuntimeError(f"migraphx_{name} returned {status}")
 
 
-def _load_library() -> Any:
+def load_library() -> Any:
+    """Return the C library, by the loader's own search or from ROCm's folder; None where there is none."""
     folders = [os.environ.get("ROCM_PATH") or "/opt/rocm"]
     for name in (LIBRARY, *(os.path.join(folder, "lib", LIBRARY) for folder in folders)):
         try:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from linne.doctor.child import said_of, say
-from linne.doctor.probe import asked_device, load, try_device, version_of
+from linne.doctor.probe import asked_device, try_device, version_of
 from linne.doctor.tiny_model import as_numbers, tiny_input, tiny_model
 
 PREFIX = "onnxruntime_ep_"
@@ -26,10 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if not modules:
         say("missing", reason="no package brings a plugin")
         return 0
-    runtime = load("onnxruntime")
-    if runtime is None:
-        return 0
     try:
+        runtime: Any = importlib.import_module("onnxruntime")
         versions = {name: version_of(name.replace("_", "-")) for name in modules}
         found = ", ".join(f"{name.replace('_', '-')} {version}" for name, version in versions.items())
         say("runtime", found=found, version=str(runtime.__version__), devices=modules, own=None, versions=versions)

@@ -6,6 +6,7 @@ ready one is opened, as fetching takes the network.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -43,9 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _compute(entry: Any, facts: dict[str, Any]) -> None:
-    import onnxruntime  # type: ignore[import-not-found,unused-ignore]  # not among linne's dependencies
-
-    open_plugin(onnxruntime, str(entry.name), str(entry.library_path), facts)
+    open_plugin(importlib.import_module("onnxruntime"), str(entry.name), str(entry.library_path), facts)
 
 
 if __name__ == "__main__":

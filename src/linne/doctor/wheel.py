@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from linne.doctor.child import Heard, first_event
-from linne.doctor.compatibility import arch_in_wheel
+from linne.doctor.compatibility import Answer, arch_in_wheel
 from linne.doctor.gpu import Gpu
 from linne.doctor.report import Check, Status
 
@@ -31,27 +31,21 @@ def architecture_checks(children: Sequence[Heard], gpus: Sequence[Gpu], environ:
     said = [(first_event(heard, "device") or {}).get("architecture") for heard in children]
     archs = [arch for arch in (*(gpu.arch for gpu in gpus), *said) if isinstance(arch, str)]
     found = dict.fromkeys(arch for arch in archs if arch.startswith(family))
-    return [_check(arch, listed, environ) for arch in found]
+    answers = {arch: arch_in_wheel(arch, listed) for arch in found}
+    # Beside one that it holds code for, such as a card's, another may well be a processor's own graphics.
+    lacking: Status = "warning" if any(answer.verdict == "yes" for answer in answers.values()) else "bad"
+    return [_check(arch, answer, listed, lacking, environ) for arch, answer in answers.items()]
 
 
-def _check(arch: str, listed: Sequence[str], environ: Mapping[str, str]) -> Check:
-    answer = arch_in_wheel(arch, listed)
+def _check(arch: str, answer: Answer, listed: Sequence[str], lacking: Status, environ: Mapping[str, str]) -> Check:
     details = {"architecture": arch, "wheel": list(listed)}
     if answer.verdict != "no":
         status: Status = "good" if answer.verdict == "yes" else "unknown"
         return Check(name=NAME, status=status, found=answer.reason, details=details)
     overrides = sorted(f"{key}={value}" for key, value in environ.items() if key.startswith(_OVERRIDE))
-    disguised = arch.startswith("gfx") and overrides
-    found = f"{answer.reason}, only for {', '.join(listed)}"
-    return Check(
-        name=NAME,
-        # With the variable it runs, as another GPU: that is what the proof below has tried.
-        status="warning" if disguised else "bad",
-        found=found + (f"; {' '.join(overrides)} has it run as another" if disguised else ""),
-        why=_WHY,
-        fix=_fix(arch, listed),
-        details=details,
-    )
+    disguise = f"; {' '.join(overrides)} has it run as another" if arch.startswith("gfx") and overrides else ""
+    found = f"{answer.reason}, only for {', '.join(listed)}{disguise}"
+    return Check(name=NAME, status=lacking, found=found, why=_WHY, fix=_fix(arch, listed), details=details)
 
 
 def _fix(arch: str, listed: Sequence[str]) -> str:

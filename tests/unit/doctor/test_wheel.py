@@ -68,6 +68,11 @@ def test_a_gpu_that_is_disguised_is_told_by_its_own_name_and_is_a_warning():
     assert found[0][1].endswith("; HSA_OVERRIDE_GFX_VERSION=10.3.0 has it run as another")
 
 
+def test_a_gpu_that_is_lacking_beside_one_that_is_not_is_only_a_warning():
+    found = checks(ROCM, ["gfx1100", "gfx1103"])
+    assert [status for status, _, _ in found] == ["good", "warning"]
+
+
 def test_nothing_is_said_of_a_wheel_for_cpus_or_of_another_vendors_gpu():
     assert checks([], ["gfx942"]) == []
     assert checks(CUDA, ["gfx1103", None]) == []
