@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from linne.doctor.amd_library import ask_amd_library, library_check
 from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu, merge
 from linne.doctor.machine import Machine
 from linne.doctor.report import Check, Section, Status
@@ -17,15 +19,36 @@ _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 _ON_CPU = "everything runs on the CPU"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looked:
+    """The GPUs of a machine, and a check for each program or library that could not be asked about them."""
+
+    gpus: tuple[Gpu, ...]
+    silent: tuple[Check, ...] = ()
+
+
+def look(machine: Machine) -> Looked:
+    """Return the GPUs of the machine by the kernel's files; what is left open, by AMD's package, then tools."""
+    library, told = ask_amd_library(machine), gpus_of_tools(machine)
+    answers = [library.gpus if library else (), *(answer or () for answer in told.values())]
+    gpus = functools.reduce(merge, answers, gpus_of_files(machine))
+    silent = library_check(library, gpus) if library else []
+    silent += [_unreadable(tool) for tool, answer in told.items() if answer is None]
+    return Looked(gpus=tuple(gpus), silent=tuple(silent))
+
+
 def find_gpus(machine: Machine) -> list[Gpu]:
-    """Return the GPUs of the machine: facts from the kernel's files first, what they leave open from the tools."""
-    return _complete(gpus_of_files(machine), gpus_of_tools(machine))
+    """Return the GPUs of the machine."""
+    return list(look(machine).gpus)
 
 
-def accelerator_section(machine: Machine) -> Section:
-    """Return what there is to compute on besides the CPU and what keeps it from being used."""
-    told = gpus_of_tools(machine)
-    gpus = _complete(gpus_of_files(machine), told)
+def accelerator_section(machine: Machine, looked: Looked | None = None) -> Section:
+    """Return what there is to compute on besides the CPU and what keeps it from being used.
+
+    `looked` is what `look(machine)` returned, where that has been called already.
+    """
+    looked = look(machine) if looked is None else looked
+    gpus = looked.gpus
     checks = [_gpu(gpu) for gpu in gpus] or [_none(machine)]
     if any(gpu.vendor == NVIDIA for gpu in gpus) and machine.system == "Linux":
         checks.append(_nvidia_driver(machine, gpus))
@@ -34,12 +57,8 @@ def accelerator_section(machine: Machine) -> Section:
         checks += [_kfd(machine), _render_nodes(machine)]
     elif any(gpu.vendor == INTEL for gpu in gpus) and machine.system == "Linux" and not in_wsl:
         checks.append(_render_nodes(machine))
-    checks += [_unreadable(tool) for tool, answer in told.items() if answer is None]
+    checks += looked.silent
     return Section(title="Accelerators", checks=(*checks, *_environment(machine.environ)))
-
-
-def _complete(gpus: list[Gpu], told: Mapping[str, tuple[Gpu, ...] | None]) -> list[Gpu]:
-    return functools.reduce(merge, (answer or () for answer in told.values()), gpus)
 
 
 def _gpu(gpu: Gpu) -> Check:

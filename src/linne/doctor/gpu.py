@@ -11,6 +11,8 @@ AMD, NVIDIA, INTEL = "AMD", "NVIDIA", "Intel"
 VENDORS = {0x1002: AMD, 0x10DE: NVIDIA, 0x8086: INTEL}
 
 _BUS_ID = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f])", re.ASCII | re.IGNORECASE)
+_GFX = re.compile(r"gfx[0-9a-f]{3,5}", re.ASCII)
+_NOTHING = ("", "n/a", "none", "unknown", "not supported")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +42,18 @@ def as_bus_id(text: str | None) -> str | None:
         return None
     domain, bus, device, function = (int(part, 16) for part in found.groups())
     return f"{domain:04x}:{bus:02x}:{device:02x}.{function:x}"
+
+
+def as_gfx(value: object) -> str | None:
+    """Return AMD's name of an architecture, such as `gfx90a`; None for what is none, `gfx0` and `N/A` too."""
+    return value if isinstance(value, str) and _GFX.fullmatch(value) else None
+
+
+def as_word(value: object) -> str | None:
+    """Return a printable text that says something; None for `N/A` and its like."""
+    if not isinstance(value, str) or value.strip().strip("[]").lower() in _NOTHING:
+        return None
+    return "".join(char for char in value.strip()[:200] if char.isprintable()) or None
 
 
 def join(first: Gpu, second: Gpu) -> Gpu:

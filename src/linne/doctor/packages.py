@@ -19,7 +19,8 @@ from linne.doctor.compatibility import (
 )
 from linne.doctor.installed import Package, installed_packages, requirement, satisfies
 from linne.doctor.report import Check, Section, Status
-from linne.doctor.rocm import rocm_checks
+from linne.doctor.rocm import framework_checks, rocm_checks
+from linne.doctor.windows import windows_advice
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
@@ -47,7 +48,8 @@ def packages_section(machine: Machine, packages: Mapping[str, Package] | None = 
     kind, built = _built_for(have["torch"]) if "torch" in have else ("", None)
     checks = [_versions(have), _torch(machine, have), *_torchvision(have), _requirements(have)]
     checks += rocm_checks(machine, built if kind == "rocm" else None)
-    checks += [*_onnxruntime(have), *_placeholders(have), *_directml(machine, have)]
+    checks += framework_checks(machine, have)
+    checks += [*_onnxruntime(have), *_placeholders(have), *_directml(machine, have), *windows_advice(machine)]
     return Section(title="Packages", checks=tuple(checks))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from linne.doctor.child import Heard, listen
+from linne.doctor.child import Heard, first_event, listen
 from linne.doctor.report import Check, Section, Status
+from linne.doctor.wheel import architecture_checks
 
 if TYPE_CHECKING:
+    from linne.doctor.gpu import Gpu
     from linne.doctor.machine import Machine
 
 Verdict = Literal["works", "slow", "wrong", "fails", "absent", "unknown"]
@@ -45,48 +47,52 @@ def proof_section(
     machine: Machine,
     devices: Sequence[str],
     quick: bool,
+    gpus: Sequence[Gpu] = (),
     *,
     command: Sequence[str] = BATTERY,
     limit_s: float | None = None,
 ) -> Section:
     """Return a check for each device and dtype; a child that crashes, hangs or talks nonsense is a finding.
 
-    `devices` are what `--device` takes, `auto` too. `quick` starts nothing. `command` is the battery, and `limit_s`
-    the time for one dtype (60 s on the CPU, 240 s elsewhere).
+    `devices` are what `--device` takes, `auto` too. `quick` starts nothing. `gpus` are those that were found, whose
+    architecture is held against the wheel's list. `command` is the battery, and `limit_s` the time for one dtype (60 s
+    on the CPU, 240 s elsewhere).
     """
     if quick:
         text = "not tried, because of `--quick`"
         fix = "linne doctor"
         return Section(title=TITLE, checks=tuple(Check(name=d, status="note", found=text, fix=fix) for d in devices))
     checks: list[Check] = []
+    children: list[Heard] = []
     for device in dict.fromkeys(devices):
-        checks += _prove_device(machine, device, command, limit_s)
-    return Section(title=TITLE, checks=tuple(checks))
+        for dtype, heard in _dtypes(machine, device, command, limit_s):
+            children.append(heard)
+            checks.append(_check(device, dtype, heard, judge(heard, dtype)))
+    return Section(title=TITLE, checks=(*architecture_checks(children, gpus, machine.environ), *checks))
 
 
-def _prove_device(machine: Machine, device: str, command: Sequence[str], limit_s: float | None) -> list[Check]:
-    """Prove fp32 first: a device that is absent, or hangs, is not asked for more."""
+def _dtypes(
+    machine: Machine, device: str, command: Sequence[str], limit_s: float | None
+) -> Iterator[tuple[str, Heard]]:
+    """Yield what each dtype's child reported, fp32 first: a device that is absent, or hangs, is not asked for more."""
     limit = limit_s or (_LIMIT_S if device == "cpu" else _ACCELERATOR_LIMIT_S)
-    checks: list[Check] = []
     dtypes: tuple[str, ...] = ("fp32",)
     for number in range(3):
         if number >= len(dtypes):
             break
         dtype = dtypes[number]
         heard = listen((*command, "--device", device, "--dtype", dtype), environ=machine.environ, limit_s=limit)
-        finding = judge(heard, dtype)
-        checks.append(_check(device, dtype, heard, finding))
-        there = _first(heard, "device")
+        yield dtype, heard
+        there = first_event(heard, "device")
         if there is None or heard.end in ("hung", "flooded"):
             break
         # CPUs multiply fp16 a hundred times slower than fp32 where they do at all, and nothing trains so.
         dtypes = ("fp32", "bf16") if there.get("kind") == "cpu" else ("fp32", "bf16", "fp16")
-    return checks
 
 
 def judge(heard: Heard, dtype: str) -> Finding:
     """Return the verdict on what a child reported and how it ended."""
-    absent, there = _first(heard, "absent"), _first(heard, "device")
+    absent, there = first_event(heard, "absent"), first_event(heard, "device")
     if absent is not None:
         return Finding(verdict="absent", text=f"absent: {absent.get('reason', 'no reason given')}", fix=_absent_fix())
     if there is None:
@@ -100,7 +106,7 @@ def judge(heard: Heard, dtype: str) -> Finding:
             text=f"wrong: {_list(computed)} {_differences(computed[0])}",
             fix="do not train with it; update the driver and PyTorch, then run `linne doctor` again",
         )
-    if heard.end != "done" or _first(heard, "end") is None:
+    if heard.end != "done" or first_event(heard, "end") is None:
         return _stopped(heard)
     if wrong:
         fix = "update PyTorch" if dtype == "fp32" else "train with `--set device.precision=fp32`"
@@ -114,7 +120,7 @@ def judge(heard: Heard, dtype: str) -> Finding:
 def _how_fast(heard: Heard, there: Mapping[str, Any], results: list[Mapping[str, Any]], dtype: str) -> Finding:
     closest = max(_share(event) for event in results)
     text = f"all {len(results)} operations agree with float64 (largest error: {closest:.0%} of what is allowed)"
-    rates = _first(heard, "rates") or {}
+    rates = first_event(heard, "rates") or {}
     tflops, copies = _number(rates.get("matrix_tflops")), rates.get("copy_gbs")
     to_device = _number(copies.get("to")) if isinstance(copies, Mapping) else None
     peak = next((by[dtype] for name, by in PEAKS_TFLOPS.items() if str(there.get("name")).startswith(name)), None)
@@ -177,7 +183,7 @@ def _check(device: str, dtype: str, heard: Heard, finding: Finding) -> Check:
     """Return the check; a narrow dtype that a device lacks is a warning, since fp32 trains everywhere."""
     status = _STATUS[finding.verdict]
     lacking = dtype != "fp32" and finding.verdict == "fails" and heard.end == "done"
-    there = _first(heard, "device") or {}
+    there = first_event(heard, "device") or {}
     fix = f"{finding.fix} --device {device} --dtype {dtype}" if finding.fix == _by_hand() else finding.fix
     return Check(
         name=f"{device} {dtype}",
@@ -191,7 +197,11 @@ def _check(device: str, dtype: str, heard: Heard, finding: Finding) -> Check:
             "dtype": dtype,
             "kind": there.get("kind"),
             "hardware": there.get("name"),
+            "address": there.get("address"),
+            "torch_device": there.get("torch_device"),
             "torch": there.get("torch"),
+            "architecture": there.get("architecture"),
+            "tf32": (first_event(heard, "wheel") or {}).get("tf32"),
             "end": heard.end,
             "how": heard.how,
             "said": heard.said,
@@ -201,7 +211,7 @@ def _check(device: str, dtype: str, heard: Heard, finding: Finding) -> Check:
                 for event in heard.events
                 if event["linne"] == "result"
             ],
-            "rates": {key: value for key, value in (_first(heard, "rates") or {}).items() if key != "linne"},
+            "rates": {key: value for key, value in (first_event(heard, "rates") or {}).items() if key != "linne"},
         },
     )
 
@@ -235,10 +245,6 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
         return None
     return float(value)
-
-
-def _first(heard: Heard, name: str) -> Mapping[str, Any] | None:
-    return next((event for event in heard.events if event["linne"] == name), None)
 
 
 def _last(heard: Heard, name: str) -> Mapping[str, Any] | None:

@@ -11,14 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu, as_bus_id
+from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu, as_bus_id, as_gfx, as_word
 from linne.doctor.machine import Machine
 from linne.doctor.sysfs import as_int, as_size
 
 Parser = Callable[[str], tuple[Gpu, ...] | None]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_GFX = re.compile(r"gfx[0-9a-f]{3,5}", re.ASCII)
 _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 """AMD writes MB for mebibytes: 196592 MB are the 192 GiB of an MI300X."""
 _NO_DRIVER = ("ROCk module is NOT loaded", "Driver not initialized", "Drivers not loaded")
@@ -96,11 +95,11 @@ def _amd_smi_gpu(record: Mapping[str, Any]) -> Gpu:
     driver, vram = _mapping(record.get("driver")), _mapping(record.get("vram"))
     return Gpu(
         vendor=AMD,
-        name=_word(asic.get("market_name")),
-        arch=_gfx(asic.get("target_graphics_version")),
-        bus_id=as_bus_id(_word(bus.get("bdf"))),
+        name=as_word(asic.get("market_name")),
+        arch=as_gfx(asic.get("target_graphics_version")),
+        bus_id=as_bus_id(as_word(bus.get("bdf"))),
         memory_bytes=_amount(vram.get("size")),
-        driver=_word(driver.get("version")),
+        driver=as_word(driver.get("version")),
         evidence=("amd-smi static",),
     )
 
@@ -132,7 +131,7 @@ def rocm_smi(text: str) -> tuple[Gpu, ...] | None:
     else:
         cards = _rocm_smi_csv(text) or _rocm_smi_text(text)
     system = _mapping(found.get("system")) if isinstance(found, dict) else {}
-    driver = _word(system.get("Driver version"))
+    driver = as_word(system.get("Driver version"))
     gpus = tuple(_rocm_smi_gpu(card, driver) for card in cards.values() if isinstance(card, dict) and card)
     return gpus or None
 
@@ -140,12 +139,12 @@ def rocm_smi(text: str) -> tuple[Gpu, ...] | None:
 def _rocm_smi_gpu(card: Mapping[str, Any], driver: str | None) -> Gpu:
     facts = {str(key).lower().rstrip(":"): value for key, value in card.items()}
     # Old releases print a number where they know no name.
-    names = (_word(facts.get(key)) for key in ("card series", "card model"))
+    names = (as_word(facts.get(key)) for key in ("card series", "card model"))
     return Gpu(
         vendor=AMD,
         name=next((name for name in names if name and as_int(name) is None), None),
-        arch=_gfx(facts.get("gfx version")),
-        bus_id=as_bus_id(_word(facts.get("pci bus"))),
+        arch=as_gfx(facts.get("gfx version")),
+        bus_id=as_bus_id(as_word(facts.get("pci bus"))),
         memory_bytes=as_size(facts.get("vram total memory (b)")),
         driver=driver,
         evidence=("rocm-smi",),
@@ -201,8 +200,8 @@ def _rocminfo_gpu(agent: list[tuple[str, str]]) -> Gpu:
             sizes.append(kib * 2**10)
     return Gpu(
         vendor=AMD,
-        name=_word(first.get("Marketing Name")),
-        arch=_gfx(first.get("Name")),
+        name=as_word(first.get("Marketing Name")),
+        arch=as_gfx(first.get("Name")),
         bus_id=_location(location, as_int(first.get("Domain")) or 0),
         memory_bytes=as_size(max(sizes, default=0)),
         evidence=("rocminfo",),
@@ -227,11 +226,11 @@ def nvidia_smi(text: str) -> tuple[Gpu, ...] | None:
         gpus.append(
             Gpu(
                 vendor=NVIDIA,
-                name=_word(parts[0]),
+                name=as_word(parts[0]),
                 arch=f"sm_{capability[1]}{capability[2]}" if capability else None,
                 bus_id=as_bus_id(parts[1]),
                 memory_bytes=mib * 2**20 if mib else None,
-                driver=_word(parts[3]),
+                driver=as_word(parts[3]),
                 evidence=("nvidia-smi",),
             )
         )
@@ -247,8 +246,8 @@ def xpu_smi(text: str) -> tuple[Gpu, ...] | None:
     return tuple(
         Gpu(
             vendor=INTEL,
-            name=_word(device.get("device_name")),
-            bus_id=as_bus_id(_word(device.get("pci_bdf_address"))),
+            name=as_word(device.get("device_name")),
+            bus_id=as_bus_id(as_word(device.get("pci_bdf_address"))),
             evidence=("xpu-smi discovery",),
         )
         for device in devices
@@ -263,23 +262,6 @@ def _whole_lines(text: str) -> list[str]:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _word(value: object) -> str | None:
-    """Return a printable text that says something; None for `N/A` and its like."""
-    if not isinstance(value, str) or value.strip().strip("[]").lower() in (
-        "",
-        "n/a",
-        "none",
-        "unknown",
-        "not supported",
-    ):
-        return None
-    return "".join(char for char in value.strip()[:200] if char.isprintable()) or None
-
-
-def _gfx(value: object) -> str | None:
-    return value if isinstance(value, str) and _GFX.fullmatch(value) else None
 
 
 def _amount(value: object) -> int | None:

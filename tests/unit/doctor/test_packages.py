@@ -278,3 +278,12 @@ def test_a_requirement_is_read_unless_it_has_a_condition(text: str, expected: tu
 )
 def test_versions_are_held_against_clauses_as_pip_does(version: str, clauses: str, expected: bool | None) -> None:
     assert satisfies(version, clauses) is expected
+
+
+def test_windows_is_told_which_packages_go_with_which_gpu_and_others_are_not(tmp_path: Path) -> None:
+    check = _checks(_machine(tmp_path, "Windows"))["Which packages"]
+    assert check.status == "note"
+    vendors = [line.partition(":")[0] for line in check.fix.splitlines()]
+    assert vendors == ["AMD", "Intel", "NVIDIA", "others", "to serve"]
+    assert check.fix.endswith('to serve: pip install "windowsml[with-ort]"')
+    assert "Which packages" not in _checks(_machine(tmp_path, "Linux"))
