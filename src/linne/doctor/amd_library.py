@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,6 @@ from linne.doctor.sysfs import as_int, as_size
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
-
-PROBE = (sys.executable, "-m", "linne.doctor.probe_amdsmi")
 
 _FOLDERS = ("opt/rocm/share/amd_smi", "usr/share/amd_smi")
 """Where ROCm and Debian put the package, for every Python of the machine."""
@@ -33,9 +30,7 @@ class LibraryAnswer:
     trouble: str = ""
 
 
-def ask_amd_library(
-    machine: Machine, *, command: Sequence[str] = PROBE, limit_s: float = _LIMIT_S
-) -> LibraryAnswer | None:
+def ask_amd_library(machine: Machine, *, limit_s: float = _LIMIT_S) -> LibraryAnswer | None:
     """Return what AMD's package tells of `machine`; None where there is no such package, or nothing may be started."""
     if machine.system != "Linux" or not machine.path:
         return None
@@ -45,7 +40,8 @@ def ask_amd_library(
     if not folders and not here:
         return None
     words = [word for folder in folders for word in ("--folder", str(folder))]
-    return read_answer(listen((*command, *words), environ=machine.environ, limit_s=limit_s))
+    command = (*machine.child("linne.doctor.probe_amdsmi"), *words)
+    return read_answer(listen(command, environ=machine.environ, limit_s=limit_s))
 
 
 def read_answer(heard: Heard) -> LibraryAnswer:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-AMD, NVIDIA, INTEL = "AMD", "NVIDIA", "Intel"
+AMD, NVIDIA, INTEL, APPLE = "AMD", "NVIDIA", "Intel", "Apple"
 VENDORS = {0x1002: AMD, 0x10DE: NVIDIA, 0x8086: INTEL}
 
 _BUS_ID = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f])", re.ASCII | re.IGNORECASE)
@@ -19,16 +19,19 @@ _NOTHING = ("", "n/a", "none", "unknown", "not supported")
 class Gpu:
     """A GPU; None where nothing said it.
 
-    `arch` is `gfx942` or `sm_90`; `bus_id` is `0000:c1:00.0`; `driver` is the version of the driver and `module` the
-    kernel module bound to the GPU; `partitions` is above 1 where one GPU is split into many (CPX mode of MI300);
-    `evidence` says which files and tools it comes from.
+    `arch` is `gfx942` or `sm_90`; `bus_id` is `0000:c1:00.0` and `device` its vendor's number for it; `driver` is the
+    version of the driver and `module` the kernel module bound to the GPU; `shared_bytes` are what it may take of the
+    machine's memory; `partitions` is above 1 where one GPU is
+    split into many (CPX mode of MI300); `evidence` says which files and tools it comes from.
     """
 
     vendor: str
     name: str | None = None
     arch: str | None = None
     bus_id: str | None = None
+    device: int | None = None
     memory_bytes: int | None = None
+    shared_bytes: int | None = None
     driver: str | None = None
     module: str | None = None
     partitions: int = 1
@@ -60,7 +63,7 @@ def join(first: Gpu, second: Gpu) -> Gpu:
     """Return `first` with what only `second` knows, and the evidence of both."""
     filled = {
         field: getattr(second, field)
-        for field in ("name", "arch", "bus_id", "memory_bytes", "driver", "module")
+        for field in ("name", "arch", "bus_id", "device", "memory_bytes", "shared_bytes", "driver", "module")
         if getattr(first, field) is None
     }
     return dataclasses.replace(

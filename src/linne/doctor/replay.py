@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.bundle import Bundle, open_bundle
 from linne.doctor.child import Heard, first_event, listen
-from linne.doctor.proof import BATTERY, Finding, Verdict, judge
+from linne.doctor.proof import Finding, Verdict, judge
 from linne.doctor.report import Check, Section, Status
 from linne.errors import BundleError
 from linne.inference.backends import BACKENDS, NEVER_AUTO
@@ -17,7 +16,7 @@ from linne.inference.backends import BACKENDS, NEVER_AUTO
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
 
-PROBE = (sys.executable, "-m", "linne.doctor.probe_bundle")
+PROBE = "linne.doctor.probe_bundle"
 TITLE = "Bundle"
 _WHY = "another library, driver or device may compute something else than what was measured when it was trained"
 _LIMIT_S = 240.0
@@ -38,13 +37,13 @@ def bundle_section(
     quick: bool,
     proof: Section,
     *,
-    command: Sequence[str] = PROBE,
+    command: Sequence[str] | None = None,
     limit_s: float = _LIMIT_S,
 ) -> Section:
     """Return a check of the bundle's files, of its answers by each backend on each device, and of its recipe.
 
-    `proof` is what was proved of the devices, so that the recipe's is not proved twice; `command` is the child that
-    replays, and `limit_s` its time.
+    `proof` is what was proved of the devices, so that the recipe's is not proved twice; `command` stands in for the
+    child that replays in tests, and `limit_s` is its time.
     """
     try:
         bundle = open_bundle(folder)
@@ -57,7 +56,7 @@ def bundle_section(
         text = "not replayed, because of `--quick`"
         checks.append(Check(name="Answers", status="note", found=text, fix=f"linne doctor {folder}"))
         return Section(title=TITLE, checks=tuple(checks))
-    checks += _answers(machine, bundle, devices, command, limit_s)
+    checks += _answers(machine, bundle, devices, command or machine.child(PROBE), limit_s)
     checks.append(_recipe(machine, bundle, proof))
     return Section(title=TITLE, checks=tuple(checks))
 
@@ -105,7 +104,7 @@ def judge_answers(name: str, heard: Heard) -> Check:
     if replayed is None:
         said = f", `{heard.said}`" if heard.said else ""
         found = f"none: the child ended without a word ({heard.how}{said})"
-        fix = f"{' '.join(PROBE[1:])} --help shows how to try by hand"
+        fix = f"python -m {PROBE} --help shows how to try by hand"
         if refused is not None:
             found, fix = f"none: {refused.get('reason')}", str(refused.get("hint") or "use `--device cpu`")
         return Check(name=name, status="bad", found=found, why=_WHY, fix=fix, details=details)
@@ -137,7 +136,7 @@ def _recipe(machine: Machine, bundle: Bundle, proof: Section) -> Check:
     if proved is not None:
         verdict, text, fix = proved.details["verdict"], proved.found, proved.fix
     else:
-        words = (*BATTERY, "--device", device, "--dtype", dtype, "--rate-seconds", "0")
+        words = (*machine.child("linne.doctor.battery"), "--device", device, "--dtype", dtype, "--rate-seconds", "0")
         finding: Finding = judge(listen(words, environ=machine.environ, limit_s=_LIMIT_S), dtype)
         verdict, text, fix = finding.verdict, finding.text, finding.fix
     return Check(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from linne.doctor.compatibility import Verdict, rocm_and_driver, rocm_and_framework
+from linne.doctor.compatibility import Verdict, rocm_and_driver, rocm_and_framework, rocm_of_driver
 from linne.doctor.report import Check, Status
 
 if TYPE_CHECKING:
@@ -85,17 +85,27 @@ def framework_checks(machine: Machine, have: Mapping[str, Package]) -> list[Chec
 def _check(machine: Machine, name: str, version: str) -> Check:
     driver = machine.read_text("sys/module/amdgpu/version")
     answer = rocm_and_driver(version, driver)
+    details = {
+        "rocm": version,
+        "driver": driver,
+        "goes_with": list(answer.goes_with),
+        "source": answer.source,
+        "source_date": answer.source_date,
+    }
+    if not driver:
+        found = "the driver is the kernel's own, without a version to compare; the proof below decides"
+        return Check(name=name, status="note", found=found, details=details)
     return Check(
         name=name,
         status=_STATUS[answer.verdict],
-        found=f"ROCm {version}, driver {driver or 'without a version of its own'}: {answer.reason}",
+        found=answer.reason,
         why="" if answer.verdict == "yes" else "a driver too far from the user space can fail or compute wrongly",
-        fix=f"install a driver that goes with it: {_MATRIX}" if answer.verdict == "no" else "",
-        details={
-            "rocm": version,
-            "driver": driver,
-            "goes_with": list(answer.goes_with),
-            "source": answer.source,
-            "source_date": answer.source_date,
-        },
+        fix=_fix(driver) if answer.verdict == "no" else "",
+        details=details,
     )
+
+
+def _fix(driver: str) -> str:
+    spaces = rocm_of_driver(driver)
+    suited = f" ({spaces[0]} to {spaces[-1]})" if spaces else ""
+    return f"install a ROCm that goes with this driver{suited}, or another driver: {_MATRIX}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -108,7 +107,7 @@ def runtimes_section(
     for runtime in runtimes:
         if runtime.system not in ("", machine.system):
             continue
-        command = (sys.executable, "-m", runtime.probe)
+        command = machine.child(runtime.probe)
         heard = listen(command, environ=machine.environ, limit_s=limit_s)
         listed, missing = first_event(heard, "runtime"), first_event(heard, "missing")
         if listed is None and missing is not None:

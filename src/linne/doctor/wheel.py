@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from linne.doctor import advice
 from linne.doctor.child import Heard, first_event
 from linne.doctor.compatibility import Answer, arch_in_wheel
-from linne.doctor.gpu import Gpu
+from linne.doctor.gpu import AMD, NVIDIA, Gpu
 from linne.doctor.report import Check, Status
+
+if TYPE_CHECKING:
+    from linne.doctor.machine import Machine
 
 NAME = "GPU architecture in this wheel"
 
@@ -16,7 +20,7 @@ _WHY = "PyTorch lists a GPU that it holds no code for, and fails at the first op
 _OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
 
 
-def architecture_checks(children: Sequence[Heard], gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Check]:
+def architecture_checks(machine: Machine, children: Sequence[Heard], gpus: Sequence[Gpu]) -> list[Check]:
     """Return a check for each architecture of the GPUs that the wheel is for.
 
     Those are known from what was found on the machine (`gpus`) and from what torch said in `children`. A wheel for CPUs
@@ -34,28 +38,21 @@ def architecture_checks(children: Sequence[Heard], gpus: Sequence[Gpu], environ:
     answers = {arch: arch_in_wheel(arch, listed) for arch in found}
     # Beside one that it holds code for, such as a card's, another may well be a processor's own graphics.
     lacking: Status = "warning" if any(answer.verdict == "yes" for answer in answers.values()) else "bad"
-    return [_check(arch, answer, listed, lacking, environ) for arch, answer in answers.items()]
+    return [_check(machine, arch, answer, listed, lacking) for arch, answer in answers.items()]
 
 
-def _check(arch: str, answer: Answer, listed: Sequence[str], lacking: Status, environ: Mapping[str, str]) -> Check:
+def _check(machine: Machine, arch: str, answer: Answer, listed: Sequence[str], lacking: Status) -> Check:
     details = {"architecture": arch, "wheel": list(listed)}
     if answer.verdict != "no":
         status: Status = "good" if answer.verdict == "yes" else "unknown"
         return Check(name=NAME, status=status, found=answer.reason, details=details)
-    overrides = sorted(f"{key}={value}" for key, value in environ.items() if key.startswith(_OVERRIDE))
+    overrides = sorted(f"{key}={value}" for key, value in machine.environ.items() if key.startswith(_OVERRIDE))
     disguise = f"; {' '.join(overrides)} has it run as another" if arch.startswith("gfx") and overrides else ""
     found = f"{answer.reason}, only for {', '.join(listed)}{disguise}"
-    return Check(name=NAME, status=lacking, found=found, why=_WHY, fix=_fix(arch, listed), details=details)
+    return Check(name=NAME, status=lacking, found=found, why=_WHY, fix=_fix(machine, arch), details=details)
 
 
-def _fix(arch: str, listed: Sequence[str]) -> str:
-    if arch.startswith("gfx"):
-        return f"install a PyTorch built for {arch}: https://github.com/ROCm/TheRock/blob/main/RELEASES.md"
-    if _number(arch) > max(map(_number, listed)):
-        return "pip install --upgrade torch torchvision"
-    return "install a PyTorch that still holds it, or one for an older CUDA: https://pytorch.org/get-started/previous-versions/"
-
-
-def _number(arch: str) -> int:
-    found = re.search(r"_(\d+)", arch)
-    return int(found[1]) if found else 0
+def _fix(machine: Machine, arch: str) -> str:
+    vendor = AMD if arch.startswith("gfx") else NVIDIA
+    build = advice.install_torch(machine, Gpu(vendor=vendor, arch=arch), replace=True)
+    return build or f"use --device cpu: no build of PyTorch with code for {arch} is known"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from linne.doctor.accelerators import accelerator_section, find_gpus
+from linne.doctor.accelerators import accelerator_section, look
 from linne.doctor.amd_library import ask_amd_library, read_answer
 from linne.doctor.child import Heard
 from linne.doctor.machine import Machine
@@ -57,7 +57,7 @@ def gpus(**changes):
 
 
 def test_the_package_names_the_gpu_that_the_kernel_found_and_adds_none(machine):
-    (gpu,) = find_gpus(machine(FAKE, MI300X))
+    (gpu,) = look(machine(FAKE, MI300X)).gpus
     assert (gpu.name, gpu.arch, gpu.bus_id, gpu.memory_bytes, gpu.driver) == (
         "AMD Instinct MI300X",
         "gfx942",
@@ -69,19 +69,19 @@ def test_the_package_names_the_gpu_that_the_kernel_found_and_adds_none(machine):
 
 
 def test_a_gpu_that_only_the_package_knows_is_found(machine):
-    (gpu,) = find_gpus(machine(FAKE))
+    (gpu,) = look(machine(FAKE)).gpus
     assert (gpu.arch, gpu.evidence) == ("gfx942", ("amdsmi",))
 
 
 def test_na_in_every_field_leaves_the_facts_open(machine):
     nothing = gpus(name="N/A", serial="N/A", arch="gfx0", mib="N/A", driver="N/A", bdf="N/A")
-    (gpu,) = find_gpus(machine(nothing))
+    (gpu,) = look(machine(nothing)).gpus
     assert (gpu.name, gpu.arch, gpu.bus_id, gpu.memory_bytes, gpu.driver) == (None,) * 5
 
 
 def test_the_parts_of_one_gpu_are_one_gpu_and_two_without_a_serial_number_are_two(machine, tmp_path):
     parts = FAKE + "GPUS = [GPUS[0] | {'bdf': f'0000:05:00.{n}'} for n in range(8)]\n"
-    (gpu,) = find_gpus(machine(parts))
+    (gpu,) = look(machine(parts)).gpus
     assert (gpu.partitions, gpu.memory_bytes, gpu.bus_id) == (8, None, "0000:05:00.0")
     two = "GPUS = [GPUS[0] | {'bdf': f'0000:0{n}:00.0', 'serial': '0x0000000000000000'} for n in range(2)]\n"
     (tmp_path / "opt/rocm/share/amd_smi/amdsmi/__init__.py").write_text(FAKE + two, "utf-8")
@@ -93,14 +93,14 @@ def test_the_memory_of_rocm_6_0_is_read_by_its_older_name(machine):
     older = (
         FAKE + "def amdsmi_get_gpu_vram_info(processor_handle):\n    return {'vram_type': 4, 'vram_size_mb': 16368}\n"
     )
-    (gpu,) = find_gpus(machine(older))
+    (gpu,) = look(machine(older)).gpus
     assert gpu.memory_bytes == 16368 * 2**20
 
 
 def test_a_question_that_fails_leaves_only_its_own_facts_out(machine):
     failing = FAKE + "def amdsmi_get_gpu_vram_info(processor_handle):\n    raise AmdSmiLibraryException(2)\n"
     failing += "del amdsmi_get_gpu_driver_info\n"  # as in a release that has no such function
-    (gpu,) = find_gpus(machine(failing))
+    (gpu,) = look(machine(failing)).gpus
     assert (gpu.name, gpu.memory_bytes, gpu.driver) == ("AMD Instinct MI300X", None, None)
 
 

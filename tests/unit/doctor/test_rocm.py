@@ -38,11 +38,17 @@ def test_an_installed_rocm_is_held_against_the_driver(tmp_path: Path, rocm: str,
     assert check.details["source_date"]
 
 
-def test_the_driver_of_the_kernel_itself_is_unknown_and_not_wrong(tmp_path: Path) -> None:
+def test_a_rocm_too_far_from_the_driver_is_told_which_would_fit(tmp_path: Path) -> None:
+    files = {"opt/rocm/.info/version": "5.7.1-98\n", "sys/module/amdgpu/version": "6.12.12\n"}
+    (check,) = rocm_checks(_machine(tmp_path, files))
+    assert check.fix.startswith("install a ROCm that goes with this driver (6.1 to 7.0), or another driver: https://")
+
+
+def test_the_driver_of_the_kernel_itself_is_no_fault(tmp_path: Path) -> None:
     machine = _machine(tmp_path, {"opt/rocm/.info/version": "7.2.0", "sys/module/amdgpu/refcnt": "1"})
     (check,) = rocm_checks(machine)
-    assert check.status == "unknown"
-    assert check.found.startswith("ROCm 7.2.0, driver without a version of its own: ")
+    assert check.status == "note"
+    assert check.found.startswith("the driver is the kernel's own, without a version to compare")
 
 
 def test_without_the_driver_there_is_no_pair_to_judge(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ FACTS = {  # of the first GPU: name, arch, address, bytes, driver; and how many 
     "rocminfo_7.2.4_amd-smi_10.1_no_gpu_debian_sid.txt": (rocminfo, 0, None),
     "rocminfo_rocm-smi_5.2.3_no_gpu_debian12.txt": (rocminfo, 0, None),
 }  # fmt: skip
-OF_FILES = ("kfd_", "sysfs_", "SOURCES")  # for the tests of sysfs
+OF_FILES = ("kfd_", "sysfs_", "linne_", "SOURCES")  # for the tests of sysfs and of runtimes
 
 
 def _text(name):

@@ -3,13 +3,14 @@
 import json
 import os
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from linne.doctor import battery
 from linne.doctor.child import Heard
 from linne.doctor.gpu import AMD, NVIDIA, Gpu
+from linne.doctor.machine import Machine
 from linne.doctor.proof import proof_section
 from linne.doctor.wheel import NAME, architecture_checks
 
@@ -19,6 +20,10 @@ CUDA = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 """The same of torch 2.14.1+cu130."""
 
 
+def machine(environ=None):
+    return Machine(root=Path("/no/such/folder"), path=(), environ=environ or {}, system="Linux")
+
+
 def checks(listed, archs=(), torch_says=None, environ=None, vendor=AMD):
     """Return what is said of GPUs of these architectures and of the one that torch computes on."""
     events = [{"linne": "wheel", "architectures": listed}]
@@ -26,7 +31,7 @@ def checks(listed, archs=(), torch_says=None, environ=None, vendor=AMD):
         events.append({"linne": "device", "kind": "rocm", "architecture": torch_says})
     heard = Heard(end="done", how="exit code 0", events=tuple(events), said="", seconds=1.0)
     gpus = [Gpu(vendor=vendor, arch=arch) for arch in archs]
-    found = architecture_checks([heard, heard], gpus, environ or {})
+    found = architecture_checks(machine(environ), [heard, heard], gpus)
     assert {check.name for check in found} <= {NAME}
     return [(check.status, check.found, check.fix) for check in found]
 
@@ -45,20 +50,23 @@ def test_an_architecture_that_the_wheel_lacks_is_bad_and_says_what_it_has():
     assert found.endswith(
         "only for gfx900, gfx906, gfx908, gfx90a, gfx942, gfx1030, gfx1100, gfx1101, gfx1200, gfx1201"
     )
-    assert fix == "install a PyTorch built for gfx1103: https://github.com/ROCm/TheRock/blob/main/RELEASES.md"
+    assert fix == (
+        "pip uninstall -y torch torchvision\n"
+        "pip install torch torchvision --index-url https://download.pytorch.org/whl/rocm7.14"
+    )
 
 
 @pytest.mark.parametrize(
     ("arch", "fix"),
     [
-        ("sm_130", "pip install --upgrade torch torchvision"),
-        ("sm_61", "install a PyTorch that still holds it, or one for an older CUDA: https://pytorch.org/get-started/"),
+        ("sm_130", "pip install torch torchvision"),
+        ("sm_61", "pip install torch torchvision --index-url https://download.pytorch.org/whl/cu126"),
     ],
 )
 def test_a_gpu_of_nvidia_is_too_new_or_too_old_for_the_wheel(arch, fix):
     [(status, _, said)] = checks(CUDA, [arch], vendor=NVIDIA)
     assert status == "bad"
-    assert said.startswith(fix)
+    assert said == f"pip uninstall -y torch torchvision\n{fix}"
 
 
 def test_a_gpu_that_is_disguised_is_told_by_its_own_name_and_is_a_warning():
@@ -77,7 +85,12 @@ def test_nothing_is_said_of_a_wheel_for_cpus_or_of_another_vendors_gpu():
     assert checks([], ["gfx942"]) == []
     assert checks(CUDA, ["gfx1103", None]) == []
     assert checks(CUDA) == []
-    assert architecture_checks([], [Gpu(vendor=AMD, arch="gfx942")], {}) == []
+    assert architecture_checks(machine(), [], [Gpu(vendor=AMD, arch="gfx942")]) == []
+
+
+def test_a_gpu_that_no_wheel_is_built_for_is_left_to_the_cpu():
+    [(_, _, fix)] = checks(ROCM, ["gfx803"])
+    assert fix == "use --device cpu: no build of PyTorch with code for gfx803 is known"
 
 
 @pytest.mark.parametrize("junk", [None, 5, "gfx942", [None], [[]], {"a": 1}, ["gfx942", 5]])
@@ -92,9 +105,8 @@ def test_the_section_holds_the_gpus_against_the_childs_list(tmp_path):
         {"linne": "absent", "reason": "x"},
     ]
     script.write_text("\n".join(f"print({json.dumps(event)!r})" for event in says), "utf-8")
-    machine = SimpleNamespace(environ=dict(os.environ))
     command = (sys.executable, str(script))
-    section = proof_section(machine, ("cuda",), False, [Gpu(vendor=AMD, arch="gfx1103")], command=command)
+    section = proof_section(machine(os.environ), ("cuda",), False, [Gpu(vendor=AMD, arch="gfx1103")], command=command)
     assert [(check.name, check.status) for check in section.checks] == [(NAME, "bad"), ("cuda fp32", "bad")]
     assert section.checks[1].details["tf32"] == {"convolutions": True}
 
