@@ -97,6 +97,7 @@ def absent(reason: str) -> Answer:
 NO_TORCH = Answer(stderr="Traceback (most recent call last):\nModuleNotFoundError: No module named 'torch'\n", code=1)
 
 
+PROBES = "-m linne.doctor.probe_onnx_runtime"
 ABSENT = {"*": Answer(stdout=report_line("missing", reason="No module named 'it'"))}
 """Of all runtimes that a machine says nothing of."""
 
@@ -107,12 +108,11 @@ def onnxruntime(version: str, providers: Sequence[str], **sessions: Mapping[str,
     found = f"{version}, built with {', '.join(providers)}"
     own = "CPUExecutionProvider"
     listed = report_line("runtime", found=found, version=version, devices=names, own=own, providers=names)
-    probe = "-m linne.doctor.probe_onnx_runtime"
-    answers = {probe: Answer(stdout=listed + _session("CPU", own, {}))}
+    answers = {PROBES: Answer(stdout=listed + _session("CPU", own, {}))}
     for short, name in zip(providers, names, strict=True):
         if name != own:
             session = listed + _session(short, name, sessions.get(short, {}))
-            answers[f"{probe} --device {name}"] = Answer(stdout=session)
+            answers[f"{PROBES} --device {name}"] = Answer(stdout=session)
     return answers | ABSENT
 
 

@@ -71,7 +71,7 @@ def listen(command: Sequence[str], *, environ: Mapping[str, str], limit_s: float
             return Heard(end="not started", how=how, events=(), said="", seconds=0.0)
         end, how = _wait(child, (out, err), start + limit_s, limit_s)
         seconds = time.monotonic() - start
-        return Heard(end=end, how=how, events=_events(_text(out)), said=_last_line(_text(err)), seconds=seconds)
+        return Heard(end=end, how=how, events=events_in(_text(out)), said=_last_line(_text(err)), seconds=seconds)
 
 
 def first_event(heard: Heard, name: str) -> Mapping[str, Any] | None:
@@ -132,7 +132,8 @@ def _text(file: IO[bytes]) -> str:
     return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
-def _events(text: str) -> tuple[Mapping[str, Any], ...]:
+def events_in(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Return what a child reported among whatever else was printed."""
     events = []
     for line in text.splitlines():
         # Noise without a line end may stand before what we wrote.

@@ -1,7 +1,6 @@
 """The parsers of the vendors' tools: real outputs, cut and damaged ones."""
 
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ FACTS = {  # of the first GPU: name, arch, address, bytes, driver; and how many 
     "rocminfo_7.2.4_amd-smi_10.1_no_gpu_debian_sid.txt": (rocminfo, 0, None),
     "rocminfo_rocm-smi_5.2.3_no_gpu_debian12.txt": (rocminfo, 0, None),
 }  # fmt: skip
-OF_FILES = ("kfd_", "sysfs_", "linne_", "SOURCES")  # for the tests of sysfs and of runtimes
+OTHERS = ("kfd_", "sysfs_", "ort_", "torch_", "SOURCES")  # read elsewhere, or noise
 
 
 def _text(name):
@@ -59,7 +58,7 @@ def _facts(gpu: Gpu):
 
 
 def test_every_capture_of_a_tool_has_its_facts_here():
-    assert {file.name for file in CAPTURES.iterdir() if not file.name.startswith(OF_FILES)} == set(FACTS)
+    assert {file.name for file in CAPTURES.iterdir() if not file.name.startswith(OTHERS)} == set(FACTS)
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -85,37 +84,6 @@ def test_a_line_cut_short_is_not_read_as_a_shorter_name():
     text = "GPU: 0\n    ASIC:\n        MARKET_NAME: MI300X"
     assert [gpu.name for gpu in amd_smi(text)] == [None]
     assert [gpu.name for gpu in amd_smi(f"{text}\n")] == ["MI300X"]
-
-
-def test_two_thousand_damaged_captures_raise_nothing():
-    random_source = random.Random(20261121)
-    texts = [_text(name)[:6000] for name in sorted(FACTS)]
-    odd = [
-        "\0",
-        "{",
-        "}",
-        "[",
-        "]",
-        '"',
-        "N/A",
-        "9" * 5000,
-        "-1",
-        "null",
-        "1e999",
-        "\n",
-        "\ud800",
-        ":",
-        "[" * 2000,
-        "²",
-    ]
-    for round_number in range(2000):
-        text = texts[round_number % len(texts)]
-        for _ in range(random_source.randint(1, 6)):
-            at, length = random_source.randrange(len(text) + 1), random_source.choice((0, 1, 8, 200))
-            text = text[:at] + random_source.choice(odd) + text[at + length :]
-        for parse in PARSERS:
-            gpus = parse(text)
-            assert gpus is None or all(gpu.memory_bytes is None or gpu.memory_bytes > 0 for gpu in gpus)
 
 
 GPU_DATA = """{"gpu_data": [{"gpu": 0, "asic": {"market_name": "AMD Radeon RX 7800 XT",
