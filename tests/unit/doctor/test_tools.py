@@ -4,12 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
+from machines.build import Answer, Spec, build
 
 from linne.doctor.gpu import Gpu
-from linne.doctor.tools import amd_smi, json_after_noise, nvidia_smi, rocm_smi, rocminfo, xpu_smi
+from linne.doctor.tools import (
+    amd_smi,
+    gpus_of_tools,
+    json_after_noise,
+    nvidia_smi,
+    rocm_smi,
+    rocminfo,
+    system_profiler,
+    windows_adapters,
+    xpu_smi,
+)
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
-PARSERS = (amd_smi, rocm_smi, rocminfo, nvidia_smi, xpu_smi)
 NAVI = "Navi 22 [Radeon RX 6700/6700 XT / 6800M]"
 RX6700 = ("0000:07:00.0", 12868124672, "6.3.6")
 
@@ -121,6 +131,54 @@ def test_nvidia_smi_reads_capability_and_lives_without_it():
         ("Tesla K80", None, "0000:06:00.0", None, "470.1"),
     ]
     assert nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n") is None
+
+
+def test_system_profiler_reads_the_gpus_of_macs_and_leaves_out_what_is_no_gpu():
+    text = """{"SPDisplaysDataType": [
+      {"_name": "kHW_IntelUHDGraphics630Item", "sppci_model": "Intel UHD Graphics 630", "spdisplays_vendor": "Intel"},
+      {"_name": "Apple M4", "spdisplays_vendor": "sppci_vendor_Apple"}, {"_name": "AirPlay"}, 7]}
+"""
+    gpus = system_profiler(text)
+    assert [(gpu.vendor, gpu.name) for gpu in gpus] == [("Intel", "Intel UHD Graphics 630"), ("Apple", "Apple M4")]
+    assert system_profiler('{"SPDisplaysDataType": []}\n') == ()
+    assert system_profiler("system_profiler: unknown option\n") is None
+
+
+def adapter(name, pnp, driver):
+    return {"Name": name, "PNPDeviceID": pnp, "DriverVersion": driver}
+
+
+def test_windows_adapters_are_an_object_for_one_and_a_list_for_more():
+    amd = adapter("AMD Radeon RX 6600", r"PCI\VEN_1002&DEV_73FF&SUBSYS_05011EAE&REV_C7\6&1", "32.0.21025.1024")
+    nvidia = adapter("NVIDIA GeForce RTX 4090", r"PCI\VEN_10DE&DEV_2684&SUBSYS_16F1&REV_A1\4&2", "32.0.15.8097")
+    bare = adapter("Microsoft Basic Display Adapter", r"PCI\VEN_10DE&DEV_2204&SUBSYS_1&REV_A1\4&3", "10.0.26100.1")
+    remote = adapter("Microsoft Remote Display Adapter", r"SWD\REMOTEDISPLAYENUM\RDPIDD", "10.0.26100.1")
+    (gpu,) = windows_adapters(json.dumps(amd))
+    assert (gpu.vendor, gpu.name, gpu.device, gpu.driver) == ("AMD", "AMD Radeon RX 6600", 0x73FF, "32.0.21025.1024")
+    gpus = windows_adapters(json.dumps([nvidia, bare, remote]))
+    # NVIDIA's own number is in the last five digits; the basic adapter's is no driver to compute with.
+    assert [(gpu.device, gpu.driver) for gpu in gpus] == [(0x2684, "580.97"), (0x2204, None)]
+    assert windows_adapters(json.dumps(remote)) == ()
+    assert windows_adapters("Get-CimInstance : Access denied\n") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            Answer(stderr="Traceback:\n  File\nModuleNotFoundError: No module named 'amdsmi'\n", code=1),
+            "No module named",
+        ),
+        (Answer(stdout="\n\x1b[31mFailed to initialize NVML\x1b[0m\nmore\n", code=18), "Failed to initialize NVML"),
+        (Answer(code=3), "nothing, with exit code 3"),
+    ],
+)
+def test_what_a_tool_says_in_place_of_gpus_is_kept(tmp_path, answer, said):
+    machine = build(Spec(title="", tools={"amd-smi": {"*": answer}}), tmp_path)
+    told = gpus_of_tools(machine)["amd-smi"]
+    assert told.gpus is None
+    assert said in told.said
+    assert "\x1b" not in told.said
 
 
 def test_xpu_smi_reads_names_and_addresses():
