@@ -10,8 +10,7 @@ from pathlib import Path
 
 from linne.doctor import advice
 from linne.doctor.amd_library import ask_amd_library, library_check
-from linne.doctor.compatibility import is_integrated
-from linne.doctor.gpu import AMD, INTEL, NVIDIA, VENDORS, Gpu, merge
+from linne.doctor.gpu import AMD, INTEL, NVIDIA, VENDORS, Gpu, best_gpu, is_integrated, merge
 from linne.doctor.machine import Machine
 from linne.doctor.report import Check, Section, Status
 from linne.doctor.sysfs import gpus_of_files, nvidia_version, pci_name
@@ -61,9 +60,9 @@ def accelerator_section(machine: Machine, looked: Looked | None = None) -> Secti
         checks.append(_nvidia_driver(machine, looked))
     in_wsl = machine.exists("dev/dxg")  # GPUs are reached through Windows there, with none of the nodes of Linux
     if AMD in vendors and not in_wsl:
-        checks.append(_amd_nodes(machine))
+        checks.append(_at_worst(_amd_nodes(machine), AMD, looked.gpus))
     elif INTEL in vendors and not in_wsl:
-        checks.append(_render_nodes(machine))
+        checks.append(_at_worst(_render_nodes(machine), INTEL, looked.gpus))
     if all(check.status != "bad" for check in checks):  # else it is said why nothing answers
         checks += looked.silent
     return Section(title="Accelerators", checks=(*checks, *_environment(machine)))
@@ -72,7 +71,7 @@ def accelerator_section(machine: Machine, looked: Looked | None = None) -> Secti
 def _gpu(gpu: Gpu) -> Check:
     facts = [gpu.name or "name unknown", *([gpu.arch] if gpu.arch else [])]
     if gpu.memory_bytes:
-        shared = gpu.shared_bytes if is_integrated(gpu.arch) else None
+        shared = gpu.shared_bytes if is_integrated(gpu) else None
         also = f" of its own and {shared / 2**30:.1f} GiB of the machine's" if shared else ""
         facts.append(f"{gpu.memory_bytes / 2**30:.1f} GiB{also}")
     if gpu.driver:
@@ -151,15 +150,28 @@ def _no_nvidia_driver(machine: Machine, looked: Looked, name: str) -> Check:
     )
 
 
+def _at_worst(check: Check, vendor: str, gpus: Sequence[Gpu]) -> Check:
+    """Return a check of device nodes, as grave as the GPUs behind them: most processors hold small graphics as well."""
+    best = best_gpu(gpus)
+    if check.status not in ("bad", "warning") or best is None:
+        return check
+    if best.vendor != vendor:
+        return replace(check, status="note")
+    if all(is_integrated(gpu) for gpu in gpus if gpu.vendor == vendor):
+        return replace(check, status="warning" if vendor == AMD else "note")
+    return check
+
+
 def _amd_nodes(machine: Machine) -> Check:
     why = "ROCm computes through /dev/kfd and the render nodes alone"
     if not machine.exists("dev/kfd"):
         # The kernel makes the node where it has the topology: what is missing then was kept out on purpose.
         kept_out = advice.container(machine) or machine.exists("sys/class/kfd")
-        fix = advice.pass_on(machine, AMD) if kept_out else "sudo modprobe amdgpu"
-        if not kept_out and machine.exists("sys/module/amdgpu"):
-            fix = "sudo dmesg | grep -iE 'kfd|amdgpu' shows why the kernel's driver offers no computing on this GPU"
-        found = f"/dev/kfd does not exist{' in this container' if kept_out else ''}"
+        found, fix = "/dev/kfd does not exist", "sudo modprobe amdgpu"
+        if kept_out:
+            found, fix = f"{found} in this container", advice.pass_on(machine, AMD)
+        elif machine.exists("sys/module/amdgpu"):
+            found, fix = f"{found}, though the amdgpu driver is loaded", "sudo dmesg | grep -iE 'kfd|amdgpu'"
         return Check(name="Device nodes", status="bad", found=found, why=why, fix=fix)
     return _render_nodes(machine, [machine.root / "dev/kfd"], why)
 

@@ -1,4 +1,4 @@
-"""What to type on this machine, by its distribution, its container and its GPU, from the dated table `installing.json`.
+"""What to type on this machine, by its distribution, its container and its GPU, from dated tables.
 
 Every answer is lines: a command each, or a sentence where there is no command.
 """

@@ -213,11 +213,6 @@ def torch_index(kind: str, system: str, word: str = "") -> str | None:
     return next((row["index"] for row in rows if word in row["index"]), None)
 
 
-def is_integrated(arch: str | None) -> bool:
-    """Return whether an AMD architecture is that of a processor's own graphics, which use the machine's memory."""
-    return bool(arch) and any(word in products(arch or "") for word in ("Ryzen", "iGPU"))
-
-
 def torch_and_torchvision(torch: str | None, torchvision: str | None) -> Answer:
     """Return whether two versions are of the pairs that torchvision publishes."""
     table = _json("packages.json")["torchvision"]

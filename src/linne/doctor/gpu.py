@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from linne.doctor.compatibility import products
 
 AMD, NVIDIA, INTEL, APPLE = "AMD", "NVIDIA", "Intel", "Apple"
 VENDORS = {0x1002: AMD, 0x10DE: NVIDIA, 0x8086: INTEL}
@@ -57,6 +59,20 @@ def as_word(value: object) -> str | None:
     if not isinstance(value, str) or value.strip().strip("[]").lower() in _NOTHING:
         return None
     return "".join(char for char in value.strip()[:200] if char.isprintable()) or None
+
+
+def best_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
+    """Return the GPU to compute on: NVIDIA's before AMD's before Intel's, the largest of them."""
+    order = (NVIDIA, AMD, INTEL, APPLE)
+    return min(gpus, key=lambda gpu: (order.index(gpu.vendor), -(gpu.memory_bytes or 0)), default=None)
+
+
+def is_integrated(gpu: Gpu) -> bool:
+    """Return whether a GPU is known for a processor's own graphics, which use the machine's memory."""
+    if gpu.vendor == AMD:
+        return any(word in products(gpu.arch or "") for word in ("Ryzen", "iGPU"))
+    # Where every processor of Intel has its own.
+    return gpu.vendor == INTEL and gpu.bus_id in (None, "0000:00:02.0")
 
 
 def join(first: Gpu, second: Gpu) -> Gpu:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from linne.doctor import advice
 from linne.doctor.accelerators import look
 from linne.doctor.compatibility import Answer, Verdict, torch_and_directml, torch_and_torchvision
-from linne.doctor.gpu import AMD, Gpu
+from linne.doctor.gpu import AMD, Gpu, best_gpu
 from linne.doctor.installed import Package, installed_packages, requirement, satisfies
 from linne.doctor.report import Check, Section, Status
 from linne.doctor.rocm import framework_checks, rocm_checks
-from linne.doctor.torch_build import best_gpu, built_for, torch_check
+from linne.doctor.torch_build import built_for, torch_check
 from linne.doctor.windows import SERVE_WITH, windows_advice
 
 if TYPE_CHECKING:

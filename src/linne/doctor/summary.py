@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from linne.doctor.gpu import Gpu
+from linne.doctor.gpu import Gpu, best_gpu
 from linne.doctor.proof import TITLE as PROOF
 from linne.doctor.report import Check, Section, Summary
 from linne.doctor.torch_build import NAME as TORCH
-from linne.doctor.torch_build import best_gpu
 
 _CAUSES = ("Accelerators", "Packages")
 """Sections whose warnings may be why a proof fails."""
@@ -75,20 +74,22 @@ def _first(
 ) -> Check | None:
     """Return the check whose fix comes first: causes before effects, as sections and checks stand in that order.
 
-    What warns of the accelerator or the packages comes before a proof that fails, since it may be why.
+    What warns of the accelerator or the packages comes before a proof that fails or is on the CPU, since it may be why.
     """
     if _no_torch(torch):
         return torch
-    failed = any(check.status == "bad" for check in tried)
+    at = next((i for i, section in enumerate(sections) if section.title == PROOF), len(sections))
+    before, after = ([c for s in part for c in s.checks] for part in (sections[:at], sections[at + 1 :]))
     causes = [check for section in sections if section.title in _CAUSES for check in section.checks]
-    before = [check for section in sections if section.title != PROOF for check in section.checks]
+    idle = bool(gpus) and any(check.details.get("kind") == "cpu" for check in tried)
+    astray = idle or any(check.status == "bad" for check in tried)
     ways = (
         [check for check in before if check.status == "bad"],
-        [check for check in causes if check.status == "warning" and failed],
-        [check for check in tried if check.status == "bad"],
-        [check for section in sections for check in section.checks if check.status == "warning"],
-        # The build of torch that nobody was warned of, where a GPU lies idle.
-        [torch] if torch is not None and gpus and any(check.details.get("kind") == "cpu" for check in tried) else [],
+        [check for check in causes if check.status == "warning" and astray],
+        [check for check in (*tried, *after) if check.status == "bad"],
+        [check for check in (*before, *tried, *after) if check.status == "warning"],
+        # The build of torch that nobody was warned of.
+        [torch] if torch is not None and idle else [],
     )
     return next((check for way in ways for check in way if check.fix), None)
 

@@ -14,7 +14,7 @@ from linne.doctor.compatibility import (
     rocm_and_framework,
     torch_and_directml,
 )
-from linne.doctor.gpu import AMD, APPLE, INTEL, NVIDIA, Gpu
+from linne.doctor.gpu import AMD, APPLE, INTEL, NVIDIA, Gpu, best_gpu, is_integrated
 from linne.doctor.installed import Package
 from linne.doctor.report import Check, Status
 from linne.doctor.sysfs import nvidia_version
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 NAME = "PyTorch"
 _USES = {"cuda": NVIDIA, "rocm": AMD, "xpu": INTEL}
-_INTEGRATED = "0000:00:02.0"
-"""Where every processor of Intel has its own graphics."""
 
 
 def torch_check(machine: Machine, have: Mapping[str, Package], gpus: Sequence[Gpu]) -> Check:
@@ -68,12 +66,6 @@ def built_for(torch: Package) -> tuple[str, str | None]:
     if tag.startswith(("cpu", "xpu")):
         return tag[:3], None
     return ("cpu", None) if {"cuda", "hip"} <= torch.build.keys() else ("", None)
-
-
-def best_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
-    """Return the GPU to compute on: NVIDIA's before AMD's before Intel's, the largest of them."""
-    order = (NVIDIA, AMD, INTEL, APPLE)
-    return min(gpus, key=lambda gpu: (order.index(gpu.vendor), -(gpu.memory_bytes or 0)), default=None)
 
 
 def _no_torch(machine: Machine, gpus: Sequence[Gpu]) -> Check:
@@ -182,7 +174,7 @@ def _meant_for_computing(machine: Machine, gpu: Gpu) -> bool:
     """Return whether somebody wants to compute on it: most processors hold small graphics as well."""
     if gpu.vendor == AMD:
         return machine.exists("dev/kfd")
-    return gpu.vendor in (NVIDIA, APPLE) or (gpu.bus_id is not None and gpu.bus_id != _INTEGRATED)
+    return gpu.vendor in (NVIDIA, APPLE) or not is_integrated(gpu)
 
 
 def _release(hip: str | None) -> str:

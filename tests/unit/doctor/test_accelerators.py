@@ -113,7 +113,8 @@ def test_a_laptop_without_dev_kfd_is_told_to_load_the_driver_or_to_see_why_it_of
     nodes = checks(machine)["Device nodes"]
     assert (nodes.status, nodes.found, nodes.fix) == ("bad", "/dev/kfd does not exist", "sudo modprobe amdgpu")
     loaded = checks(build(tmp_path, STRIX | {"sys/module/amdgpu/refcnt": "1"}))["Device nodes"]
-    assert loaded.fix.startswith("sudo dmesg | grep")
+    assert loaded.found == "/dev/kfd does not exist, though the amdgpu driver is loaded"
+    assert loaded.fix == "sudo dmesg | grep -iE 'kfd|amdgpu'"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,16 @@ def test_a_user_who_may_not_open_the_nodes_is_told_whose_they_are(tmp_path, extr
 def test_one_render_node_of_two_that_is_permitted_is_only_a_warning(tmp_path):
     machine = build(tmp_path, RX7900 | {"dev/dri/renderD129": ""}, shut=("renderD129",))
     assert checks(machine)["Device nodes"].status == "warning"
+
+
+def test_nodes_are_as_grave_as_the_gpu_behind_them(tmp_path):
+    shut = {"shut": ("kfd", "renderD128")}
+    small = {name: text.replace("110000", "110003") for name, text in RX7900.items()}
+    beside_a_card = small | DRIVER | {"dev/nvidiactl": "", "dev/nvidia0": ""}
+    intel = pci("0000:00:02.0", "0x8086") | {"dev/dri/renderD128": ""}
+    card = pci("0000:03:00.0", "0x8086") | {"dev/dri/renderD128": ""}
+    for files, status in ((small, "warning"), (beside_a_card, "note"), (intel, "note"), (card, "bad"), (RX7900, "bad")):
+        assert checks(build(tmp_path, files, **shut))["Device nodes"].status == status
 
 
 def test_many_render_nodes_are_told_by_their_number(tmp_path):

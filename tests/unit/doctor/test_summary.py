@@ -109,6 +109,7 @@ def test_causes_come_before_effects() -> None:
     assert first(proved("fails"), packages=(pair,), system=(full,)) == "disk"
     assert first(proved("fails")) == "auto fp32"
     assert first(proved("works"), runtimes=(told("ONNX", "bad"),)) == "ONNX"
+    assert first(proved("fails"), runtimes=(told("ONNX", "bad"),)) == "auto fp32"
 
 
 def test_a_warning_of_the_accelerator_comes_before_the_proof_that_fails_and_not_before_another_fault() -> None:
@@ -127,6 +128,12 @@ def test_what_keeps_the_device_from_computing_comes_before_its_proof() -> None:
 def test_a_check_without_a_fix_is_never_the_first() -> None:
     assert first(proved("works"), accelerators=(told("tool", "bad", fix=""), told("other", "warning"))) == "other"
     assert first(proved("works"), accelerators=(told("x", "note"), told("y", "unknown"))) is None
+
+
+def test_where_a_gpu_lies_idle_what_hides_it_comes_before_other_warnings() -> None:
+    hidden, memory = told("hidden", "warning"), told("memory", "warning")
+    assert first(CPU_PROOF, gpus=(H200,), system=(memory,), accelerators=(hidden,)) == "hidden"
+    assert first(CPU_PROOF, system=(memory,), accelerators=(hidden,)) == "memory"
 
 
 def test_where_a_gpu_lies_idle_without_a_fault_the_build_of_torch_comes_first() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from machines.build import Spec, build
 
-from linne.doctor.gpu import AMD, APPLE, INTEL, NVIDIA, Gpu
+from linne.doctor.gpu import AMD, APPLE, INTEL, NVIDIA, Gpu, best_gpu
 from linne.doctor.installed import Package
 from linne.doctor.report import Check
-from linne.doctor.torch_build import best_gpu, torch_check
+from linne.doctor.torch_build import torch_check
 
 CUDA = Package(name="torch", version="2.15.0", build={"cuda": "13.2", "hip": None, "tag": "cu132"})
 CPU = Package(name="torch", version="2.15.0+cpu")
