@@ -73,10 +73,8 @@ def permit(machine: Machine, nodes: Sequence[Path]) -> str:
     """Return how this user gets to open device nodes that belong to a group it is not in."""
     numbers = sorted({number for node in nodes if (number := machine.group_of(node)) is not None})
     shown = " ".join(f"/{node.relative_to(machine.root).as_posix()}" for node in nodes)
-    if container(machine) == "podman":
-        return "start the container again with: podman run --group-add keep-groups"
-    if container(machine):
-        return "start the container again with: docker run " + " ".join(f"--group-add {number}" for number in numbers)
+    if kind := container(machine):
+        return _permit_container(kind, numbers)
     groups = _groups(machine)
     named = [groups[number] for number in numbers if number in groups and number != 0]
     if not named or len(named) < len(numbers):
@@ -85,6 +83,19 @@ def permit(machine: Machine, nodes: Sequence[Path]) -> str:
     if user and all(user in members for _, members in named):
         return f"log out and in again: `{user}` has joined {_and([name for name, _ in named])} since this session began"
     return f"sudo usermod -aG {','.join(name for name, _ in named)} $USER\nthen log out and in again"
+
+
+def _permit_container(kind: str, groups: Sequence[int]) -> str:
+    """Return how the process of a container gets into groups of its host, whose names mean nothing inside."""
+    match kind:
+        case "docker":
+            return "start the container again with: docker run " + " ".join(f"--group-add {group}" for group in groups)
+        case "podman":
+            return "start the container again with: podman run --group-add keep-groups"
+        case "kubernetes":
+            return f"add to the pod's `securityContext`: supplementalGroups: {list(groups)}"
+        case _:
+            return f"put this container's user into the groups {' and '.join(map(str, groups))} of the host"
 
 
 def group_names(machine: Machine, nodes: Sequence[Path]) -> str:

@@ -162,6 +162,11 @@ GROUPS = {"etc/group": "root:x:0:\nvideo:x:44:ada\nrender:x:992:\n"}
             "start the container again with: docker run --group-add 44 --group-add 992",
         ),
         ({"run/.containerenv": ""}, {"kfd": 992}, "start the container again with: podman run --group-add keep-groups"),
+        (
+            {"run/systemd/container": "lxc"},
+            {"kfd": 992, "renderD": 992},
+            "put this container's user into the groups 992",
+        ),
     ],
 )
 def test_a_user_who_may_not_open_the_nodes_is_told_whose_they_are(tmp_path, extra, groups, fix):
@@ -172,6 +177,13 @@ def test_a_user_who_may_not_open_the_nodes_is_told_whose_they_are(tmp_path, extr
     assert nodes.status == "bad"
     assert nodes.found.startswith("this user may not open /dev/kfd, /dev/dri/renderD128")
     assert nodes.fix.startswith(fix)
+
+
+def test_a_pod_that_may_not_open_the_nodes_is_told_the_groups_to_ask_for(tmp_path):
+    pod, groups = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {"kfd": 992, "renderD": 44}
+    machine = build(tmp_path, RX7900, shut=("kfd", "renderD128"), groups=groups, environ=pod)
+    fix = checks(machine)["Device nodes"].fix
+    assert fix == "add to the pod's `securityContext`: supplementalGroups: [44, 992]"
 
 
 def test_one_render_node_of_two_that_is_permitted_is_only_a_warning(tmp_path):
