@@ -54,9 +54,10 @@ def test_every_linne_command_in_the_documentation_is_understood(pages):
     seen = 0
     for name, code in code_blocks(pages, "sh", "console"):
         for line in code.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words[:1] != ["linne"]:
+            typed = line.removeprefix("$ ")
+            if typed.split()[:1] != ["linne"]:
                 continue
+            words = shlex.split(typed, comments=True)
             words = list(itertools.takewhile(lambda word: word not in (">", "|"), words[1:]))
             command, path = cli, "linne"
             while isinstance(command, click.Group) and words and not words[0].startswith("-"):

@@ -123,7 +123,8 @@ def a_group_that(failure):
         (
             ValueError("one\ntwo"),
             "error: unexpected ValueError: one\n\n"
-            "hint: this is a fault in linne or in a library below it; set LINNE_DEBUG=1 to see where\n",
+            "hint: this is a fault in linne or in a library below it; set LINNE_DEBUG=1 to see where\n"
+            "when you report it, attach `doctor.json`: linne doctor --json > doctor.json\n",
             1,
         ),
         (
@@ -147,6 +148,7 @@ def test_debug_shows_where_an_unexpected_failure_happened():
     assert "Traceback" not in quiet.stderr
     assert asked.stderr.startswith("Traceback (most recent call last):\n")
     assert asked.stderr.endswith(quiet.stderr)
+    assert asked.stderr.splitlines()[-1] == failures.ATTACH
     assert asked.exit_code == 1
 
 

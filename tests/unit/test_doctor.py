@@ -7,6 +7,8 @@ import pytest
 import linne
 from linne.cli import cli
 from linne.doctor import Machine, examine
+from linne.inference.backends.null import write_null_bundle
+from linne.preprocess import InputSpec
 
 
 def run(capsys, *words):
@@ -33,6 +35,18 @@ def test_the_record_for_programs_has_every_check_with_its_status(capsys):
     checks = [check for section in record["sections"] for check in section["checks"]]
     assert {"name", "status", "found", "why", "fix", "details"} == set(checks[0])
     assert {check["status"] for check in checks} <= {"good", "note", "warning", "bad", "unknown"}
+
+
+def test_a_bundle_is_looked_at_as_well_and_a_damaged_one_ends_with_exit_code_3(capsys, tmp_path):
+    bundle = write_null_bundle(
+        tmp_path / "b", ("cat", "dog"), InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
+    )
+    _, said = run(capsys, "--quick", "--json", str(bundle.path))
+    assert json.loads(said.out)["sections"][-1]["title"] == "Bundle"
+    (bundle.path / "README.md").write_text("another", "utf-8")
+    code, said = run(capsys, "--quick", str(bundle.path))
+    assert code == 3
+    assert "`README.md`" in said.out
 
 
 def test_an_empty_machine_is_examined_without_an_error(tmp_path):

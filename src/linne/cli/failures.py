@@ -23,6 +23,7 @@ EXTRAS = {
     "pyarrow": "lists",
 }
 """Which extra brings a package."""
+ATTACH = "when you report it, attach `doctor.json`: linne doctor --json > doctor.json"
 
 
 class UnknownVerb(click.UsageError):
@@ -61,7 +62,7 @@ def explain(error: Exception) -> tuple[str, str | None, int]:
         return f"`{error.filename}`: {error.strerror.lower()}", debug, 1
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return f"unexpected {said}", f"this is a fault in linne or in a library below it; {debug}", 1
+    return f"unexpected {said}", f"this is a fault in linne or in a library below it; {debug}\n{ATTACH}", 1
 
 
 def _usage(error: click.UsageError) -> tuple[str, str | None]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linne.device import Device
-from linne.doctor.child import report_line
+from linne.doctor.child import said_of, say
 from linne.errors import LinneError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -253,14 +253,23 @@ def _seconds(device: Device, work: Callable[[], object]) -> float:
     return max(min(times[1:]), 1e-9)
 
 
-def _say(event: str, **facts: Any) -> None:
-    sys.stdout.write(report_line(event, **facts))
-    sys.stdout.flush()  # a crash must not take it along
+def wheel_facts() -> dict[str, Any]:
+    """Return what torch was built for, and whether it multiplies fp32 in TF32 where nobody says otherwise."""
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "architectures": list(torch.cuda.get_arch_list()),
+        "tf32": {
+            "matrix_products": torch.get_float32_matmul_precision() != "highest",
+            "convolutions": torch.backends.cudnn.allow_tf32,
+        },
+    }
 
 
 def _prove(name: str, tolerance: float, measure: Callable[[], tuple[float, str]]) -> None:
     """Report what one operation gives; that it starts as well, so that a crash has a name."""
-    _say("starts", operation=name)
+    say("starts", operation=name)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -268,8 +277,8 @@ def _prove(name: str, tolerance: float, measure: Callable[[], tuple[float, str]]
             error, message = measure()
             raised = ""
         except Exception as problem:  # a device's errors are of any kind, and all of them are findings
-            error, message, raised = math.inf, "", f"{type(problem).__name__}: {problem}"[:300]
-    _say(
+            error, message, raised = math.inf, "", said_of(problem)
+    say(
         "result",
         operation=name,
         ok=error <= tolerance,
@@ -297,12 +306,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="fp32", choices=sorted(DTYPES))
     parser.add_argument("--rate-seconds", type=float, default=1.0, help="time for the matrix rate; 0: no rates")
     asked = parser.parse_args(words)
+    say("wheel", **wheel_facts())
     try:
         device = Device.pick(asked.device)
     except LinneError as error:
-        _say("absent", reason=str(error))
+        say("absent", reason=str(error))
         return 0
-    _say("device", kind=device.kind, name=device.name, torch_device=device.torch_device, torch=torch.__version__)
+    names = {"name": device.name, "address": device.address, "torch_device": device.torch_device}
+    say("device", kind=device.kind, **names, torch=torch.__version__, architecture=device.hardware.architecture)
     dtype = DTYPES[asked.dtype]
     with device.full_precision():
         _prove("copy both ways", 0.0, lambda: copy_error(device))
@@ -311,10 +322,10 @@ def main(words: Sequence[str] | None = None) -> int:
                 tolerance = (STEP_TOLERANCES if name == "training step" else TOLERANCES)[asked.dtype]
                 _prove(name, tolerance, lambda work=operation: _compare(work, device, dtype))  # type: ignore[misc]
         if asked.rate_seconds > 0:
-            _say("starts", operation="rates")
+            say("starts", operation="rates")
             copied = copy_rates(device, (32 if device.kind == "cpu" else 256) << 20)
-            _say("rates", matrix_tflops=matrix_rate(device, dtype, asked.rate_seconds), copy_gbs=copied)
-    _say("end")
+            say("rates", matrix_tflops=matrix_rate(device, dtype, asked.rate_seconds), copy_gbs=copied)
+    say("end")
     return 0
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,17 @@ def report_line(event: str, **facts: Any) -> str:
     return json.dumps({MARK: event, **facts}) + "\n"
 
 
+def say(event: str, **facts: Any) -> None:
+    """Report `event` from within a child, at once: a crash must not take it along."""
+    sys.stdout.write(report_line(event, **facts))
+    sys.stdout.flush()
+
+
+def said_of(error: BaseException) -> str:
+    """Return an exception as one line of at most 300 characters, for a report."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def listen(command: Sequence[str], *, environ: Mapping[str, str], limit_s: float) -> Heard:
     """Run `command` for at most `limit_s` and return what it reported; raises nothing, whatever the child does."""
     start = time.monotonic()
@@ -59,7 +71,12 @@ def listen(command: Sequence[str], *, environ: Mapping[str, str], limit_s: float
             return Heard(end="not started", how=how, events=(), said="", seconds=0.0)
         end, how = _wait(child, (out, err), start + limit_s, limit_s)
         seconds = time.monotonic() - start
-        return Heard(end=end, how=how, events=_events(_text(out)), said=_last_line(_text(err)), seconds=seconds)
+        return Heard(end=end, how=how, events=events_in(_text(out)), said=_last_line(_text(err)), seconds=seconds)
+
+
+def first_event(heard: Heard, name: str) -> Mapping[str, Any] | None:
+    """Return the first report of one name; None where there is none."""
+    return next((event for event in heard.events if event[MARK] == name), None)
 
 
 def _own_group() -> dict[str, Any]:
@@ -115,7 +132,8 @@ def _text(file: IO[bytes]) -> str:
     return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
-def _events(text: str) -> tuple[Mapping[str, Any], ...]:
+def events_in(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Return what a child reported among whatever else was printed."""
     events = []
     for line in text.splitlines():
         # Noise without a line end may stand before what we wrote.

@@ -106,6 +106,14 @@ def _pair(rocm: tuple[int, ...], release: tuple[int, ...]) -> Answer:
     return replace(dated, verdict="unknown", reason=f"{name} are no pair that AMD lists, which may still work")
 
 
+def rocm_of_driver(driver: str | None) -> tuple[str, ...]:
+    """Return the releases of ROCm's user space that AMD lists for an amdgpu driver, as `6.4`; none where unknown."""
+    release = numbers(driver_release(driver or ""))
+    table: Mapping[str, Sequence[str]] = _json("amdgpu_driver.json")["driver_to_user_space"]
+    spaces = next((spaces for name, spaces in table.items() if release and _same_minor(name, release)), ())
+    return tuple(_dotted((numbers(space) or ())[:2]) for space in spaces)
+
+
 def rocm_and_framework(rocm: str | None, framework: str, version: str | None) -> Answer:
     """Return whether AMD lists a framework's version for a release of ROCm.
 
@@ -145,6 +153,14 @@ def cuda_and_driver(cuda: str | None, driver: str | None) -> Answer:
     fits = found[0] >= int(least)
     reason = f"CUDA {built[0]} needs driver {least} or newer, and this is {driver}"
     return replace(dated, verdict="yes" if fits else "no", reason=reason, goes_with=(f">={least}",))
+
+
+def newest_cuda_for(driver: str | None) -> str:
+    """Return the newest major version of CUDA whose wheels an NVIDIA driver runs, empty where there is none."""
+    found = numbers(driver)
+    least = _json("packages.json")["cuda_driver"]["least_driver_by_cuda_major"]
+    fitting = [major for major, oldest in least.items() if found and found[0] >= int(oldest)]
+    return max(fitting, key=int, default="")
 
 
 def arch_in_wheel(arch: str | None, arch_list: Sequence[str]) -> Answer:
@@ -188,6 +204,15 @@ def directml_row(version: str) -> dict[str, str] | None:
     return next((row for row in _csv("torch_directml.csv") if row["torch_directml"] == version), None)
 
 
+def torch_index(kind: str, system: str, word: str = "") -> str | None:
+    """Return where the build of torch for a kind of device is, `PyPI` or an address; None where there is none.
+
+    Of many the first that holds `word`, as the table has them by their age.
+    """
+    rows = (row for row in _csv("torch_builds.csv") if row["kind"] == kind and system in row["system"].split(", "))
+    return next((row["index"] for row in rows if word in row["index"]), None)
+
+
 def torch_and_torchvision(torch: str | None, torchvision: str | None) -> Answer:
     """Return whether two versions are of the pairs that torchvision publishes."""
     table = _json("packages.json")["torchvision"]
@@ -200,6 +225,16 @@ def torch_and_torchvision(torch: str | None, torchvision: str | None) -> Answer:
         return replace(dated, verdict="unknown", reason=f"torch {_dotted(first[:2])} is not in the table of pairs")
     reason = f"torch {_dotted(first[:2])} goes with torchvision {goes}"
     return replace(dated, verdict="yes" if _same_minor(goes, second) else "no", reason=reason, goes_with=(goes,))
+
+
+def torch_and_directml(torch: str | None, directml: str) -> Answer:
+    """Return whether torch is the one that a torch-directml was compiled for; a torch that is missing is not."""
+    row = directml_row(directml)
+    if row is None:
+        dated = _dated(_csv("torch_directml.csv")[0])
+        return replace(dated, reason=f"torch-directml {directml} is not in the table")
+    fits, reason = numbers(torch) == numbers(row["torch"]), f"torch-directml {directml} goes with torch {row['torch']}"
+    return replace(_dated(row, (row["torch"],)), verdict="yes" if fits else "no", reason=reason)
 
 
 def _dated(row: Mapping[str, Any], goes_with: tuple[str, ...] = ()) -> Answer:

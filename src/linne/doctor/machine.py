@@ -8,6 +8,7 @@ import platform
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,40 @@ def may_read_and_write(path: Path) -> bool:
         return False
 
 
+def group_number(path: Path) -> int | None:
+    """Return the number of the group that owns `path`; None where the system does not say."""
+    try:
+        return path.stat().st_gid
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What only the running system can say, apart from files: free bytes, and how many files may be open.
+
+    None where the system does not say. `disk_free` is of `folder`.
+    """
+
+    folder: str
+    disk_free: int | None
+    shared_size: int | None
+    open_files: int | None
+    open_files_most: int | None
+
+
+def limits_here() -> Limits:
+    """Return the limits of this process, in the folder it runs in."""
+    soft, hard = _open_files()
+    return Limits(
+        folder=_folder(),
+        disk_free=_disk(".", "free"),
+        shared_size=_disk("/dev/shm", "total") if sys.platform == "linux" else None,
+        open_files=soft,
+        open_files_most=hard,
+    )
+
+
 def _path_folders() -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder)
 
@@ -48,22 +83,33 @@ def _path_folders() -> tuple[Path, ...]:
 class Machine:
     """This machine, or one built in a folder by a test.
 
-    `root` stands for `/`; `path` are the folders searched for tools; `system` is `Linux`, `Windows` or `Darwin`;
-    `may_use` answers whether a device node may be opened.
+    `root` stands for `/`; `path` are the folders searched for tools; `system` is `Linux`, `Windows` or `Darwin`, and
+    `system_name` what it calls itself in full; `may_use` answers whether a device node may be opened, and `group_of`
+    whose it is; `python` starts the children that touch devices, and its packages are in `site_packages` (None: this
+    Python's own).
     """
 
     root: Path = Path("/")
     path: tuple[Path, ...] = field(default_factory=_path_folders)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     system: str = field(default_factory=platform.system)
+    system_name: str = field(default_factory=platform.platform)
     python_version: str = field(default_factory=platform.python_version)
+    python: tuple[str, ...] = (sys.executable,)
+    site_packages: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=limits_here)
     may_use: Callable[[Path], bool] = may_read_and_write
+    group_of: Callable[[Path], int | None] = group_number
 
-    def read_text(self, path: str) -> str | None:
+    def child(self, module: str) -> tuple[str, ...]:
+        """Return the command that starts a module of the doctor's in a process of its own."""
+        return (*self.python, "-m", module)
+
+    def read_text(self, path: str, most_bytes: int = _MOST_FILE_BYTES) -> str | None:
         """Return the text of a file under the root, stripped; None where it cannot be read."""
         try:
             with (self.root / path.lstrip("/")).open("rb") as file:
-                return file.read(_MOST_FILE_BYTES).decode("utf-8", "replace").strip()
+                return file.read(most_bytes).decode("utf-8", "replace").strip()
         except (OSError, ValueError):
             return None
 
@@ -152,3 +198,29 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)
+
+
+def _open_files() -> tuple[int | None, int | None]:
+    """Return the soft and the hard limit; None where there is none to be read, and for a hard one without end."""
+    try:
+        import resource  # not on Windows
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except (ImportError, OSError, ValueError):
+        return None, None
+    endless = resource.RLIM_INFINITY
+    return (2**31 if soft == endless else soft), (None if hard == endless else hard)
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # removed under our feet
+        return "."
+
+
+def _disk(path: str, of: str) -> int | None:
+    try:
+        return int(getattr(shutil.disk_usage(path), of))
+    except OSError:
+        return None

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from linne.doctor.compatibility import (
-    Answer,
-    Verdict,
-    cuda_and_driver,
-    directml_row,
-    numbers,
-    rocm_and_framework,
-    torch_and_torchvision,
-)
+from linne.doctor import advice
+from linne.doctor.accelerators import look
+from linne.doctor.compatibility import Answer, Verdict, torch_and_directml, torch_and_torchvision
+from linne.doctor.gpu import AMD, Gpu, best_gpu
 from linne.doctor.installed import Package, installed_packages, requirement, satisfies
 from linne.doctor.report import Check, Section, Status
-from linne.doctor.rocm import rocm_checks
+from linne.doctor.rocm import framework_checks, rocm_checks
+from linne.doctor.torch_build import built_for, torch_check
+from linne.doctor.windows import SERVE_WITH, windows_advice
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
@@ -36,151 +33,26 @@ _ONE_MODULE = (
 )
 """Packages that all install the module `onnxruntime`, each over the other."""
 
-_CPU_INDEX = "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
-_CHOOSE = "choose the command for this machine at https://pytorch.org/get-started/locally/"
-_NVIDIA, _AMD = "0x10de", "0x1002"
 
-
-def packages_section(machine: Machine, packages: Mapping[str, Package] | None = None) -> Section:
-    """Return what is installed and whether it goes together; `packages` stands in for this Python's in tests."""
-    have = installed_packages() if packages is None else packages
-    kind, built = _built_for(have["torch"]) if "torch" in have else ("", None)
-    checks = [_versions(have), _torch(machine, have), *_torchvision(have), _requirements(have)]
+def packages_section(
+    machine: Machine, packages: Mapping[str, Package] | None = None, gpus: Sequence[Gpu] | None = None
+) -> Section:
+    """Return what is installed and whether it goes together and suits the GPUs of the machine."""
+    have = installed_packages(machine.site_packages) if packages is None else packages
+    gpus = look(machine).gpus if gpus is None else gpus
+    kind, built = built_for(have["torch"]) if "torch" in have else ("", None)
+    checks = [torch_check(machine, have, gpus), *_torchvision(have), _requirements(have)]
     checks += rocm_checks(machine, built if kind == "rocm" else None)
-    checks += [*_onnxruntime(have), *_placeholders(have), *_directml(machine, have)]
-    return Section(title="Packages", checks=tuple(checks))
+    checks += framework_checks(machine, have)
+    checks += [*_onnxruntime(machine, have, gpus), *_placeholders(have), *_directml(machine, have, gpus)]
+    checks += windows_advice(machine, gpus)
+    return Section(title="Packages", checks=(*checks, _versions(have)))
 
 
 def _versions(have: Mapping[str, Package]) -> Check:
     named = {name: package.version for name, package in have.items()}
     found = ", ".join(f"{name} {version}" for name, version in named.items())
     return Check(name="Versions", status="note", found=found or "none of those linne uses", details={"versions": named})
-
-
-def _torch(machine: Machine, have: Mapping[str, Package]) -> Check:
-    torch = have.get("torch")
-    if torch is None:
-        return Check(
-            name="PyTorch",
-            status="note",
-            found="not installed",
-            why="training needs it; reading data, bundles and reports does not",
-            fix='pip install "linne[train]"',
-        )
-    kind, built = _built_for(torch)
-    if kind == "cuda":
-        return _cuda_build(machine, torch, built)
-    if kind == "rocm":
-        return _rocm_build(machine, torch, built)
-    if kind == "cpu" and machine.system == "Linux":
-        return _cpu_build(machine, torch)
-    found = f"{torch.version}, built for {kind}" if kind else f"{torch.version}, built for something it does not say"
-    return Check(
-        name="PyTorch",
-        status="good" if kind else "unknown",
-        found=found,
-        details={"version": torch.version, "for": kind},
-    )
-
-
-def _built_for(torch: Package) -> tuple[str, str | None]:
-    """Return `cuda`, `rocm`, `xpu`, `cpu` or an empty text where the wheel does not say, and of which version."""
-    for kind, key in (("rocm", "hip"), ("cuda", "cuda"), ("xpu", "xpu")):
-        if torch.build.get(key):
-            return kind, torch.build[key]
-    tag = torch.tag
-    if tag.startswith("cu") and tag[2:].isdigit():
-        return "cuda", f"{tag[2:-1]}.{tag[-1]}"
-    if tag.startswith("rocm"):
-        return "rocm", tag[4:]
-    if tag.startswith(("cpu", "xpu")):
-        return tag[:3], None
-    return ("cpu", None) if {"cuda", "hip"} <= torch.build.keys() else ("", None)
-
-
-def _cuda_build(machine: Machine, torch: Package, cuda: str | None) -> Check:
-    said = f"{torch.version}, built for CUDA {cuda}"
-    present, driver = _nvidia_driver(machine)
-    details: dict[str, Any] = {"version": torch.version, "for": "cuda", "cuda": cuda, "driver": driver}
-    if not present:
-        return _cuda_without_driver(machine, said, details)
-    answer = cuda_and_driver(cuda, driver)
-    details |= {"reason": answer.reason, "source": answer.source, "source_date": answer.source_date}
-    if answer.verdict == "no":
-        least = answer.goes_with[0].removeprefix(">=")
-        fix = f"update the NVIDIA driver to {least} or newer, or install torch for an older CUDA: {_CHOOSE}"
-        why = "torch cannot use the GPU through a driver older than its CUDA"
-        return Check(
-            name="PyTorch", status="bad", found=f"{said}, with driver {driver}", why=why, fix=fix, details=details
-        )
-    found = f"{said}, with driver {driver or 'of unknown version'}"
-    return Check(name="PyTorch", status="good" if answer.verdict == "yes" else "unknown", found=found, details=details)
-
-
-def _cuda_without_driver(machine: Machine, said: str, details: Mapping[str, Any]) -> Check:
-    nvidia, amd = _has_gpu(machine, _NVIDIA), _has_gpu(machine, _AMD)
-    if nvidia or amd:
-        return Check(
-            name="PyTorch",
-            # Many processors of AMD hold a small GPU that nobody means to compute on.
-            status="bad" if nvidia else "warning",
-            found=f"{said}, and no NVIDIA driver is present",
-            why=f"the {'NVIDIA' if nvidia else 'AMD'} GPU of this machine is not used: torch runs on the CPU",
-            fix="install NVIDIA's driver: https://www.nvidia.com/drivers" if nvidia else f"{_CHOOSE} (ROCm)",
-            details=details,
-        )
-    # Only on Linux is it known which devices there are.
-    what = "no NVIDIA driver and no GPU is present" if machine.system == "Linux" else "no NVIDIA driver is present"
-    found = f"{said}; {what}, so it runs on the CPU"
-    why = "it works; the build for CPUs is gigabytes smaller"
-    return Check(name="PyTorch", status="note", found=found, why=why, fix=_CPU_INDEX, details=details)
-
-
-def _rocm_build(machine: Machine, torch: Package, hip: str | None) -> Check:
-    answer = rocm_and_framework(hip, "torch", torch.version)
-    said = f"{torch.version}, built for ROCm {hip}"
-    details = {
-        "version": torch.version,
-        "for": "rocm",
-        "rocm": hip,
-        "listed": list(answer.goes_with),
-        "reason": answer.reason,
-        "source": answer.source,
-        "source_date": answer.source_date,
-    }
-    # WSL reaches the GPU through Windows (/dev/dxg), and has no /dev/kfd.
-    if machine.system == "Linux" and not machine.exists("dev/kfd") and not machine.exists("dev/dxg"):
-        return Check(
-            name="PyTorch",
-            status="bad" if _has_gpu(machine, _AMD) else "warning",
-            found=f"{said}, and there is no `/dev/kfd`",
-            why="torch reaches an AMD GPU through `/dev/kfd`; without it, it runs on the CPU",
-            fix="sudo modprobe amdgpu; in a container: start it with --device=/dev/kfd --device=/dev/dri",
-            details=details,
-        )
-    if answer.verdict == "no":
-        why = f"{answer.reason} ({answer.source}, {answer.source_date}); it may work, and nobody at AMD tested it"
-        fix = f"if results are wrong or it crashes, install torch {' or '.join(answer.goes_with)}"
-        return Check(name="PyTorch", status="warning", found=said, why=why, fix=fix, details=details)
-    return Check(name="PyTorch", status="good", found=said, details=details)
-
-
-def _cpu_build(machine: Machine, torch: Package) -> Check:
-    details = {"version": torch.version, "for": "cpu"}
-    unused = [name for name, vendor in (("NVIDIA", _NVIDIA), ("AMD", _AMD)) if _has_gpu(machine, vendor)]
-    if _nvidia_driver(machine)[0] and "NVIDIA" not in unused:
-        unused.insert(0, "NVIDIA")
-    if not unused:
-        return Check(name="PyTorch", status="good", found=f"{torch.version}, built for CPUs", details=details)
-    # AMD graphics without its compute driver may be a laptop's that nobody means to compute on: a note.
-    return Check(
-        name="PyTorch",
-        status="warning" if "NVIDIA" in unused or machine.exists("dev/kfd") else "note",
-        found=f"{torch.version}, built for CPUs alone, in a machine with a GPU of {' and '.join(unused)}",
-        why="this build of torch cannot use any GPU",
-        fix=f"to use the GPU, {_CHOOSE}",
-        details=details,
-    )
 
 
 def _torchvision(have: Mapping[str, Package]) -> list[Check]:
@@ -190,19 +62,29 @@ def _torchvision(have: Mapping[str, Package]) -> list[Check]:
     name, both = "torch, torchvision", f"torch {torch.version} and torchvision {vision.version}"
     why = "torchvision's operators are compiled for one torch; with another they are missing or end the program"
     first, second = _family(torch.tag), _family(vision.tag)
+    answer = _vision_answer(torch, vision)
+    fix = _fitting_torchvision(torch)
     if first and second and first != second:
         found = f"torch is built for {torch.tag} and torchvision for {vision.tag}"
-        fix = f"install both in one command, so that they come from one index: {_CHOOSE}"
         # Its CPU build runs on any torch, but for the operators that would be on the GPU.
         status: Status = "warning" if second == "cpu" else "bad"
         return [Check(name=name, status=status, found=found, why=why, fix=fix)]
-    answer = _vision_answer(torch, vision)
     details = {"reason": answer.reason, "source": answer.source, "source_date": answer.source_date}
     if answer.verdict == "no":
-        found, fix = f"{both} are no pair: {answer.reason}", "pip install --upgrade torch torchvision"
+        found = f"{both} are no pair: {answer.reason}"
         return [Check(name=name, status="bad", found=found, why=why, fix=fix, details=details)]
     status = "good" if answer.verdict == "yes" else "unknown"
-    return [Check(name=name, status=status, found=f"{both}: {answer.reason}", details=details)]
+    found = f"{both} go together" if status == "good" else f"{both}: {answer.reason}"
+    return [Check(name=name, status=status, found=found, details=details)]
+
+
+def _fitting_torchvision(torch: Package) -> str:
+    """Return how to install the torchvision of this torch, or a new pair where none is known; both of one index."""
+    pair = torch_and_torchvision(torch.version, "0").goes_with
+    which = f'"torchvision=={pair[0]}.*"' if pair else "torch torchvision"
+    # ROCm's wheels are tagged as `rocm7.2.0.git1`, and their index as `rocm7.2`.
+    tag = re.match(r"(cpu|xpu|cu\d+|rocm\d+\.\d+)", torch.tag)
+    return "pip uninstall -y torchvision\n" + advice.install_torchvision(which, tag[1] if tag else "")
 
 
 def _vision_answer(torch: Package, vision: Package) -> Answer:
@@ -227,8 +109,7 @@ def _requirements(have: Mapping[str, Package]) -> Check:
     for package in have.values():
         for asked in map(requirement, package.requires):
             other = have.get(asked[0]) if asked else None
-            # torchvision and torch have a check of their own.
-            if asked is None or other is None or (package.name, other.name) == ("torchvision", "torch"):
+            if asked is None or other is None or _has_its_own_check(package.name, other.name):
                 continue
             if satisfies(other.version, asked[1]) is False:
                 broken.append((package, f"{other.name}{asked[1].replace(' ', '')}", other.version))
@@ -246,22 +127,28 @@ def _requirements(have: Mapping[str, Package]) -> Check:
     )
 
 
-def _onnxruntime(have: Mapping[str, Package]) -> list[Check]:
+def _has_its_own_check(package: str, asked: str) -> bool:
+    return (package, asked) == ("torchvision", "torch") or package == "torch-directml"
+
+
+def _onnxruntime(machine: Machine, have: Mapping[str, Package], gpus: Sequence[Gpu]) -> list[Check]:
     there = [name for name in _ONE_MODULE if name in have]
-    if len(there) < 2:
-        return []
-    # All files of the first go with it, so whichever is kept has to be installed again.
-    keep = next(name for name in there if name != "onnxruntime")
-    return [
-        Check(
-            name="ONNX Runtime",
-            status="bad",
-            found=f"{' and '.join(there)} are installed together",
-            why="they write the same files over each other: which providers there are is chance, often the CPU alone",
-            fix=f"pip uninstall -y {' '.join(there)} && pip install {keep}",
-            details={"packages": there},
-        )
-    ]
+    ended = _table("onnxruntime_directml")
+    if len(there) > 1:
+        # All files of the first go with it, so whichever is kept has to be installed again.
+        suited = "onnxruntime-migraphx" if any(gpu.vendor == AMD for gpu in gpus) else "onnxruntime-gpu"
+        others = [name for name in there if name != "onnxruntime"]
+        keep = suited if suited in there else others[0]
+        why = "they write the same files over each other: which providers there are is chance, often the CPU alone"
+        fix = f"pip uninstall -y {' '.join(there)}\npip install {keep}"
+        found = f"{' and '.join(there)} are installed together"
+        return [Check(name="ONNX Runtime", status="bad", found=found, why=why, fix=fix, details={"packages": there})]
+    if machine.system == "Windows" and "onnxruntime-directml" in there:
+        found = f"onnxruntime-directml ends with {ended['last']}; Windows ML goes on, with DirectML among its providers"
+        fix = f"pip uninstall -y onnxruntime-directml\n{SERVE_WITH}"
+        details = {"source": ended["source"], "source_date": ended["source_date"]}
+        return [Check(name="ONNX Runtime", status="note", found=found, fix=fix, details=details)]
+    return []
 
 
 def _placeholders(have: Mapping[str, Package]) -> list[Check]:
@@ -272,7 +159,7 @@ def _placeholders(have: Mapping[str, Package]) -> list[Check]:
             status="warning",
             found=f"{name} {version} is a placeholder without any code",
             why="AMD reserved the name on PyPI; the real package comes from AMD",
-            fix=f"pip uninstall -y {name}, then install AMD's: https://rocm.docs.amd.com/projects/AMDMIGraphX",
+            fix=f"pip uninstall -y {name}\nand install AMD's: https://rocm.docs.amd.com/projects/AMDMIGraphX",
             details={"source": table["source"], "source_date": table["source_date"]},
         )
         for name, version in table["versions"].items()
@@ -280,50 +167,29 @@ def _placeholders(have: Mapping[str, Package]) -> list[Check]:
     ]
 
 
-def _directml(machine: Machine, have: Mapping[str, Package]) -> list[Check]:
+def _directml(machine: Machine, have: Mapping[str, Package], gpus: Sequence[Gpu]) -> list[Check]:
     package = have.get("torch-directml")
     if package is None:
         return []
-    row = directml_row(package.version) or {}
-    pinned = row.get("torch")
-    torch = have["torch"].version if "torch" in have else None
-    details = {"torch": pinned, "source": row.get("source"), "source_date": row.get("source_date")}
-    wsl = machine.system == "Linux" and not machine.exists("dev/dxg")
-    if machine.system != "Windows" and (machine.system != "Linux" or wsl):
+    name, torch = "torch-directml", have["torch"].version if "torch" in have else None
+    answer = torch_and_directml(torch, package.version)
+    pinned = answer.goes_with[0] if answer.goes_with else None
+    details = {"torch": pinned, "source": answer.source, "source_date": answer.source_date}
+    if machine.system != "Windows" and not (machine.system == "Linux" and machine.exists("dev/dxg")):
         why = "torch-directml needs Windows, or Linux inside it (WSL), and fails to import anywhere else"
-        found = f"{package.version} on {machine.system}, outside of Windows"
-        fix = "pip uninstall -y torch-directml"
-        return [Check(name="torch-directml", status="bad", found=found, why=why, fix=fix, details=details)]
-    if pinned and numbers(torch) != numbers(pinned):
-        found = f"{package.version} goes with torch {pinned}, and {torch or 'none'} is there"
-        why = "it is compiled for exactly one torch; it needs an environment of its own"
-        fix = f"in an environment of its own: pip install torch-directml=={package.version}"
-        return [Check(name="torch-directml", status="bad", found=found, why=why, fix=fix, details=details)]
-    why = "Microsoft maintains it no longer; it trains in float32 alone"
-    status: Status = "note" if pinned else "unknown"
-    return [Check(name="torch-directml", status=status, found=package.version, why=why, details=details)]
-
-
-def _nvidia_driver(machine: Machine) -> tuple[bool, str | None]:
-    """Return whether an NVIDIA driver is there, and its version where it says so."""
-    text = machine.read_text("proc/driver/nvidia/version")
-    if text is not None:
-        found = re.search(r"Kernel Module\D*?(?:x86_64|aarch64)?\s+(\d+\.\d+(?:\.\d+)?)", text)
-        return True, found[1] if found else None
-    # WSL, Jetson and Windows have no /proc/driver/nvidia.
-    there = ("usr/lib/wsl/lib/libcuda.so.1", "dev/nvhost-gpu", "Windows/System32/nvcuda.dll")
-    return any(machine.exists(path) for path in there), None
-
-
-def _has_gpu(machine: Machine, vendor: str) -> bool:
-    """Return whether a display or compute device of a PCI vendor is there."""
-    for folder in machine.paths("sys/bus/pci/devices/*"):
-        path = folder.relative_to(machine.root).as_posix()
-        # 0x03: display; 0x12: processing accelerators, as Instinct cards call themselves.
-        kind = machine.read_text(f"{path}/class") or ""
-        if machine.read_text(f"{path}/vendor") == vendor and kind.startswith(("0x03", "0x12")):
-            return True
-    return False
+        found, fix = f"{package.version} outside of Windows", "pip uninstall -y torch-directml"
+        return [Check(name=name, status="bad", found=found, why=why, fix=fix, details=details)]
+    if answer.verdict == "no":
+        found = f"{package.version} goes with torch {pinned} alone, and {torch or 'none'} is there"
+        why = "it is compiled for that one, and does not load with another"
+        fix = advice.install_directml(machine)
+        return [Check(name=name, status="bad", found=found, why=why, fix=fix, details=details)]
+    status: Status = "note" if answer.verdict == "yes" else "unknown"
+    found = f"{package.version}; it trains in float32 alone, and Microsoft maintains it no longer"
+    gpu = best_gpu(gpus)
+    other = advice.install_torch(machine, gpu, replace=False) if gpu else ""
+    fix = f"in another environment, the build of torch for this {gpu.vendor} GPU:\n{other}" if gpu and other else ""
+    return [Check(name=name, status=status, found=found, fix=fix, details=details)]
 
 
 def _table(name: str) -> dict[str, Any]:

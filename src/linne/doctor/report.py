@@ -4,6 +4,8 @@ The record (`to_dict`, `linne doctor --json`) holds, in format 1:
 
 - `format`: 1; `linne`: the version that wrote it; `created`: when, ISO 8601 in UTC;
 - `worst`: the worst status of all checks; `exit_code`: 3 where it is `bad`, else 0;
+- `summary`: `{state, first}`: what training would do here in one sentence, and the name of the check whose fix comes
+  first, null where there is nothing to mend;
 - `sections`: a list of `{title, checks}`; a check is `{name, status, found, why, fix, details}`, where `details` holds
   facts whose keys are the check's own and may grow.
 
@@ -13,7 +15,7 @@ Keys are only ever added within a format; a removed or changed one makes the nex
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -63,17 +65,45 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What the checks come to: the state in a sentence, and the check whose fix comes first; None where none does."""
+
+    state: str
+    first: Check | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as JSON-ready values."""
+        return {"state": self.state, "first": self.first.name if self.first else None}
+
+    def to_text(self) -> str:
+        """Return the summary for people, each command on a line of its own."""
+        lines = ["Summary", "-------", *_wrapped(self.state, "")]
+        if self.first is not None:
+            # A finding's first clause says what is wrong; the numbers after it are above.
+            lines += _wrapped(f"First, `{self.first.name}`: {self.first.found.split('; ')[0]}", "", "  ")
+            lines += ["    " + line for line in self.first.fix.splitlines()]
+            lines.append("Then run `linne doctor` again.")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorReport:
-    """All the doctor found, the version of linne that found it, and when (ISO 8601 in UTC)."""
+    """All the doctor found, what it comes to, the version of linne that found it, and when (ISO 8601 in UTC)."""
 
     sections: tuple[Section, ...]
+    summary: Summary
     version: str
     created: str
+
+    def checks(self) -> Iterator[Check]:
+        """Yield the checks of all sections in order."""
+        for section in self.sections:
+            yield from section.checks
 
     @property
     def worst(self) -> Status:
         """Return the worst status of all checks; `good` where there is none."""
-        found = {check.status for section in self.sections for check in section.checks}
+        found = {check.status for check in self.checks()}
         return next((status for status in _WORST_FIRST if status in found), "good")
 
     @property
@@ -89,6 +119,7 @@ class DoctorReport:
             "created": self.created,
             "worst": self.worst,
             "exit_code": self.exit_code,
+            "summary": self.summary.to_dict(),
             "sections": [
                 {"title": section.title, "checks": [check.to_dict() for check in section.checks]}
                 for section in self.sections
@@ -98,32 +129,33 @@ class DoctorReport:
     def to_text(self) -> str:
         """Return the report for people: a block a section, aligned, each fix under its check, a summary at the end."""
         blocks = [_section_text(section) for section in self.sections]
-        return "\n\n".join([*blocks, self._summary()]) + "\n"
+        return "\n\n".join([*blocks, self._summary_text()]) + "\n"
 
-    def _summary(self) -> str:
-        found = [check.status for section in self.sections for check in section.checks]
+    def _summary_text(self) -> str:
+        found = [check.status for check in self.checks()]
         counts = ", ".join(f"{found.count(status)} {status}" for status in _WORST_FIRST if status in found)
-        ends: Mapping[Status, str] = {
-            "bad": "something will not work; start with the fixes under `bad`",
-            "warning": "nothing is broken for certain; the warnings are worth a look",
-            "unknown": "nothing wrong was found; what is unknown could not be checked",
-        }
-        return f"{len(found)} checks: {counts or 'none'}. " + ends.get(self.worst, "nothing wrong was found") + "."
+        return f"{self.summary.to_text()}\n\n{len(found)} checks: {counts or 'none'}"
 
 
 def _section_text(section: Section) -> str:
     width = max((len(check.name) for check in section.checks), default=0)
     lines = [section.title, "-" * len(section.title)]
+    above = Check(name="", status="good", found="")
     for check in section.checks:
         start = f"{check.status:<{_STATUS_WIDTH}}  {check.name:<{width}}  "
+        quiet = check.status in ("good", "note")
+        if not quiet and (check.status, check.found) == (above.status, above.found):
+            lines.append(f"{start}the same")
+            continue
         # A long name leaves the text at least 40 columns, so that no line is a ladder of single words.
-        lines += _wrapped(check.found, start, " " * len(start))
-        # What is well needs no reason on the screen; the record keeps it.
-        if check.why and check.status not in ("good", "note"):
+        lines += _wrapped(check.found, start)
+        # What is well needs no reason on the screen; the record keeps it. Nor does one need to be read twice.
+        if check.why and not quiet and check.why != above.why:
             lines += _wrapped(check.why, " " * (_STATUS_WIDTH + 2) + "why: ")
-        # Nor is there anything to mend: what to type is then an offer.
-        if check.fix:
-            lines += _fix_lines(check.fix, "tip" if check.status in ("good", "note") else "fix")
+        # Where nothing is to be mended, what to type is an offer.
+        if check.fix and (quiet or check.fix != above.fix):
+            lines += _fix_lines(check.fix, "tip" if quiet else "fix")
+        above = check
     return "\n".join(lines)
 
 

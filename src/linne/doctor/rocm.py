@@ -1,15 +1,25 @@
-"""Whether each ROCm user space of a machine, installed or inside torch's wheel, goes with its amdgpu driver."""
+"""Whether each ROCm of a machine, installed or in torch's wheel, goes with its driver and the other frameworks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from linne.doctor.compatibility import Verdict, rocm_and_driver
+from linne.doctor.compatibility import Verdict, rocm_and_driver, rocm_and_framework, rocm_of_driver
 from linne.doctor.report import Check, Status
 
 if TYPE_CHECKING:
+    from linne.doctor.installed import Package
     from linne.doctor.machine import Machine
+
+_FRAMEWORKS = {
+    "tensorflow-rocm": ("tensorflow", "tensorflow-rocm"),
+    "onnxruntime-rocm": ("onnxruntime", "onnxruntime-rocm"),
+    "onnxruntime-migraphx": ("onnxruntime", "onnxruntime-migraphx"),
+    **dict.fromkeys(("jax-rocm60-plugin", "jax-rocm7-plugin", "jax-rocm10-plugin"), ("jax", "jax")),
+}
+"""The packages that use ROCm as the machine has it: what AMD's table calls them, and the package of that version."""
 
 _MATRIX = "https://rocm.docs.amd.com/projects/install-on-linux/en/latest/reference/user-kernel-space-compat-matrix.html"
 
@@ -39,20 +49,63 @@ def rocm_installed(machine: Machine) -> str | None:
     return max(versions, key=lambda name: [int(part) for part in name.split(".")], default=None)
 
 
+def framework_checks(machine: Machine, have: Mapping[str, Package]) -> list[Check]:
+    """Return whether AMD lists the frameworks but torch, whose wheel brings its own ROCm, for that of the machine."""
+    rocm = rocm_installed(machine)
+    if rocm is None:
+        return []
+    checks = []
+    for package, (framework, versioned) in _FRAMEWORKS.items():
+        if package not in have or versioned not in have:
+            continue
+        version = have[versioned].version
+        answer = rocm_and_framework(rocm, framework, version)
+        listed = f"install one that AMD lists for it: {' or '.join(answer.goes_with)}"
+        checks.append(
+            Check(
+                name=f"{package} and ROCm",
+                status=_STATUS[answer.verdict],
+                found=f"{versioned} {version} with ROCm {rocm}: {answer.reason}",
+                why=""
+                if answer.verdict == "yes"
+                else "it is compiled for some releases of ROCm, and fails with others",
+                fix=listed if answer.verdict == "no" else "",
+                details={
+                    "rocm": rocm,
+                    "version": version,
+                    "goes_with": list(answer.goes_with),
+                    "source": answer.source,
+                    "source_date": answer.source_date,
+                },
+            )
+        )
+    return checks
+
+
 def _check(machine: Machine, name: str, version: str) -> Check:
     driver = machine.read_text("sys/module/amdgpu/version")
     answer = rocm_and_driver(version, driver)
+    details = {
+        "rocm": version,
+        "driver": driver,
+        "goes_with": list(answer.goes_with),
+        "source": answer.source,
+        "source_date": answer.source_date,
+    }
+    if not driver:
+        found = "the driver is the kernel's own, without a version to compare; the proof below decides"
+        return Check(name=name, status="note", found=found, details=details)
     return Check(
         name=name,
         status=_STATUS[answer.verdict],
-        found=f"ROCm {version}, driver {driver or 'without a version of its own'}: {answer.reason}",
+        found=answer.reason,
         why="" if answer.verdict == "yes" else "a driver too far from the user space can fail or compute wrongly",
-        fix=f"install a driver that goes with it: {_MATRIX}" if answer.verdict == "no" else "",
-        details={
-            "rocm": version,
-            "driver": driver,
-            "goes_with": list(answer.goes_with),
-            "source": answer.source,
-            "source_date": answer.source_date,
-        },
+        fix=_fix(driver) if answer.verdict == "no" else "",
+        details=details,
     )
+
+
+def _fix(driver: str) -> str:
+    spaces = rocm_of_driver(driver)
+    suited = f" ({spaces[0]} to {spaces[-1]})" if spaces else ""
+    return f"install a ROCm that goes with this driver{suited}, or another driver: {_MATRIX}"

@@ -14,6 +14,8 @@ _KFD = "sys/class/kfd/kfd/topology/nodes"
 _NVIDIA_VERSION = re.compile(r"Kernel Module\b.*?\s(\d{2,4}\.\d+(?:\.\d+)?)(?:\s|$)", re.ASCII)
 _LARGEST = 2**63
 """Numbers beyond are damage: the kernel's own sentinels are near 2**64."""
+_LARGEST_LIST = 8 << 20
+"""The list of PCI devices has 1.5 MB."""
 
 
 def gpus_of_files(machine: Machine) -> list[Gpu]:
@@ -71,6 +73,19 @@ def nvidia_version(machine: Machine) -> str | None:
     return found[1] if found else None
 
 
+def pci_name(machine: Machine, vendor: int, device: int | None) -> str | None:
+    """Return what the list of PCI devices calls a device; None where the machine has no list or it is not in it."""
+    if device is None:
+        return None
+    for path in ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids"):
+        _, _, after = f"\n{machine.read_text(path, _LARGEST_LIST) or ''}".partition(f"\n{vendor:04x}  ")
+        # Its devices are the indented lines up to the next vendor.
+        own = re.split(r"\n(?=[0-9a-fA-F]{4}  )", after, maxsplit=1)[0]
+        if found := re.search(rf"^\t{device:04x}  (.*)$", own, re.MULTILINE):
+            return found[1].strip()[:200] or None
+    return None
+
+
 def kfd_gpu(node: Mapping[str, int], banks: Sequence[Mapping[str, int]], evidence: str) -> Gpu | None:
     """Return the GPU of one node of the KFD topology; None where the node is a processor."""
     if not node.get("simd_count"):
@@ -82,6 +97,7 @@ def kfd_gpu(node: Mapping[str, int], banks: Sequence[Mapping[str, int]], evidenc
         vendor=VENDORS.get(node.get("vendor_id", 0x1002), AMD),
         arch=gfx_of(node.get("gfx_target_version", 0)),
         bus_id=bus_id,
+        device=node.get("device_id"),
         memory_bytes=as_size(node.get("local_mem_size", 0)) or as_size(in_banks),
         evidence=(evidence,),
     )
@@ -144,7 +160,9 @@ def _of_device(machine: Machine, folder: Path, bus_id: str | None) -> Gpu | None
         vendor=vendor,
         name=_text(machine, folder / "product_name") or None,
         bus_id=bus_id,
+        device=as_int(_text(machine, folder / "device")),
         memory_bytes=as_size(_text(machine, folder / "mem_info_vram_total")),
+        shared_bytes=as_size(_text(machine, folder / "mem_info_gtt_total")),
         module=module,
         evidence=(f"/{folder.relative_to(machine.root).as_posix()}",),
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from linne.doctor import advice
 from linne.doctor.compatibility import numbers
 from linne.doctor.report import Check, Section, Status
 from linne.host import available_memory_bytes
 
 if TYPE_CHECKING:
-    from linne.doctor.machine import Machine
+    from linne.doctor.machine import Limits, Machine
 
 _GIB = 2**30
 _LEAST_MEMORY = 2 * _GIB
@@ -27,49 +23,26 @@ _LEAST_FILES, _GOOD_FILES = 256, 1024
 _LEAST_PYTHON = (3, 11)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What only the running system can say, apart from files: free bytes, and how many files may be open.
-
-    None where the system does not say. `disk_free` is of `folder`.
-    """
-
-    folder: str
-    disk_free: int | None
-    shared_size: int | None
-    open_files: int | None
-    open_files_most: int | None
-
-
-def limits_here() -> Limits:
-    """Return the limits of this process, in the folder it runs in."""
-    soft, hard = _open_files()
-    return Limits(
-        folder=_folder(),
-        disk_free=_disk(".", "free"),
-        shared_size=_disk("/dev/shm", "total") if sys.platform == "linux" else None,
-        open_files=soft,
-        open_files_most=hard,
-    )
-
-
-def system_section(machine: Machine, limits: Limits | None = None) -> Section:
-    """Return what the operating system gives; `limits` stands in for this process's own in tests."""
-    limits = limits_here() if limits is None else limits
-    checks = [_operating_system(machine), _python(machine), _memory(machine), _disk_check(limits)]
+def system_section(machine: Machine) -> Section:
+    """Return what the operating system gives."""
+    checks = [_operating_system(machine), _python(machine)]
     if machine.system == "Linux":
-        checks.append(_shared_memory(limits))
+        checks.append(_memory(machine))
+    checks.append(_disk_check(machine.limits))
+    if machine.system == "Linux":
+        checks.append(_shared_memory(machine))
     if machine.system != "Windows":
-        checks.append(_files_check(limits))
+        checks.append(_files_check(machine.limits))
     return Section(title="System", checks=tuple(checks))
 
 
 def _operating_system(machine: Machine) -> Check:
     kernel = machine.read_text("proc/sys/kernel/osrelease") or ""
-    name = _os_name(machine)
-    around = _container(machine, kernel)
-    found = name + (f", kernel {kernel}" if kernel else "") + (f", in {around}" if around else "")
-    details = {"system": machine.system, "name": name, "kernel": kernel or None, "inside": around or None}
+    name, inside = _os_name(machine), advice.container(machine)
+    around = [f"in {advice.CONTAINERS.get(inside, f'a container ({inside})')}"] if inside else []
+    around += ["in Windows (WSL)"] if "microsoft" in kernel.lower() else []
+    found = ", ".join([name, *([f"kernel {kernel}"] if kernel else []), *around])
+    details = {"system": machine.system, "name": name, "kernel": kernel or None, "inside": inside or None}
     return Check(name="Operating system", status="note", found=found, details=details)
 
 
@@ -78,15 +51,7 @@ def _os_name(machine: Machine) -> str:
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME" and value.strip("\"' "):
             return value.strip("\"' ")
-    # A machine of a fixture is not this one, and has no more than its name.
-    return platform.platform() if machine.system == platform.system() and machine.root == Path("/") else machine.system
-
-
-def _container(machine: Machine, kernel: str) -> str:
-    if "microsoft" in kernel.lower():
-        return "Windows (WSL)"
-    marks = {".dockerenv": "a Docker container", "run/.containerenv": "a Podman container"}
-    return next((name for mark, name in marks.items() if machine.exists(mark)), "")
+    return machine.system_name
 
 
 def _python(machine: Machine) -> Check:
@@ -102,7 +67,9 @@ def _python(machine: Machine) -> Check:
         status="bad",
         found=f"{version}, and linne needs 3.11 or newer",
         why="it is written in the Python of 3.11",
-        fix="python3.12 -m venv .venv && .venv/bin/pip install linne",
+        fix="py -3.12 -m venv .venv\n.venv\\Scripts\\pip install linne"
+        if machine.system == "Windows"
+        else "python3.12 -m venv .venv\n.venv/bin/pip install linne",
         details=details,
     )
 
@@ -110,8 +77,7 @@ def _python(machine: Machine) -> Check:
 def _memory(machine: Machine) -> Check:
     total = _total_memory(machine)
     if total is None:
-        found = f"{machine.system} does not say how much there is in a way linne reads"
-        return Check(name="Memory", status="unknown" if machine.system == "Linux" else "note", found=found)
+        return Check(name="Memory", status="unknown", found="how much there is could not be read")
     try:
         left = available_memory_bytes(machine.root)
     except (IndexError, ValueError):  # files that are written as no kernel does
@@ -125,7 +91,9 @@ def _memory(machine: Machine) -> Check:
         status="warning",
         found=found,
         why="torch takes about 1 GiB before the first image; a process that passes the limit is killed without a word",
-        fix="close other programs, or give the container more: `docker run --memory 8g`",
+        fix="start the container again with: docker run --memory 8g"
+        if advice.container(machine)
+        else "close other programs",
         details=details,
     )
 
@@ -156,8 +124,8 @@ def _disk_check(limits: Limits) -> Check:
     )
 
 
-def _shared_memory(limits: Limits) -> Check:
-    name, size = "Shared memory", limits.shared_size
+def _shared_memory(machine: Machine) -> Check:
+    name, size = "Shared memory", machine.limits.shared_size
     if size is None:
         return Check(name=name, status="note", found="there is no `/dev/shm`")
     details = {"size_bytes": size}
@@ -168,7 +136,7 @@ def _shared_memory(limits: Limits) -> Check:
         status="note",
         found=f"{_size(size)} in `/dev/shm`: linne needs none of it, as it decodes in threads; other programs may",
         why="PyTorch's own loaders and training on several GPUs exchange data through it, and end with a bus error",
-        fix="if a program does: `docker run --shm-size 8g` or `--ipc host`",
+        fix="for a program that does: docker run --shm-size 8g" if advice.container(machine) else "",
         details=details,
     )
 
@@ -189,32 +157,6 @@ def _files_check(limits: Limits) -> Check:
         fix=f"ulimit -n {wanted}" if wanted > soft else "have the administrator raise the limit (`nofile`)",
         details=details,
     )
-
-
-def _open_files() -> tuple[int | None, int | None]:
-    """Return the soft and the hard limit; None where there is none to be read, and for a hard one without end."""
-    try:
-        import resource  # not on Windows
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except (ImportError, OSError, ValueError):
-        return None, None
-    endless = resource.RLIM_INFINITY
-    return (2**31 if soft == endless else soft), (None if hard == endless else hard)
-
-
-def _folder() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError:  # removed under our feet
-        return "."
-
-
-def _disk(path: str, of: str) -> int | None:
-    try:
-        return int(getattr(shutil.disk_usage(path), of))
-    except OSError:
-        return None
 
 
 def _size(count: int) -> str:

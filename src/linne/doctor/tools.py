@@ -9,24 +9,42 @@ import csv
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu, as_bus_id
-from linne.doctor.machine import Machine
+from linne.doctor.gpu import AMD, APPLE, INTEL, NVIDIA, VENDORS, Gpu, as_bus_id, as_gfx, as_word
+from linne.doctor.machine import Machine, Ran
 from linne.doctor.sysfs import as_int, as_size
 
 Parser = Callable[[str], tuple[Gpu, ...] | None]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_GFX = re.compile(r"gfx[0-9a-f]{3,5}", re.ASCII)
 _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 """AMD writes MB for mebibytes: 196592 MB are the 192 GiB of an MI300X."""
-_NO_DRIVER = ("ROCk module is NOT loaded", "Driver not initialized", "Drivers not loaded")
+_NO_GPU = (
+    "ROCk module is NOT loaded",
+    "Driver not initialized",
+    "Drivers not loaded",
+    "couldn't communicate with the NVIDIA driver",
+    "No devices were found",
+)
+"""What tools print where there is no driver or no GPU, whatever their exit code."""
 _NVIDIA_FIELDS = "name,pci.bus_id,memory.total,driver_version"
+_WINDOWS_ADAPTERS = (
+    "Get-CimInstance Win32_VideoController | Select-Object Name,PNPDeviceID,DriverVersion | ConvertTo-Json"
+)
 
 
-def gpus_of_tools(machine: Machine) -> dict[str, tuple[Gpu, ...] | None]:
-    """Return what each tool in the path says, by its name; None for one whose answer cannot be read."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What a tool said: its GPUs, None where its answer cannot be read, and then what it printed instead."""
+
+    gpus: tuple[Gpu, ...] | None
+    said: str = ""
+
+
+def gpus_of_tools(machine: Machine) -> dict[str, Told]:
+    """Return what each tool in the path says, by its name."""
     asked: tuple[tuple[str, tuple[tuple[str, ...], ...], Parser], ...] = (
         ("amd-smi", (("static", "--json"), ("static",)), amd_smi),
         ("rocm-smi", (("--showproductname", "--showmeminfo", "vram", "--showbus", "--json"),), rocm_smi),
@@ -40,6 +58,9 @@ def gpus_of_tools(machine: Machine) -> dict[str, tuple[Gpu, ...] | None]:
             nvidia_smi,
         ),
         ("xpu-smi", (("discovery", "-j"),), xpu_smi),
+        ("system_profiler", (("SPDisplaysDataType", "-json"),), system_profiler),
+        # Linux inside Windows reaches Windows's own programs, unless that was switched off.
+        ("powershell.exe", (("-NoProfile", "-NonInteractive", "-Command", _WINDOWS_ADAPTERS),), windows_adapters),
     )
     found = {}
     for tool, commands, parse in asked:
@@ -48,22 +69,31 @@ def gpus_of_tools(machine: Machine) -> dict[str, tuple[Gpu, ...] | None]:
     return found
 
 
-def _first_answer(
-    machine: Machine, tool: str, commands: tuple[tuple[str, ...], ...], parse: Parser
-) -> tuple[Gpu, ...] | None:
+def _first_answer(machine: Machine, tool: str, commands: tuple[tuple[str, ...], ...], parse: Parser) -> Told:
+    said = ""
     for arguments in commands:
         ran = machine.run(tool, *arguments)
         if ran is None:
-            return None
+            break
         # The exit code is not asked: rocm-smi ends with 0 on an error and others fail after a full answer.
         gpus = parse(ran.stdout)
-        if gpus is None and any(words in ran.stdout + ran.stderr for words in _NO_DRIVER):
-            return ()
+        if gpus is None and any(words in ran.stdout + ran.stderr for words in _NO_GPU):
+            gpus = ()
         if gpus is not None:
-            return gpus
+            return Told(gpus=gpus)
+        said = _said(ran)
         if ran.code is None:
-            return None  # it hung: asking again takes as long
-    return None
+            break  # it hung: asking again takes as long
+    return Told(gpus=None, said=said)
+
+
+def _said(ran: Ran) -> str:
+    """Return the line that says most: the first of stdout, else the last of stderr, where a traceback has its error."""
+    for lines, place in ((ran.stdout.splitlines(), 0), (ran.stderr.splitlines(), -1)):
+        printed = [line.strip() for line in lines if line.strip()]
+        if printed:
+            return _ANSI.sub("", printed[place])[:200]
+    return f"nothing, with exit code {ran.code}"
 
 
 def json_after_noise(text: str) -> dict[str, Any] | list[Any] | None:
@@ -96,11 +126,11 @@ def _amd_smi_gpu(record: Mapping[str, Any]) -> Gpu:
     driver, vram = _mapping(record.get("driver")), _mapping(record.get("vram"))
     return Gpu(
         vendor=AMD,
-        name=_word(asic.get("market_name")),
-        arch=_gfx(asic.get("target_graphics_version")),
-        bus_id=as_bus_id(_word(bus.get("bdf"))),
+        name=as_word(asic.get("market_name")),
+        arch=as_gfx(asic.get("target_graphics_version")),
+        bus_id=as_bus_id(as_word(bus.get("bdf"))),
         memory_bytes=_amount(vram.get("size")),
-        driver=_word(driver.get("version")),
+        driver=as_word(driver.get("version")),
         evidence=("amd-smi static",),
     )
 
@@ -132,7 +162,7 @@ def rocm_smi(text: str) -> tuple[Gpu, ...] | None:
     else:
         cards = _rocm_smi_csv(text) or _rocm_smi_text(text)
     system = _mapping(found.get("system")) if isinstance(found, dict) else {}
-    driver = _word(system.get("Driver version"))
+    driver = as_word(system.get("Driver version"))
     gpus = tuple(_rocm_smi_gpu(card, driver) for card in cards.values() if isinstance(card, dict) and card)
     return gpus or None
 
@@ -140,12 +170,12 @@ def rocm_smi(text: str) -> tuple[Gpu, ...] | None:
 def _rocm_smi_gpu(card: Mapping[str, Any], driver: str | None) -> Gpu:
     facts = {str(key).lower().rstrip(":"): value for key, value in card.items()}
     # Old releases print a number where they know no name.
-    names = (_word(facts.get(key)) for key in ("card series", "card model"))
+    names = (as_word(facts.get(key)) for key in ("card series", "card model"))
     return Gpu(
         vendor=AMD,
         name=next((name for name in names if name and as_int(name) is None), None),
-        arch=_gfx(facts.get("gfx version")),
-        bus_id=as_bus_id(_word(facts.get("pci bus"))),
+        arch=as_gfx(facts.get("gfx version")),
+        bus_id=as_bus_id(as_word(facts.get("pci bus"))),
         memory_bytes=as_size(facts.get("vram total memory (b)")),
         driver=driver,
         evidence=("rocm-smi",),
@@ -175,7 +205,7 @@ def _rocm_smi_text(text: str) -> dict[str, dict[str, Any]]:
 
 def rocminfo(text: str) -> tuple[Gpu, ...] | None:
     """Return the GPUs among the agents `rocminfo` lists."""
-    if any(words in text for words in _NO_DRIVER):
+    if any(words in text for words in _NO_GPU):
         return ()
     lines = [_ANSI.sub("", line).strip().rstrip("\\") for line in _whole_lines(text)]
     agents: list[list[tuple[str, str]]] = []
@@ -201,8 +231,8 @@ def _rocminfo_gpu(agent: list[tuple[str, str]]) -> Gpu:
             sizes.append(kib * 2**10)
     return Gpu(
         vendor=AMD,
-        name=_word(first.get("Marketing Name")),
-        arch=_gfx(first.get("Name")),
+        name=as_word(first.get("Marketing Name")),
+        arch=as_gfx(first.get("Name")),
         bus_id=_location(location, as_int(first.get("Domain")) or 0),
         memory_bytes=as_size(max(sizes, default=0)),
         evidence=("rocminfo",),
@@ -227,11 +257,11 @@ def nvidia_smi(text: str) -> tuple[Gpu, ...] | None:
         gpus.append(
             Gpu(
                 vendor=NVIDIA,
-                name=_word(parts[0]),
+                name=as_word(parts[0]),
                 arch=f"sm_{capability[1]}{capability[2]}" if capability else None,
                 bus_id=as_bus_id(parts[1]),
                 memory_bytes=mib * 2**20 if mib else None,
-                driver=_word(parts[3]),
+                driver=as_word(parts[3]),
                 evidence=("nvidia-smi",),
             )
         )
@@ -247,13 +277,54 @@ def xpu_smi(text: str) -> tuple[Gpu, ...] | None:
     return tuple(
         Gpu(
             vendor=INTEL,
-            name=_word(device.get("device_name")),
-            bus_id=as_bus_id(_word(device.get("pci_bdf_address"))),
+            name=as_word(device.get("device_name")),
+            bus_id=as_bus_id(as_word(device.get("pci_bdf_address"))),
             evidence=("xpu-smi discovery",),
         )
         for device in devices
         if isinstance(device, dict)
     )
+
+
+def system_profiler(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of macOS's `system_profiler SPDisplaysDataType -json`."""
+    found = json_after_noise(text)
+    displays = found.get("SPDisplaysDataType") if isinstance(found, dict) else None
+    if not isinstance(displays, list):
+        return None
+    vendors = {"apple": APPLE, "amd": AMD, "intel": INTEL, "nvidia": NVIDIA}
+    gpus = []
+    for display in filter(_mapping, displays):
+        words = as_word(display.get("spdisplays_vendor")) or ""
+        vendor = next((name for word, name in vendors.items() if word in words.lower()), None)
+        if vendor is not None:
+            name = as_word(display.get("sppci_model")) or as_word(display.get("_name"))
+            gpus.append(Gpu(vendor=vendor, name=name, evidence=("system_profiler",)))
+    return tuple(gpus)
+
+
+def windows_adapters(text: str) -> tuple[Gpu, ...] | None:
+    """Return the GPUs of Windows's `Win32_VideoController`: one object for one, a list for more.
+
+    Its memory is left out: it is a 32-bit number, which ends at 4 GiB.
+    """
+    found = json_after_noise(text)
+    if found is None:
+        return None
+    gpus = []
+    for adapter in found if isinstance(found, list) else [found]:
+        # Adapters of virtual machines and remote desktops are no PCI devices.
+        pci = re.match(r"PCI\\VEN_([0-9A-F]{4})&DEV_([0-9A-F]{4})", str(adapter.get("PNPDeviceID")), re.ASCII)
+        vendor = VENDORS.get(int(pci[1], 16)) if pci else None
+        if pci and vendor:
+            name, device = as_word(adapter.get("Name")), int(pci[2], 16)
+            # The basic adapter drives any screen, and computes on none.
+            driver = None if name and "Basic" in name else as_word(adapter.get("DriverVersion"))
+            # What NVIDIA calls 580.88 is 32.0.15.8088 to Windows.
+            if vendor == NVIDIA and driver and (digits := driver.replace(".", ""))[-5:].isdecimal() and len(digits) > 5:
+                driver = f"{digits[-5:-2]}.{digits[-2:]}"
+            gpus.append(Gpu(vendor=vendor, name=name, device=device, driver=driver, evidence=("Windows",)))
+    return tuple(gpus)
 
 
 def _whole_lines(text: str) -> list[str]:
@@ -263,23 +334,6 @@ def _whole_lines(text: str) -> list[str]:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _word(value: object) -> str | None:
-    """Return a printable text that says something; None for `N/A` and its like."""
-    if not isinstance(value, str) or value.strip().strip("[]").lower() in (
-        "",
-        "n/a",
-        "none",
-        "unknown",
-        "not supported",
-    ):
-        return None
-    return "".join(char for char in value.strip()[:200] if char.isprintable()) or None
-
-
-def _gfx(value: object) -> str | None:
-    return value if isinstance(value, str) and _GFX.fullmatch(value) else None
 
 
 def _amount(value: object) -> int | None:

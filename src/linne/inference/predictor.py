@@ -53,6 +53,18 @@ class Prediction:
         return {"file": self.file, "predictions": [{"label": a, "probability": b} for a, b in pairs]}
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryGap:
+    """How far the answer to a canary is from the one it had."""
+
+    file: str
+    expected: str
+    """The label it had."""
+    answer: str
+    gap: float
+    """The largest difference of its logits, as a share of the largest logit of all canaries; may be NaN."""
+
+
 class Predictor:
     """A bundle with its network loaded."""
 
@@ -91,11 +103,27 @@ class Predictor:
         return predictor
 
     def check_canaries(self) -> None:
-        """Raise BundleError unless the canaries, decoded from their files, get the logits they had.
+        """Raise BundleError unless the canaries get the logits they had, within `CANARY_TOLERANCE`."""
+        worst = self.worst_canary()
+        if worst.gap <= CANARY_TOLERANCE:
+            return
+        raise BundleError(
+            f"bundle `{self.bundle.path}` does not answer as it did when it was written: `{worst.file}` gives "
+            f"`{worst.answer}`, expected `{worst.expected}`; logits differ by {worst.gap:.2g} of their size, "
+            f"allowed {CANARY_TOLERANCE:g}",
+            hint=f"its weights, labels or input settings belong to another model, or {self.backend.description} "
+            "computes something else; try --device cpu",
+        )
+
+    def worst_canary(self) -> CanaryGap:
+        """Return the canary, decoded from its file, whose logits differ most from those it had.
 
         Finds another channel order, mean, size, resize or crop, exchanged labels, and weights that were changed by
         enough to matter. Does not find what the four images do not touch: decoding of JPEG, or a weight that
         is multiplied by zero in each of them.
+
+        Raises:
+            BundleError: a canary cannot be read, or the model gives another number of logits.
         """
         canaries = self.bundle.canaries
         try:
@@ -111,16 +139,8 @@ class Predictor:
         scale = max(float(np.abs(expected_NK).max()), np.finfo(np.float32).tiny)
         gap_N = np.abs(found_NK - expected_NK).max(axis=1) / scale
         worst = int(np.argmax(gap_N))  # NaN counts as the largest
-        if gap_N[worst] <= CANARY_TOLERANCE:
-            return
         canary, answer = canaries[worst], self.labels[int(np.argmax(found_NK[worst]))]
-        raise BundleError(
-            f"bundle `{self.bundle.path}` does not answer as it did when it was written: `{canary.file}` gives "
-            f"`{answer}`, expected `{canary.label}`; logits differ by {gap_N[worst]:.2g} of their size, "
-            f"allowed {CANARY_TOLERANCE:g}",
-            hint=f"its weights, labels or input settings belong to another model, or {self.backend.description} "
-            "computes something else; try --device cpu",
-        )
+        return CanaryGap(canary.file, canary.label, answer, float(gap_N[worst]))
 
     def logits(self, images: Sequence[UInt8] | UInt8, batch_size: int = 256) -> Floats:
         """Return logits N x K of uint8 images H x W x C, of any sizes, with the bundle's number of channels."""

@@ -127,7 +127,7 @@ def test_warnings_of_an_operation_are_kept_and_a_number_that_is_none_is_not_ok(c
 
 def test_a_device_that_is_not_there_is_absent_with_the_reason(capsys):
     assert battery.main(["--device", "cuda:99"]) == 0
-    [event] = map(json.loads, capsys.readouterr().out.splitlines())
+    [_wheel, event] = map(json.loads, capsys.readouterr().out.splitlines())
     assert event["linne"] == "absent"
     assert event["reason"].startswith("device `cuda:99` ")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import re
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,34 +19,53 @@ from linne.doctor.compatibility import (
     cuda_and_driver,
     directml_row,
     driver_release,
+    newest_cuda_for,
     products,
     rocm_and_driver,
     rocm_and_framework,
+    rocm_of_driver,
+    torch_and_directml,
     torch_and_torchvision,
+    torch_index,
 )
 
 _DATA = files("linne.doctor").joinpath("data")
 
 
-@pytest.mark.parametrize(
-    ("name", "least"),
-    [("rocm_frameworks.csv", 25), ("gfx_targets.csv", 25), ("torch_builds.csv", 12), ("torch_directml.csv", 8)],
-)
-def test_every_row_of_a_table_has_a_source_and_a_date(name: str, least: int) -> None:
-    rows = list(csv.DictReader(_DATA.joinpath(name).read_text("utf-8").splitlines()))
-    assert len(rows) >= least
-    for row in rows:
-        assert row["source"], row
-        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", row["source_date"]), row
+_TABLES = sorted(file.name for file in _DATA.iterdir() if file.name.endswith((".csv", ".json")))
+_CITES = re.compile(r"https?://|[\w.-]+/[\w.-]+(@[0-9a-f]{7}|#\d+)|PyPI|docs", re.IGNORECASE)
+"""What somebody can look up: an address, a commit, an issue, an index, documentation."""
 
 
-@pytest.mark.parametrize("name", ["amdgpu_driver.json", "packages.json"])
-def test_every_table_in_json_has_a_source_and_a_date(name: str) -> None:
-    whole = json.loads(_DATA.joinpath(name).read_text("utf-8"))
-    tables = [whole, *whole["module_versions"].values()] if name == "amdgpu_driver.json" else list(whole.values())
-    for table in tables:
-        assert table["source"], table
-        assert re.fullmatch(r"20\d\d-\d\d-\d\d", table["source_date"]), table
+def claims(table: object, dated: Mapping[str, Any] | None = None) -> Iterator[tuple[object, Mapping[str, Any] | None]]:
+    """Yield every value of a table with the nearest object around it that names a source."""
+    if isinstance(table, dict):
+        dated = table if "source" in table else dated
+        for key, value in table.items():
+            if key not in ("source", "source_date"):
+                yield from claims(value, dated)
+    elif isinstance(table, list):
+        for value in table:
+            yield from claims(value, dated)
+    else:
+        yield table, dated
+
+
+@pytest.mark.parametrize("name", _TABLES)
+def test_every_claim_of_every_table_has_a_source_that_can_be_looked_up_and_a_date(name: str) -> None:
+    text = _DATA.joinpath(name).read_text("utf-8")
+    table = json.loads(text) if name.endswith(".json") else list(csv.DictReader(text.splitlines()))
+    found = list(claims(table))
+    assert len(found) >= 4
+    for value, dated in found:
+        assert dated is not None, f"{value!r} has no source"
+        assert _CITES.search(dated["source"]), f"nothing of {dated['source']!r} can be looked up"
+        day = dated["source_date"]
+        assert datetime.date.fromisoformat(day if len(day) > 7 else f"{day}-01").year >= 2024, day
+
+
+def test_a_claim_without_a_source_is_seen() -> None:
+    assert [dated for _, dated in claims({"a": {"source": "x", "b": [1]}, "c": 2})] == [{"source": "x", "b": [1]}, None]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +196,56 @@ def test_an_architecture_is_named_with_its_products() -> None:
 )
 def test_cuda_and_the_nvidia_driver(cuda: str | None, driver: str | None, verdict: str) -> None:
     assert cuda_and_driver(cuda, driver).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda"),
+    [("580.95", "13"), ("575.57", "12"), ("525.60", "12"), ("470.1", "11"), ("390.1", ""), (None, "")],
+)
+def test_the_newest_cuda_that_a_driver_runs(driver: str | None, cuda: str) -> None:
+    assert newest_cuda_for(driver) == cuda
+
+
+@pytest.mark.parametrize(
+    ("kind", "system", "word", "index"),
+    [
+        ("cpu", "Linux", "", "https://download.pytorch.org/whl/cpu"),
+        ("cpu", "macOS", "", "PyPI"),
+        ("cuda", "Linux", "", "PyPI"),
+        ("cuda", "Windows", "cu12", "https://download.pytorch.org/whl/cu126"),
+        ("rocm", "Windows", "amd.com", "https://stable.repo.amd.com/rocm/whl-next/"),
+        ("rocm", "macOS", "", None),
+        ("tpu", "Linux", "", None),
+    ],
+)
+def test_where_the_builds_of_torch_are(kind: str, system: str, word: str, index: str | None) -> None:
+    assert torch_index(kind, system, word) == index
+
+
+def test_every_index_that_has_code_for_a_gpu_of_amd_is_among_the_builds() -> None:
+    table = json.loads(_DATA.joinpath("installing.json").read_text("utf-8"))["pytorch_rocm"]["gfx_by_index"]
+    assert {name: bool(torch_index("rocm", "Linux", name)) for name in table} == dict.fromkeys(table, True)
+    assert {gfx for targets in table.values() for gfx in targets if not products(gfx)} == set()
+
+
+def test_what_goes_with_a_driver_of_amd() -> None:
+    assert rocm_of_driver("6.12.12") == ("6.1", "6.2", "6.3", "6.4", "7.0")
+    assert rocm_of_driver("6.8.0-60-generic") == ()
+    assert rocm_of_driver(None) == ()
+
+
+@pytest.mark.parametrize(
+    ("torch", "directml", "verdict"),
+    [
+        ("2.4.1+cpu", "0.2.5.dev240914", "yes"),
+        ("2.4.0", "0.2.5.dev240914", "no"),
+        (None, "0.2.5.dev240914", "no"),
+        ("2.4.1", "9", "unknown"),
+    ],
+)
+def test_torch_and_directml(torch: str | None, directml: str, verdict: str) -> None:
+    answer = torch_and_directml(torch, directml)
+    assert (answer.verdict, answer.source_date) == (verdict, "2026-11-21")
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,19 @@ import json
 
 import pytest
 
-from linne.doctor.report import Check, DoctorReport, Section, Status
+from linne.doctor.report import Check, DoctorReport, Section, Status, Summary
 
 
 def _report(*statuses: Status) -> DoctorReport:
-    checks = tuple(Check(name=f"check {i}", status=status, found="something") for i, status in enumerate(statuses))
-    return DoctorReport(
-        sections=(Section(title="Things", checks=checks),), version="1.2.3", created="2026-11-21T10:00:00Z"
-    )
+    return _of(*(Check(name=f"check {i}", status=status, found="something") for i, status in enumerate(statuses)))
+
+
+def _of(*checks: Check, title: str = "Things", first: Check | None = None) -> DoctorReport:
+    sections, summary = (Section(title=title, checks=checks),), Summary(state="It trains.", first=first)
+    return DoctorReport(sections=sections, summary=summary, version="1.2.3", created="2026-11-21T10:00:00Z")
+
+
+END = "\n\nSummary\n-------\nIt trains.\n\n"
 
 
 @pytest.mark.parametrize(
@@ -34,14 +39,14 @@ def test_only_something_bad_makes_the_exit_code_three(statuses: tuple[Status, ..
 
 def test_the_record_has_the_documented_keys_and_is_json() -> None:
     check = Check(name="Memory", status="warning", found="1 GiB", why="w", fix="f", details={"bytes": 2**30})
-    section = Section(title="System", checks=(check,))
-    report = DoctorReport(sections=(section,), version="1.2.3", created="2026-11-21T10:00:00Z")
+    report = _of(check, title="System", first=check)
     assert json.loads(json.dumps(report.to_dict())) == {
         "format": 1,
         "linne": "1.2.3",
         "created": "2026-11-21T10:00:00Z",
         "worst": "warning",
         "exit_code": 0,
+        "summary": {"state": "It trains.", "first": "Memory"},
         "sections": [
             {
                 "title": "System",
@@ -71,36 +76,63 @@ def test_the_text_is_aligned_with_each_fix_under_its_check() -> None:
             fix="ulimit -n 4096\nexit",
         ),
     )
-    report = DoctorReport(sections=(Section(title="System", checks=checks),), version="1", created="now")
-    assert report.to_text() == (
+    assert _of(*checks, title="System").to_text() == (
         "System\n"
         "------\n"
         "good     Memory      8 GiB\n"
         "warning  Open files  64 allowed\n"
         "         why: each worker needs some\n"
         "         fix: ulimit -n 4096\n"
-        "              exit\n"
-        "\n"
-        "2 checks: 1 warning, 1 good. nothing is broken for certain; the warnings are worth a look.\n"
+        "              exit" + END + "2 checks: 1 warning, 1 good\n"
     )
 
 
 def test_what_to_type_is_a_tip_where_nothing_is_wrong() -> None:
     check = Check(name="x", status="note", found="works", why="not shown", fix="pip install y")
-    text = DoctorReport(sections=(Section(title="T", checks=(check,)),), version="1", created="now").to_text()
-    assert "note     x  works\n         tip: pip install y\n" in text
+    assert "note     x  works\n         tip: pip install y\n" in _of(check).to_text()
 
 
 def test_long_findings_are_wrapped_and_commands_are_not() -> None:
     command = "pip install --index-url https://example.org/whl " + " ".join(["torch"] * 40)
-    check = Check(name="x", status="bad", found="many words " * 30, fix=command)
-    lines = (
-        DoctorReport(sections=(Section(title="T", checks=(check,)),), version="1", created="now").to_text().splitlines()
-    )
+    lines = _of(Check(name="x", status="bad", found="many words " * 30, fix=command)).to_text().splitlines()
     assert all(len(line) <= 100 for line in lines if "fix:" not in line)
     assert f"         fix: {command}" in lines
     assert lines[3].startswith(" " * 12 + "many"), "later lines begin under the first"
 
 
+def test_what_stands_above_is_not_said_again() -> None:
+    crash = {"status": "bad", "found": "crashes", "why": "it ends", "fix": "update"}
+    other = {"status": "bad", "found": "hangs", "why": "it ends", "fix": "update"}
+    checks = [Check(name=name, **facts) for name, facts in (("a", crash), ("b", crash), ("c", other))]  # type: ignore[arg-type]
+    assert (
+        _of(*checks)
+        .to_text()
+        .startswith(
+            "Things\n------\n"
+            "bad      a  crashes\n         why: it ends\n         fix: update\n"
+            "bad      b  the same\n"
+            "bad      c  hangs\n\n"
+        )
+    )
+
+
+def test_good_news_is_said_as_often_as_there_is_some() -> None:
+    checks = [Check(name=name, status="good", found="works", fix="pip list") for name in "ab"]
+    assert _of(*checks).to_text().count("works\n         tip: pip list\n") == 2
+
+
+def test_the_summary_ends_with_the_one_thing_to_do_first() -> None:
+    fix = "sudo ubuntu-drivers install\nsudo reboot"
+    check = Check(name="NVIDIA driver", status="bad", found="not loaded; much more of it", fix=fix)
+    assert (
+        _of(check, first=check)
+        .to_text()
+        .endswith(
+            "Summary\n-------\nIt trains.\nFirst, `NVIDIA driver`: not loaded\n"
+            "    sudo ubuntu-drivers install\n    sudo reboot\nThen run `linne doctor` again.\n\n1 checks: 1 bad\n"
+        )
+    )
+
+
 def test_a_report_of_nothing_still_reads() -> None:
-    assert _report().to_text() == "Things\n------\n\n0 checks: none. nothing wrong was found.\n"
+    assert _report().to_text() == f"Things\n------{END}0 checks: none\n"

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from linne.doctor.machine import Machine
+from linne.doctor.machine import Machine, group_number
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the fake tools are shell scripts")
 
@@ -45,6 +45,23 @@ def test_a_tool_that_cannot_start_says_why(tmp_path):
     ran = machine.run("tool")
     assert ran.code is None
     assert ran.stderr.startswith("did not start: ")
+
+
+def test_children_are_started_by_the_python_of_the_machine(tmp_path):
+    assert Machine(root=tmp_path, python=("py", "-3")).child("linne.doctor.battery") == (
+        *("py", "-3", "-m"),
+        "linne.doctor.battery",
+    )
+
+
+def test_a_node_belongs_to_a_group_and_what_is_not_there_to_none(tmp_path):
+    assert group_number(tmp_path) == tmp_path.stat().st_gid
+    assert group_number(tmp_path / "missing") is None
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path):
+    (tmp_path / "long").write_text("abcdef")
+    assert Machine(root=tmp_path).read_text("/long", 3) == "abc"
 
 
 def test_files_that_cannot_be_read_are_none(tmp_path):
