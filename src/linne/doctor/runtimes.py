@@ -86,7 +86,7 @@ RUNTIMES = (
         why="TensorFlow computes on the CPU without a word where it finds no GPU, or no library for it",
         again="pip install --upgrade --force-reinstall tensorflow",
         uses={
-            NVIDIA: 'pip install "tensorflow[and-cuda]"',
+            NVIDIA: 'pip install "tensorflow[and-cuda]"; on Windows, inside WSL',
             AMD: "https://rocm.docs.amd.com/projects/install-on-linux/en/latest/install/3rd-party/tensorflow-install.html",
         },
     ),
@@ -140,7 +140,7 @@ def judge(runtime: Runtime, device: str, heard: Heard, *, own: bool = False) -> 
     facts: dict[str, Any] = {"end": heard.end, "how": heard.how, "said": heard.said, **(opened or {})}
     facts.pop("linne", None)
     status: Status = "bad" if own else "warning"
-    text, fix = "", _ELSE
+    text, fix = "", runtime.again if own else _ELSE
     if opened is None:
         said = f", `{heard.said}`" if heard.said else ""
         text = f"does not open: the child ended without a word ({heard.how}{said})"
@@ -188,7 +188,7 @@ def _listed(runtime: Runtime, machine: Machine, listed: Mapping[str, Any], gpus:
 def _broken(runtime: Runtime, heard: Heard) -> Check:
     broken = first_event(heard, "broken")
     said = f", `{heard.said}`" if heard.said else ""
-    found, fix = f"ends its process when it is imported ({heard.how}{said})", runtime.again
+    found, fix = f"gives no answer when it is imported ({heard.how}{said})", runtime.again
     if broken is not None:
         found = f"cannot be imported: `{broken.get('reason')}`"
     elif "SIGILL" in heard.how or "AVX" in heard.said:
