@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     )
     from linne.inference.predictor import Prediction, Predictor
     from linne.preprocess import InputSpec
-    from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, ModelConfig, OptimConfig, Recipe
+    from linne.recipe import (
+        AugmentConfig,
+        CheckpointConfig,
+        DataConfig,
+        DeviceConfig,
+        ModelConfig,
+        OptimConfig,
+        Recipe,
+    )
     from linne.report import EvalReport
     from linne.verbs import TrainResult, evaluate, list_models, predict, train
 
@@ -36,6 +44,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckFailed",
+    "CheckpointConfig",
     "DataConfig",
     "DeviceConfig",
     "DeviceError",
@@ -87,7 +96,15 @@ _MODULES = {
     ),
     "linne.inference.predictor": ("Prediction", "Predictor"),
     "linne.preprocess": ("InputSpec",),
-    "linne.recipe": ("AugmentConfig", "DataConfig", "DeviceConfig", "ModelConfig", "OptimConfig", "Recipe"),
+    "linne.recipe": (
+        "AugmentConfig",
+        "CheckpointConfig",
+        "DataConfig",
+        "DeviceConfig",
+        "ModelConfig",
+        "OptimConfig",
+        "Recipe",
+    ),
     "linne.report": ("EvalReport",),
     "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
 }

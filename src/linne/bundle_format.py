@@ -73,9 +73,9 @@ def to_json(value: Mapping[str, Any], name: str) -> bytes:
         raise BundleError(f"`{name}` cannot be written as JSON: {error}") from error
 
 
-def seal(manifest: Mapping[str, Any]) -> bytes:
-    """Return the bytes of `bundle.json`: `manifest` and, last, the sha256 of those bytes with zeros in its place."""
-    raw = to_json({**manifest, "checksum": _UNSEALED}, MANIFEST)
+def seal(manifest: Mapping[str, Any], name: str = MANIFEST) -> bytes:
+    """Return the bytes of file `name`: `manifest` and, last, the sha256 of those bytes with zeros in its place."""
+    raw = to_json({**manifest, "checksum": _UNSEALED}, name)
     head, _, tail = raw.rpartition(_UNSEALED.encode())
     return head + hashlib.sha256(raw).hexdigest().encode() + tail
 
@@ -90,15 +90,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = parse_json(raw, MANIFEST)
     # Before the seal, because a newer format may be sealed in another way.
     check_version(manifest)
-    checksum = manifest.pop("checksum", None)
+    return migrate(unsealed(raw, manifest, MANIFEST))
+
+
+def unsealed(raw: bytes, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return `manifest`, which `raw` says, without its seal.
+
+    Raises:
+        BundleError: file `name` was altered since `seal` wrote it.
+    """
+    values = dict(manifest)
+    checksum = values.pop("checksum", None)
     if not isinstance(checksum, str) or not _SHA256.fullmatch(checksum) or raw.count(checksum.encode()) != 1:
-        raise BundleError(f"`{MANIFEST}` has no checksum of its own: it was edited or damaged")
+        raise BundleError(f"`{name}` has no checksum of its own: it was edited or damaged")
     found = hashlib.sha256(raw.replace(checksum.encode(), _UNSEALED.encode())).hexdigest()
     if found != checksum:
-        raise BundleError(
-            f"`{MANIFEST}` was edited or damaged: its sha256 is {found[:12]}..., expected {checksum[:12]}..."
-        )
-    return migrate(manifest)
+        raise BundleError(f"`{name}` was edited or damaged: its sha256 is {found[:12]}..., expected {checksum[:12]}...")
+    return values
 
 
 def check_version(manifest: Mapping[str, Any]) -> None:

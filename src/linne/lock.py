@@ -18,15 +18,15 @@ else:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold `PATH.lock` while inside; a lock left by a process that died binds nobody.
+def exclusive(path: Path, lock: Path | None = None) -> Iterator[None]:
+    """Hold `lock`, or else `PATH.lock`, while inside; a lock left by a process that died binds nobody.
 
     On a disk that cannot lock (some network shares) nothing is held.
 
     Raises:
         LinneError: another process holds it, or is in this process held already.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = lock or path.with_name(path.name + ".lock")
     file = _hold(lock)
     if file is None:
         raise LinneError(f"another process is at work on `{path}`", hint="wait for it, then type the command again")

@@ -6,21 +6,91 @@ Measurements go to `metrics.jsonl` as they come; progress goes to stderr, so tha
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from linne.bundle_format import replace_file, sync_folder, to_json
 from linne.errors import LinneError
+from linne.lock import exclusive
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 RUNS_FOLDER = "runs"
+LOCK = "run.lock"
+MOST_WAITING = 10_000
+"""Rows that wait for a full disk; the oldest are lost then."""
+
+
+class JsonLines:
+    """Rows appended to a file, each whole and at once; where the disk refuses, they wait for the next try."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problem: str | None = None
+        """Why rows are waiting."""
+        self._file: io.FileIO | None = None
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write `row`, to be read by anyone who watches."""
+        # A diverged loss is written as null: JSON has no NaN.
+        clean = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in row.items()}
+        self._waiting.append(json.dumps(clean, allow_nan=False).encode() + b"\n")
+        self._write()
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, size_bytes: int) -> bool:
+        """Take away what comes after the first bytes, half a line included, and return whether they are there."""
+        if not self.path.exists():
+            return size_bytes == 0
+        if self.size_bytes < size_bytes:
+            return False
+        os.truncate(self.path, size_bytes)
+        return True
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk, if the disk takes it."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; rows that could not be written are lost."""
+        self._write()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                self._file = self._file or io.FileIO(self.path, "a")
+                end = self._file.seek(0, os.SEEK_END)
+                rest = self._waiting[0]
+                try:
+                    while rest:
+                        rest = rest[self._file.write(rest) :]
+                except OSError:
+                    self._file.truncate(end)
+                    raise
+                self._waiting.popleft()
+            self.problem = None
+        except OSError as error:
+            self.problem = f"`{self.path}` cannot be written: {(error.strerror or str(error)).lower()}"
 
 
 class Run:
@@ -28,7 +98,13 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics: IO[str] | None = None
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.samples = JsonLines(path / "samples.jsonl")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.path / "checkpoints"
 
     @classmethod
     def create(cls, output: str | Path | None, name: str) -> Run:
@@ -55,34 +131,65 @@ class Run:
                 return cls(path)
         raise LinneError(f"`{RUNS_FOLDER}` holds a million runs named `{base}`")
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the folder while inside.
+
+        Raises:
+            LinneError: one is at work in it.
+        """
+        with exclusive(self.path, self.path / LOCK):
+            yield
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write `values` as readable JSON under `name`."""
-        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-        (self.path / name).write_text(text + "\n", encoding="utf-8")
+        """Write `values` as readable JSON under `name`, whole or not at all."""
+        replace_file(self.path / name, to_json(values, name))
+        sync_folder(self.path.parent)
+
+    def splits_sha256(self) -> str | None:
+        """Return the sha256 of its splits.json, which says who trained; None where the source alone decides that."""
+        path = self.path / "splits.json"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append `row` to metrics.jsonl, to be read by anyone who watches."""
-        if self._metrics is None:
-            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
-        # A diverged loss is written as null: JSON has no NaN.
-        clean = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in row.items()}
-        self._metrics.write(json.dumps(clean, allow_nan=False) + "\n")
-        self._metrics.flush()
+        """Append `row` to metrics.jsonl."""
+        self.metrics.append(row)
 
-    def discard(self) -> None:
-        """Remove what was written before training began, so that the same command can be typed again."""
-        if (self.path / "metrics.jsonl").exists():
-            return
-        for name in ("recipe.json", "splits.json"):
-            (self.path / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody else's file is in it
-            self.path.rmdir()
+    def log_samples(self, step: int, epoch: int, positions: Sequence[int]) -> None:
+        """Append to samples.jsonl which images a step learnt from."""
+        self.samples.append({"step": step, "epoch": epoch, "positions": positions})
+
+    def sync(self) -> None:
+        """Wait until the rows of its files are on the disk."""
+        self.metrics.sync()
+        self.samples.sync()
+
+    def sizes(self) -> dict[str, int]:
+        """Return how long the files are that grow while training, in bytes."""
+        return {lines.path.name: lines.size_bytes for lines in (self.metrics, self.samples)}
+
+    def cut(self, sizes: Mapping[str, int]) -> list[str]:
+        """Make those files as long as they were, and return the names of the ones that are shorter already."""
+        logs = (self.metrics, self.samples)
+        return [lines.path.name for lines in logs if not lines.cut(sizes.get(lines.path.name, 0))]
+
+    @contextlib.contextmanager
+    def discarded_unless_begun(self) -> Iterator[None]:
+        """Remove what was written when an error comes before the first step: the same command can be typed again."""
+        try:
+            yield
+        except LinneError:
+            if not self.metrics.path.exists():
+                for name in ("recipe.json", "splits.json"):
+                    (self.path / name).unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
-        """Close metrics.jsonl."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        """Close its files, and remove the folder if nothing is in it."""
+        self.metrics.close()
+        self.samples.close()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
 
 def _make_folder(path: Path, *, new: bool = False) -> bool:

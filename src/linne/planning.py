@@ -60,6 +60,22 @@ def collect(
     Raises:
         RecipeError: no source, an unknown field, or a flag and an override that disagree.
     """
+    given, reasons = asked_for(source, recipe, flags, overrides)
+    if "data.source" not in given:
+        raise RecipeError(
+            "no source to learn from", hint="name a set or a folder: linne train digits, linne train path/to/folder"
+        )
+    return given, reasons
+
+
+def asked_for(
+    source: str | None, recipe: str | None, flags: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what `collect` does, of a command that need not name a source.
+
+    Raises:
+        RecipeError: an unknown field, or a flag and an override that disagree.
+    """
     given: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     if recipe is not None:
@@ -78,10 +94,6 @@ def collect(
         reasons["optim.warmup_epochs"] += ", the same share of other epochs"
     given.update(typed)
     reasons.update(dict.fromkeys(typed, "given"))
-    if "data.source" not in given:
-        raise RecipeError(
-            "no source to learn from", hint="name a set or a folder: linne train digits, linne train path/to/folder"
-        )
     return given, reasons
 
 

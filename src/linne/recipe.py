@@ -185,6 +185,25 @@ class DeviceConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """What a run writes down to go on from; changes nothing that is learnt."""
+
+    every_steps: int | None = None
+    """Steps between two checkpoints."""
+    every_minutes: float | None = 10.0
+    """Minutes between two checkpoints. One is written at the end of an epoch as well, at most every half minute."""
+    keep: int | None = 2
+    """How many of the newest stay on disk; each holds the best epoch's weights too. None writes none at all."""
+    keep_after: bool = False
+    """Keep them when the run is finished, to train on with more epochs."""
+
+    def __post_init__(self) -> None:
+        check_limits(self, "checkpoint.")
+        if self.every_minutes is not None and not self.every_minutes > 0:
+            raise RecipeError(f"checkpoint.every_minutes is {self.every_minutes:g}, expected more than 0, or none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Everything that decides a run's result."""
 
@@ -193,9 +212,12 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = 0
     log_every: int = 50
     """Steps between two measurements of loss and rate."""
+    log_samples: bool = False
+    """Write which images each step learnt from to samples.jsonl, by their position in the training split."""
 
     def __post_init__(self) -> None:
         check_limits(self, "")

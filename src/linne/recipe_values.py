@@ -28,6 +28,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "augment.rand_num_ops": (1, 8),
     "device.micro_batch": (1, None),
     "device.num_threads": (1, 4096),
+    "checkpoint.every_steps": (1, None),
+    "checkpoint.keep": (1, None),
     "seed": (0, 2**63 - 1),
     "log_every": (1, None),
 }

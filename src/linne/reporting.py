@@ -15,6 +15,7 @@ from PIL import Image
 
 from linne import metrics, plotting
 from linne.bundle import Bundle
+from linne.bundle_format import replace_file
 from linne.data.source import Split
 from linne.errors import ImageError
 from linne.evaluation import Outcomes
@@ -82,7 +83,7 @@ def write_run_report(
     )
     (run_folder / "report.md").write_text(_markdown(page, plots), encoding="utf-8")
     path = run_folder / "report.html"
-    path.write_text(render_page(page), encoding="utf-8")
+    replace_file(path, render_page(page).encode())  # last: a run that has one is done
     return path
 
 

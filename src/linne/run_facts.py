@@ -57,6 +57,11 @@ class RunRecord:
         return max(times) if times else None
 
     @property
+    def num_resumes(self) -> int:
+        """How often it went on after it had been cut off."""
+        return sum(row.get("event") == "resume" for row in self.rows)
+
+    @property
     def kept(self) -> Row | None:
         """The epoch whose weights are in the bundle."""
         return next((row for row in reversed(self.epochs) if row.get("best")), None)
@@ -195,6 +200,8 @@ def _training_in_words(run: RunRecord) -> str:
         parts.append(f"{run.images_per_second:,.0f} images/s")
     if run.kept is not None:
         parts.append(f"weights of epoch {run.kept['epoch']} kept")
+    if run.num_resumes:
+        parts.append("resumed once" if run.num_resumes == 1 else f"resumed {run.num_resumes} times")
     return ", ".join(parts)
 
 

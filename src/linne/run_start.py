@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 def say_plan(plan: Plan, run: Run, narrator: Narrator) -> None:
     """Say what is trained on, where, and every value of the recipe with its reason."""
-    source, recipe = plan.source, plan.recipe
+    say_source(plan, run, narrator)
+    narrator.line()
+    fields = plan.recipe.to_fields()
+    rows = [(path, _show(fields[path]), why) for path, why in plan.reasons.items() if path != "data.source"]
+    narrator.table(rows)
+
+
+def say_source(plan: Plan, run: Run, narrator: Narrator) -> None:
+    """Say what is trained on, and where."""
+    source = plan.source
     counts = ", ".join(f"{len(split):,} {name}" for name, split in source.splits.items())
     size = "x".join(map(str, source.image_size)) if source.same_size else "of many sizes"
     colour = "grey" if source.channels == 1 else "colour"
@@ -26,12 +35,8 @@ def say_plan(plan: Plan, run: Run, narrator: Narrator) -> None:
         narrator.line(f"        {note}")
     narrator.line(f"device  {plan.device.name} ({plan.device.reason})")
     narrator.line(f"run     {run.path}")
-    wanted = recipe.device
+    wanted = plan.recipe.device
     narrator.line(f"repeats {promise(wanted.determinism, plan.device, wanted.num_threads)}")
-    narrator.line()
-    fields = recipe.to_fields()
-    rows = [(path, _show(fields[path]), why) for path, why in plan.reasons.items() if path != "data.source"]
-    narrator.table(rows)
 
 
 def _show(value: Any) -> str:
@@ -54,11 +59,22 @@ def warn_of_data(source: Source, narrator: Narrator) -> list[str]:
     return warnings
 
 
+def save_splits(plan: Plan, run: Run) -> None:
+    """Write which examples train, validate and test to the run's splits.json, where the source may not say it again.
+
+    Files may be joined by others before the next verb, and lists may be edited.
+    """
+    from linne.data import save_manifest
+
+    stored = plan.source.splits["train"].store.array is not None
+    if not stored or plan.recipe.data.splits_file or plan.recipe.data.quarantine:
+        save_manifest(plan.source, run.path / "splits.json")
+
+
 def write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
     """Write the run's recipe.json: everything that decides its result, with reasons and the facts of its source."""
     from linne import __version__
     from linne.recipes import recipe_document
-    from linne.training.result import splits_sha256
 
     source = plan.source
     facts = {
@@ -71,7 +87,7 @@ def write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
             "fingerprint": source.fingerprint,
             "labels": list(source.labels),
             "counts": {name: len(split) for name, split in source.splits.items()},
-            "splits_sha256": splits_sha256(run),
+            "splits_sha256": run.splits_sha256(),
             "notes": list(source.notes),
             "warnings": list(warnings),
         },

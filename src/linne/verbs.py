@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.errors import CheckFailed, LinneError, SourceError
+from linne.errors import LinneError, SourceError
 from linne.host import prepare_for_torch
-from linne.log import Narrator, Run, clock
+from linne.log import Narrator, Run
 
 if TYPE_CHECKING:
     from linne.bundle import Bundle
     from linne.data import Source
     from linne.inference.predictor import Prediction
     from linne.models import ModelListing
-    from linne.planning import Plan
     from linne.report import EvalReport
-    from linne.training.loop import Trained
-
-
-NUM_NAMED = 10
-"""Images that were left out which a run names as it ends; the report has all."""
+    from linne.run_resume import Asked, Resume, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +67,8 @@ def train(
     output: str | Path | None = None,
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    resume: Resume = False,
+    allow_change: Collection[str] = (),
     measure_speed: bool = False,
     require_accelerator: bool = False,
     device_check: bool = True,
@@ -84,6 +81,8 @@ def train(
         recipe: A built-in recipe, `FILE.py:function` or a run's recipe.json; what it leaves open is chosen.
         output: The run folder; `runs/NAME-k` without it.
         overrides: Further recipe fields, as {"optim.weight_decay": 0.01}.
+        resume: Go on with the run in `output`, bit for bit; "auto" begins it where there is none.
+        allow_change: Recipe fields, or `source.fingerprint`, that need not be what they were.
         measure_speed: First time a few steps with and without channels_last and torch.compile, and say the gain.
         require_accelerator: Refuse the CPU, and stop when an operator runs there.
         device_check: Compare the first step on an accelerator with the CPU's, once for each device and model.
@@ -95,7 +94,8 @@ def train(
     """
     prepare_for_torch()
     _require("torch", "sklearn", "matplotlib")
-    from linne.planning import collect, default_output_name, earlier_run, make_plan
+    from linne.run_resume import Asked, find_run, plan_to_go_on, prepare
+    from linne.run_start import say_source
 
     narrator = Narrator(quiet=quiet)
     flags = {
@@ -106,13 +106,42 @@ def train(
         "device.name": device,
         "seed": seed,
     }
-    name, opened = _named(source)
-    given, reasons = collect(name, recipe, flags, overrides or {})
-    plan = make_plan(given, reasons, earlier_run(recipe, given), opened, require_accelerator=require_accelerator)
-    run = Run.create(output, default_output_name(plan.recipe))
+    guards = {"require_accelerator": require_accelerator, "device_check": device_check}
+    asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator)
+    run = find_run(output, resume)
+    if run is None:
+        return _begin(asked, output, narrator, measure_speed=measure_speed, guards=guards)
     try:
-        guards = {"require_accelerator": require_accelerator, "device_check": device_check}
-        return _train_in(run, plan, narrator, measure_speed=measure_speed, guards=guards)
+        with run.held():
+            start = plan_to_go_on(run, asked, resume, allow_change, narrator)
+            if start.finished:
+                return _as_before(run, narrator)
+            say_source(start.plan, run, narrator)
+            prepare(run, start, narrator)
+            return _train_in(run, start, narrator, measure_speed=measure_speed, guards=guards)
+    finally:
+        run.close()
+
+
+def _begin(
+    asked: Asked, output: str | Path | None, narrator: Narrator, *, measure_speed: bool, guards: Mapping[str, bool]
+) -> TrainResult:
+    """Train what `asked` says in a new run folder."""
+    from linne.planning import collect, default_output_name, earlier_run, make_plan
+    from linne.run_resume import Start
+    from linne.run_start import save_splits, say_plan, warn_of_data, write_plan
+
+    given, reasons = collect(asked.source, asked.recipe, asked.flags, asked.overrides)
+    earlier = earlier_run(asked.recipe, given)
+    plan = make_plan(given, reasons, earlier, asked.opened, require_accelerator=asked.require_accelerator)
+    run, start = Run.create(output, default_output_name(plan.recipe)), Start(plan, None, finished=False)
+    try:
+        with run.held(), run.discarded_unless_begun():
+            say_plan(plan, run, narrator)
+            warnings = warn_of_data(plan.source, narrator)
+            save_splits(plan, run)
+            write_plan(plan, run, warnings)
+            return _train_in(run, start, narrator, measure_speed=measure_speed, guards=guards)
     finally:
         run.close()
 
@@ -139,40 +168,31 @@ def _require(*packages: str) -> None:
 
 
 def _train_in(
-    run: Run, plan: Plan, narrator: Narrator, *, measure_speed: bool, guards: Mapping[str, bool]
+    run: Run, start: Start, narrator: Narrator, *, measure_speed: bool, guards: Mapping[str, bool]
 ) -> TrainResult:
-    from linne.data import save_manifest
-    from linne.run_start import say_plan, warn_of_data, write_plan
+    """Train in a folder in which everything is written down that decides the result."""
+    from linne.run_end import conclude
+    from linne.training.checkpoint import clear
     from linne.training.loop import train as run_training
 
-    say_plan(plan, run, narrator)
-    warnings = warn_of_data(plan.source, narrator)
-    stored = plan.source.splits["train"].store.array is not None
-    # Files may be joined by others before the next verb, and lists may be edited.
-    if not stored or plan.recipe.data.splits_file or plan.recipe.data.quarantine:
-        save_manifest(plan.source, run.path / "splits.json")
-    write_plan(plan, run, warnings)
+    plan = start.plan
     if measure_speed:
         from linne.training.speed import measure_gains
 
         narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
     try:
-        trained = run_training(plan.recipe, plan.source, run, narrator, **guards)
-    except LinneError:
-        run.discard()
-        raise
-    except KeyboardInterrupt:
-        narrator.line(f"\ninterrupted: there is no bundle in {run.path}")
-        return TrainResult(run.path, None, None, None, 0.0, signal.SIGINT)
-    for problem in trained.bad_images[:NUM_NAMED]:
-        narrator.warn(f"left out: {problem}")
-    if len(trained.bad_images) > NUM_NAMED:
-        narrator.warn(f"left out: {len(trained.bad_images) - NUM_NAMED} more, named in the report")
+        trained = run_training(plan.recipe, plan.source, run, narrator, start.checkpoint, **guards)
+    except KeyboardInterrupt as interrupt:
+        left = "an earlier bundle" if (run.path / "bundle").exists() else "no bundle"
+        narrator.line(f"\ninterrupted: there is {left} in {run.path}")
+        return TrainResult(run.path, None, None, None, 0.0, _number_of(interrupt))
     report, signal_number = None, trained.signal_number
     try:
-        report = _conclude(run, plan, trained, narrator)
-    except KeyboardInterrupt:
-        signal_number = signal.SIGINT
+        report = conclude(run, plan, trained, narrator)
+        if trained.ending == "finished" and not plan.recipe.checkpoint.keep_after:
+            clear(run.checkpoints)
+    except KeyboardInterrupt as interrupt:
+        signal_number = _number_of(interrupt)
         left = "there is no bundle" if trained.bundle is None else f"the bundle is {trained.bundle.path}"
         narrator.line(f"\ninterrupted: the report is not finished; {left}")
     return TrainResult(
@@ -185,53 +205,22 @@ def _train_in(
     )
 
 
-def _conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> EvalReport | None:
-    """Evaluate the bundle through the same door as any user would, once, and write the reports."""
-    from linne.reporting import write_run_report
-
-    kept, bundle = trained.kept, trained.bundle
-    if trained.ending != "finished" or kept is None or bundle is None:
-        page = write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
-        what = _say_what_is_left(trained, run, narrator)
-        narrator.line(f"report  {page}")
-        if trained.ending == "diverged":
-            hint = f"try a lower learning rate: --lr {plan.recipe.optim.lr / 10:g}"
-            raise CheckFailed(f"{trained.problem}; {what}", hint=hint)
-        return None
-    from linne.bundle import add_metrics
-    from linne.evaluation import evaluate as evaluate_bundle
-    from linne.inference.predictor import Predictor
-    from linne.run_facts import data_advice, read_run
-
-    split = "test" if "test" in plan.source.splits else "val"
-    if split not in plan.source.splits:
-        narrator.line(f"\nno examples were held out: nothing to evaluate on. The bundle is {bundle.path}")
-        write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
-        return None
-    predictor = Predictor.open(bundle, device=plan.recipe.device.name)
-    report, outcomes = evaluate_bundle(predictor, plan.source, split)
-    bundle = add_metrics(bundle, {split: {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}})
-    page = write_run_report(run.path, bundle=bundle, report=report, outcomes=outcomes, split=plan.source.splits[split])
-    narrator.line(f"\ntrained in {clock(trained.seconds)}; kept epoch {kept.epoch} of {plan.recipe.optim.epochs}")
-    if (advice := data_advice(read_run(run.path))) is not None:
-        narrator.line(advice)
-    narrator.line(report.one_line())
-    narrator.line()
-    narrator.table([("bundle", str(bundle.path)), ("report", str(page)), ("plots", str(run.path / "plots"))], "")
-    return report
+def _number_of(interrupt: KeyboardInterrupt) -> int:
+    """Return the signal that interrupted; Python's own handler, for Ctrl-C, does not say it."""
+    return int(interrupt.args[0]) if interrupt.args else signal.SIGINT
 
 
-def _say_what_is_left(trained: Trained, run: Run, narrator: Narrator) -> str:
-    """Say, and return in a clause, what a training that ended early leaves to be used."""
-    kept = trained.kept
-    if kept is None:
-        what = "there is no bundle, since no epoch was done"
-        narrator.line(f"\n{trained.ending} in the first epoch: there is no bundle in {run.path}")
-        return what
-    of = "" if kept.scores is None else f" ({100 * kept.scores.accuracy:.2f} % right on validation)"
-    narrator.line(f"\n{trained.ending}: the weights of epoch {kept.epoch}{of} are kept")
+def _as_before(run: Run, narrator: Narrator) -> TrainResult:
+    """Return what a run left behind that has nothing left to do, and say so."""
+    from linne.run_resume import read_result
+
+    record, report = read_result(run)
+    narrator.line(f"run     {run.path} is finished: nothing is left to do")
+    if report is not None:
+        narrator.line(report.one_line())
     narrator.line(f"bundle  {run.path / 'bundle'}")
-    return f"the weights of epoch {kept.epoch} are kept"
+    accuracy = None if record.kept is None else record.kept.get("val_accuracy")
+    return TrainResult(run.path, run.path / "bundle", report, accuracy, record.seconds or 0.0, None)
 
 
 def evaluate(

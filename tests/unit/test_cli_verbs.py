@@ -82,6 +82,28 @@ def test_train_takes_settings_of_any_section(tmp_path):
     assert (recipe["model"]["name"], recipe["optim"]["lr"], recipe["seed"]) == ("mlp", 0.03, 5)
 
 
+def test_the_same_command_twice_with_resume_auto_trains_once(tmp_path):
+    words = ["train", SOURCE, "--model", "mlp", "--epochs", 1, "--device", "cpu", "--output", tmp_path / "run"]
+    first, second = (invoke(*words, "--resume", "auto", "--json") for _ in range(2))
+    assert (first.exit_code, second.exit_code) == (0, 0), second.output
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+    assert "is finished: nothing is left to do" in second.stderr
+    third = invoke("train", "--output", tmp_path / "run", "--resume", "--lr", 0.7)
+    assert third.exit_code == 1
+    assert f"error: this is not the run in `{tmp_path / 'run'}`: optim.lr was" in third.stderr
+    assert "--allow-change optim.lr" in third.stderr
+
+
+def test_resume_needs_a_folder_and_takes_nothing_but_auto(tmp_path):
+    ended = invoke("train", SOURCE, "--resume")
+    assert (ended.exit_code, "name its folder: --output DIR --resume" in ended.stderr) == (1, True)
+    ended = invoke("train", "--resume", "digits", "--output", tmp_path)
+    assert ended.exit_code == 2
+    assert "`--resume`: `digits` is not `auto`; SOURCE comes before it" in ended.stderr
+    ended = invoke("train", "--output", tmp_path / "none", "--resume")
+    assert "there is no run in" in ended.stderr
+
+
 def test_an_output_folder_that_exists_is_refused(trained):
     run, _ = trained
     ended = invoke("train", SOURCE, "--model", "mlp", "--output", run)

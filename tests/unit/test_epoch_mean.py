@@ -62,6 +62,19 @@ def test_a_mean_that_goes_on_from_its_state_is_the_same():
         assert torch.equal(mine, theirs)
 
 
+def test_an_epoch_that_is_in_the_mean_already_is_not_taken_twice():
+    model = make_model()
+    mean = EpochMean(model, num_epochs=2, total_epochs=3)
+    change(model)
+    mean.end_epoch(2)
+    before = mean.model[0].weight.clone()
+    change(model)
+    mean.end_epoch(2)  # validated again, by a run that was cut off in validation
+    assert torch.equal(mean.model[0].weight, before)
+    mean.end_epoch(3)
+    assert not torch.equal(mean.model[0].weight, before)
+
+
 def test_running_statistics_are_measured_as_torch_does():
     model = make_model()
     reference = copy.deepcopy(model)

@@ -25,6 +25,8 @@ class Pictures:
     images_NHWC: np.ndarray
     lend: bool = True
     broken: set[int] = field(default_factory=set)
+    asked: list[int] = field(default_factory=list)
+    """Which were loaded, in order."""
 
     def __len__(self) -> int:
         return len(self.images_NHWC)
@@ -34,6 +36,7 @@ class Pictures:
         return self.images_NHWC if self.lend else None
 
     def load(self, index: int) -> np.ndarray:
+        self.asked.append(index)
         if index in self.broken:
             raise ImageError(f"`{self.name(index)}` cannot be read: it is broken")
         return self.images_NHWC[index]
@@ -150,8 +153,8 @@ def test_unreadable_images_are_left_out_and_named(loader):
     labels = torch.cat([batch.labels_N for batch in train.epoch(0)])
     assert len(labels) == train.num_examples == 48
     assert len(all_images(val.in_order())) == 9
-    assert list(train.bad_images) == [f"`picture[{i}]` cannot be read: it is broken" for i in (30, 31)]
-    assert list(val.bad_images) == ["`picture[2]` cannot be read: it is broken"]
+    assert list(train.bad_images.values()) == [f"`picture[{i}]` cannot be read: it is broken" for i in (30, 31)]
+    assert list(val.bad_images.values()) == ["`picture[2]` cannot be read: it is broken"]
 
 
 @pytest.mark.parametrize("loader", ["resident", "streaming"])
@@ -167,6 +170,49 @@ def test_too_many_unreadable_images_stop_the_run_and_say_what_to_do(loader):
     assert "images cannot be read, more than the 3 that data.max_bad_images allows" in caught.value.message
     assert "`picture[" in caught.value.message
     assert "--set data.max_bad_images=" in (caught.value.hint or "")
+
+
+MIXED = AugmentConfig(flip=True, crop_padding=2, rotate_degrees=10.0, contrast=0.4, policy="rand", mixup_alpha=0.2)
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 6, 7])
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_an_epoch_that_is_entered_in_the_middle_gives_the_batches_of_a_whole_one(loader, first):
+    store = Pictures(random_pictures(61), lend=False, broken={30})
+    train, _ = make_batches(make_source(store), make_recipe(loader, MIXED), CPU)
+    whole = list(train.epoch(2))
+    for ours, expected in zip(train.epoch(2, first), whole[first:], strict=True):
+        assert ours.number == expected.number
+        assert np.array_equal(ours.positions_N, expected.positions_N)
+        assert torch.equal(ours.images_NCHW, expected.images_NCHW)
+        assert torch.equal(ours.labels_N, expected.labels_N)
+        assert torch.equal(ours.mixture.shares_N, expected.mixture.shares_N)
+
+
+def test_batches_before_the_first_one_asked_for_are_not_decoded():
+    store = Pictures(random_pictures(61), lend=False)
+    train, _ = make_batches(make_source(store), make_recipe("streaming"), CPU)
+    positions = np.concatenate([batch.positions_N for batch in train.epoch(1, 5)])
+    assert store.asked == (10 + positions).tolist()  # train begins at picture 10
+    assert len(store.asked) == 14
+
+
+def test_a_batch_without_one_readable_image_keeps_its_number_to_itself():
+    order = permutation(5, 0, 50)
+    broken = {10 + int(position) for position in cut(order, 8)[2]}
+    store = Pictures(random_pictures(), lend=False, broken=broken)
+    train, _ = make_batches(make_source(store), make_recipe("streaming", max_bad_images=8), CPU)
+    assert [batch.number for batch in train.epoch(0)] == [0, 1, 3, 4, 5, 6]
+    assert [batch.number for batch in train.epoch(0, 2)] == [3, 4, 5, 6]
+
+
+def test_unreadable_images_that_a_run_met_before_it_went_on_still_count():
+    store = Pictures(random_pictures(), lend=False, broken={11, 12})
+    known = {("train", 40): "`picture[50]` cannot be read", ("val", 3): "`picture[3]` cannot be read"}
+    train, val = make_batches(make_source(store), make_recipe("streaming"), CPU, known_bad=known)
+    assert val.bad_images == {3: "`picture[3]` cannot be read"}
+    with pytest.raises(SourceError, match="4 images cannot be read, more than the 3"):
+        list(train.epoch(0))
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch():

@@ -179,7 +179,7 @@ def test_training_sees_the_same_numbers_bit_for_bit_as_the_backend_of_its_bundle
     for batches in (train, val):
         seen = np.concatenate([batch.images_NCHW.numpy() for batch in batches.in_order()])
         assert np.array_equal(seen, expected)
-        assert [problem.split("`")[1] for problem in batches.bad_images] == refused
+        assert [problem.split("`")[1] for problem in batches.bad_images.values()] == refused
 
 
 def test_the_torch_backend_resizes_as_training_does_and_the_null_backend_as_the_reference(bundle, tmp_path):

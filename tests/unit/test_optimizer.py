@@ -13,6 +13,7 @@ from torch import nn
 from linne.device import Device
 from linne.device.capabilities import fact
 from linne.recipe import OptimConfig
+from linne.training.checkpoint_format import from_plain, to_plain
 from linne.training.optimizer import Stepper, make_optimizer
 
 CPU = Device.pick("cpu")
@@ -189,10 +190,9 @@ def test_an_optimiser_that_goes_on_from_its_state_takes_the_same_steps(optimizer
 
     second = copy.deepcopy(first)
     resumed = Stepper(make_optimizer(second, config, CPU))
-    saved = copy.deepcopy(stepper.state())
-    tensors = {key for key, value in saved.items() if isinstance(value, torch.Tensor)}
-    plain = json.loads(json.dumps({key: value for key, value in saved.items() if key not in tensors}))
-    resumed.load({key: saved[key] if key in tensors else plain[key] for key in saved})
+    tensors: dict[str, torch.Tensor] = {}
+    plain = json.dumps(to_plain(stepper.state(), "optimizer", tensors))
+    resumed.load(from_plain(json.loads(plain), {name: tensor.clone() for name, tensor in tensors.items()}))
     for _ in range(5):
         gradients_for(first, second)
         stepper.step(0.01)

@@ -131,22 +131,25 @@ class LazyGroup(VerbGroup):
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[list[int]]:
-    """Make SIGTERM end work the way Ctrl-C does; yields the list that then holds the signal's number."""
+    """Make SIGTERM and SIGUSR1 end work as Ctrl-C does; yields the list that then holds the signal's number."""
     received: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
+    # Windows has no SIGUSR1.
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = {number: signal.signal(number, interrupt) for number in numbers}
     except ValueError:  # not in the main thread: whoever runs us there decides
         yield received
         return
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.group(

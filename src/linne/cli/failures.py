@@ -2,7 +2,7 @@
 
 0  done                        3    ran, but failed its check
 1  something the user can fix  130  interrupted
-2  a command line not understood    143  terminated
+2  a command line not understood    143  terminated; 138 by SIGUSR1
 """
 
 from __future__ import annotations

@@ -33,6 +33,13 @@ def read_settings(
     return tuple((path.strip(), value.strip()) for path, _, value in sides)
 
 
+def read_resume(context: click.Context, parameter: click.Parameter, value: str | None) -> bool | str:
+    """Return whether to resume, as `linne.train` takes it."""
+    if value not in (None, "run", "auto"):
+        raise click.BadParameter(f"`{value}` is not `auto`; SOURCE comes before it", context, parameter)
+    return value if value == "auto" else value is not None
+
+
 def settle(settings: Iterable[tuple[str, str]], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings by field, without those that a flag already says.
 

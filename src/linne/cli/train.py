@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import read_settings, settle
+from linne.cli.settings import read_resume, read_settings, settle
 
 
 @click.command("train")
@@ -28,6 +28,20 @@ from linne.cli.settings import read_settings, settle
 @click.option("--splits-file", metavar="FILE", help="Splits of `linne data split` or of a run.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `linne data check --quarantine` listed.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="run",
+    metavar="[auto]",
+    callback=read_resume,
+    help="Go on with the run in --output; `auto` begins it where there is none.",
+)
+@click.option(
+    *("--allow-change", "allow_change"),
+    multiple=True,
+    metavar="FIELD",
+    help="Go on although this is not what it was; repeatable.",
+)
 @click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
 @click.option(
     *("--set", "settings"),
@@ -61,8 +75,10 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
     linne train photos/ --model timm/resnet18 --epochs 20
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
     linne train --recipe runs/digits-small-1/recipe.json
+    linne train --output runs/digits-small-1 --resume
     """
-    if source is None and options["recipe"] is None and "data.source" not in dict(settings):
+    named = source or options["recipe"] or options["resume"] or "data.source" in dict(settings)
+    if not named:
         raise click.MissingParameter(ctx=click.get_current_context(), param=command.params[0])
     overrides = settle(settings, options)
     for name in ("group_by", "splits_file", "quarantine"):

@@ -34,8 +34,11 @@ class EpochMean:
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> None:
-        """Take the weights at the end of `epoch`, counted from 1, into the mean, if it is one of the last."""
-        if epoch > self._after:
+        """Take the weights at the end of `epoch`, counted from 1, into the mean, if it is one of the last.
+
+        An epoch that is in it already changes nothing: a run may be cut off while it is validated.
+        """
+        if epoch > self._after + self._num_averaged:
             self._num_averaged += 1
             torch._foreach_lerp_(self._mine, self._theirs, 1 / self._num_averaged)
 

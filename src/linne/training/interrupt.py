@@ -1,10 +1,15 @@
-"""Ctrl-C and SIGTERM while training: noticed between two steps, so that nothing is cut in half."""
+"""Ctrl-C, SIGTERM and SIGUSR1 while training: noticed between two steps, so that nothing is cut in half."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+Item = TypeVar("Item")
+NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+"""SIGUSR1 is what a cluster can be asked to send before the time is up; Windows has none."""
 
 
 class Interrupt:
@@ -21,7 +26,7 @@ class Interrupt:
 
     def __enter__(self) -> Self:
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in NUMBERS:
                 self._before[number] = signal.signal(number, self._note)
         except ValueError:  # not the main thread
             self._before = {}
@@ -31,7 +36,14 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def until(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield `items` for as long as no signal has come."""
+        for item in items:
+            if self.number is not None:
+                return
+            yield item
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         self.number = number

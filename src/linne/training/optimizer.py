@@ -74,8 +74,10 @@ class Stepper:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        """`optimizer` has not stepped yet."""
         self.optimizer = optimizer
         self._groups: list[_Group] | None = None
+        self._fresh_options = _options(optimizer)
 
     def step(self, lr: float) -> None:
         """Update every parameter by its gradient."""
@@ -89,8 +91,7 @@ class Stepper:
                 return
         self.set_lr(lr)
         self.optimizer.step()
-        make = KERNELS.get(type(self.optimizer))
-        self._groups = None if make is None else self._collect(make)
+        self._groups = self._collect()
 
     def set_lr(self, lr: float) -> None:
         """Give every group its learning rate when the first layer from the top has `lr`."""
@@ -100,32 +101,35 @@ class Stepper:
                 settings["adamw_lr"] = settings["lr"]
 
     def state(self) -> dict[str, Any]:
-        """Return what a restart needs: numbers and tensors, which go on changing."""
-        saved = self.optimizer.state_dict()
-        values = {f"state.{i}.{key}": value for i, own in saved["state"].items() for key, value in own.items()}
-        for i, settings in enumerate(saved["param_groups"]):  # some optimisers count their steps there
-            numbers = {key: value for key, value in settings.items() if isinstance(value, int | float | torch.Tensor)}
-            values |= {f"groups.{i}.{key}": value for key, value in numbers.items()}
-        return values
+        """Return what a restart needs: the optimiser's state, whose tensors go on changing, and its first options."""
+        return {**self.optimizer.state_dict(), "fresh_options": self._fresh_options}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        saved = self.optimizer.state_dict()
-        for path, value in state.items():
-            part, number, key = path.split(".", 2)
-            owner = (
-                saved["state"].setdefault(int(number), {}) if part == "state" else saved["param_groups"][int(number)]
-            )
-            owner[key] = value
-        self.optimizer.load_state_dict(saved)
-        self._groups = None
+        """Go on from what `state` returned.
 
-    def _collect(self, make: MakeGroup) -> list[_Group] | None:
-        """Return the groups, or None when a parameter has no state yet."""
-        state = self.optimizer.state
-        if any(p not in state for settings in self.optimizer.param_groups for p in settings["params"]):
+        Some optimisers count in their options, so those go on as well, but where another recipe gave another value.
+        """
+        groups = []
+        for group, before, now in zip(state["param_groups"], state["fresh_options"], self._fresh_options, strict=True):
+            groups.append({k: now[k] if k in now and now[k] != before.get(k) else v for k, v in group.items()})
+        self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                # In memory as the parameter lies, which is how the optimiser made them: other strides, other kernels.
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        self._groups = self._collect()
+
+    def _collect(self) -> list[_Group] | None:
+        """Return the groups, or None for an optimiser of its own kernels, or when a parameter has no state yet."""
+        state, make = self.optimizer.state, KERNELS.get(type(self.optimizer))
+        if make is None or any(p not in state for settings in self.optimizer.param_groups for p in settings["params"]):
             return None
         return [make(settings, state) for settings in self.optimizer.param_groups]
+
+
+def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
 
 
 def _adamw_group(settings: dict[str, Any], state: dict[torch.Tensor, dict[str, torch.Tensor]]) -> _Group:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import hashlib
+import os
+import shlex
+import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -13,6 +17,7 @@ from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.data.loading.loader import input_spec
 from linne.data.source import Source
 from linne.device import Device, describe_versions
+from linne.errors import BundleError
 from linne.log import Run
 from linne.models.provider import ModelRef
 from linne.preprocess import Floats, InputSpec
@@ -23,12 +28,31 @@ from linne.training.state import Snapshot
 def write_result(
     run: Run, ref: ModelRef, kept: Snapshot, source: Source, recipe: Recipe, device: Device, *, finished: bool
 ) -> Bundle:
-    """Write `kept` as the run's bundle and return it."""
+    """Write `kept` as the run's bundle, in the place of one that an interruption left there, and return it.
+
+    Raises:
+        BundleError: the disk refuses.
+    """
+    try:
+        return _write(run, ref, kept, source, recipe, device, finished=finished)
+    except (BundleError, OSError) as error:
+        what = error.message if isinstance(error, BundleError) else f"the bundle cannot be written: {error.strerror}"
+        command = f"linne train --output {shlex.quote(str(run.path))} --resume auto"
+        raise BundleError(what, hint=f"put that right, then: {command}") from error
+
+
+def _write(
+    run: Run, ref: ModelRef, kept: Snapshot, source: Source, recipe: Recipe, device: Device, *, finished: bool
+) -> Bundle:
+    place = run.path / "bundle"
+    before = place.exists()
+    for left in run.path.glob("*bundle?*"):  # by a process that was killed while it wrote one
+        shutil.rmtree(left, ignore_errors=True)
     spec = input_spec(recipe)
     config = models.load_provider(ref.provider).config(ref, source.labels, spec.to_dict())
     metrics = {"val": asdict(kept.scores)} if kept.scores is not None else {}
-    return write_bundle(
-        run.path / "bundle",
+    bundle = write_bundle(
+        place.with_name("bundle-next") if before else place,
         labels=source.labels,
         input=spec,
         model=asdict(ref),
@@ -45,19 +69,23 @@ def write_result(
                 "name": source.name,
                 "fingerprint": source.fingerprint,
                 **{f"num_{name}": len(split) for name, split in source.splits.items()},
-                "splits_sha256": splits_sha256(run),
+                "splits_sha256": run.splits_sha256(),
             },
             "epoch": kept.epoch,
             "finished": finished,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+    return _take_the_place(bundle, place) if before else bundle
 
 
-def splits_sha256(run: Run) -> str | None:
-    """Return the sha256 of the run's splits.json, which says who trained; None where the source alone decides that."""
-    path = run.path / "splits.json"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+def _take_the_place(bundle: Bundle, place: Path) -> Bundle:
+    """Put `bundle` where an older one is, and return it; at every moment one of the two is there, whole."""
+    old = place.with_name("bundle-before")
+    os.rename(place, old)
+    os.rename(bundle.path, place)
+    shutil.rmtree(old, ignore_errors=True)
+    return dataclasses.replace(bundle, path=place)
 
 
 def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec) -> Floats:

@@ -36,6 +36,13 @@ class ScheduleFreeMean:
         self._optimizer: Any = optimizer
         self._mine, self._theirs = ([p.detach() for p in network.parameters()] for network in (self.model, model))
 
+    def state(self) -> dict[str, Any]:
+        """Return what a restart needs: nothing, since the optimiser has all that the copy is made from."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> None:
         """Bring the copy up to date, leaving the network as it is, to the bit."""

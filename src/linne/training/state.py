@@ -75,6 +75,9 @@ class TrainState:
     """Of the latest step."""
     step: int = 0
     epoch: int = 0
+    """Epochs done."""
+    batch: int = 0
+    """Batches of the next epoch that are done."""
     best_accuracy: float = 0.0
     """The highest on validation so far, of any epoch."""
     kept: Snapshot | None = None

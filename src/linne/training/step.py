@@ -12,6 +12,7 @@ from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.epoch_mean import measure_norms
 from linne.training.finite import all_finite
+from linne.training.interrupt import Interrupt
 from linne.training.memory import fitting, parts_of
 from linne.training.schedule import lr_factor
 from linne.training.state import Scores, TrainState
@@ -109,17 +110,17 @@ def _update(state: TrainState) -> None:
         state.ema.update()
 
 
-def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device: Device) -> None:
+def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device: Device, interrupt: Interrupt) -> None:
     """Bring averaged weights up to date at the end of an epoch, where the recipe asks for some.
 
-    Their batch norms are measured anew, which passes over the training images once more.
+    Their batch norms are measured anew, which passes over the training images once more, or until a signal comes.
     """
-    average = state.late_average
+    average, epoch = state.late_average, state.epoch + 1
     if average is None:
         return
-    average.end_epoch(state.epoch)
+    average.end_epoch(epoch)
     if average.ready:
-        measure_norms(average.model, batches.epoch(state.epoch), device, recipe.device.precision)
+        measure_norms(average.model, interrupt.until(batches.epoch(epoch)), device, recipe.device.precision)
 
 
 @torch.inference_mode()

@@ -16,10 +16,11 @@ class Waiting:
     next. What comes between is reading, decoding, copying, augmenting and normalising.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, seconds: float = 0.0) -> None:
+        """`seconds` were waited before."""
         self._device = device
         self._unread: list[tuple[Mark, Mark]] = []
-        self._seconds = 0.0
+        self._seconds = seconds
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield `batches`, with marks before and after each."""

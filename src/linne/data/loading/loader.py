@@ -8,7 +8,7 @@ for random crops of the full image.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,10 @@ class Batch:
     labels_N: torch.Tensor
     mixture: Mixture | None = None
     """What mixup or CutMix put into the images."""
+    number: int = 0
+    """Which of the epoch's batches it is, from 0."""
+    positions_N: Ints | None = None
+    """Where in the training split its images are; None in validation."""
 
 
 class Batches(Protocol):
@@ -55,14 +59,17 @@ class Batches(Protocol):
         """How many examples an epoch sees; unreadable ones are not among them once they were met."""
 
     @property
-    def bad_images(self) -> Sequence[str]:
-        """Unreadable images met so far: name and reason."""
+    def bad_images(self) -> Mapping[int, str]:
+        """Unreadable images met so far: position in the split to name and reason."""
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield every example once, shuffled and augmented as (seed, epoch) decides, in batches of nearly one size."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield every example once, shuffled and augmented as (seed, epoch) decides, in batches of nearly one size.
+
+        From batch `first` on: those before it are not decoded, and the others are the same without them.
+        """
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every example once, in the split's order, unaugmented."""
@@ -74,10 +81,12 @@ def make_batches(
     device: Device,
     advance: Callable[[int], None] | None = None,
     say: Callable[[str], None] | None = None,
+    known_bad: Mapping[tuple[str, int], str] | None = None,
 ) -> tuple[Batches, Batches | None]:
     """Return the batches of the training and validation splits (None without one).
 
     `advance(n)` is called as n more images have been decoded, `say` with a line about pixels that were kept on disk.
+    `known_bad` are the unreadable images that a run met before it went on, by split and position.
 
     Raises:
         SourceError: more unreadable images than `data.max_bad_images`, or none left to train on.
@@ -96,7 +105,7 @@ def make_batches(
         for split, rows, names in zip(splits, pixels.rows, pixels.bad_images, strict=True):
             made.append(ResidentBatches(on_device, rows, split.labels_N, names, recipe, finish))
     else:
-        bad: dict[tuple[str, int], str] = {}
+        bad = dict(known_bad or {})
         made.extend(StreamingBatches(split, recipe, finish, bad) for split in splits)
     if made[0].num_examples == 0:
         raise SourceError(f"no readable training image in `{source.name}`")
@@ -158,11 +167,17 @@ class _Finish:
         return Batch(self._normalise(self._coloured(images_BHWC)), self._put(labels_B))
 
     def augmented(
-        self, images_NHWC: torch.Tensor, rows_N: Ints | None, ids: Sequence[Ints], labels_N: Ints, epoch: int
+        self,
+        images_NHWC: torch.Tensor,
+        rows_N: Ints | None,
+        ids: Sequence[Ints],
+        labels_N: Ints,
+        epoch: int,
+        first: int,
     ) -> Iterator[Batch]:
         """Yield a batch for each array of `ids`, whose images lie one after another in rows `rows_N`; None for all.
 
-        Several small batches are made as one: the cost of a call is paid once.
+        Several small batches are made as one: the cost of a call is paid once. The first is the epoch's `first`.
         """
         if self._augmentation is None:
             chosen = images_NHWC if rows_N is None else images_NHWC.index_select(0, self._put(rows_N))
@@ -172,12 +187,12 @@ class _Finish:
             taken_BHWC, plan = self._augmentation.take(images_NHWC, rows, np.concatenate(ids), epoch)
             whole = Batch(blank(self._normalise(self._coloured(taken_BHWC)), plan), self._put(labels_N))
         start = 0
-        for ids_B in ids:
+        for number, ids_B in enumerate(ids, first):
             part = slice(start, start + len(ids_B))
             images, labels, mixture = whole.images_NCHW[part], whole.labels_N[part], None
             if self._augmentation is not None:
                 images, mixture = self._augmentation.mix(images, labels, ids_B, epoch)
-            yield Batch(images, labels, mixture)
+            yield Batch(images, labels, mixture, number, ids_B)
             start = part.stop
 
     def _coloured(self, images_BHWC: torch.Tensor) -> torch.Tensor:
@@ -204,7 +219,7 @@ class ResidentBatches:
         self._rows_N = rows_N[readable]
         self._ids_N = np.flatnonzero(readable)
         self._labels_N = labels_N[readable]
-        self.bad_images = bad_images
+        self.bad_images = dict(zip(np.flatnonzero(~readable).tolist(), bad_images, strict=True))
         self._recipe, self._finish = recipe, finish
         self._image_bytes = 4 * recipe.data.channels * recipe.data.height * recipe.data.width
 
@@ -215,17 +230,19 @@ class ResidentBatches:
     def __len__(self) -> int:
         return count_batches(self.num_examples, self._recipe.data.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         order_N = permutation(self._recipe.seed, epoch, self.num_examples)
         batches = cut(order_N, self._recipe.data.batch_size)
         in_group = max(1, GROUP_BYTES // (self._image_bytes * len(batches[0])))
-        for first in range(0, len(batches), in_group):
-            group = batches[first : first + in_group]
+        # The groups are those of a whole epoch wherever it is entered: kernels may round by the size of their input.
+        for start in range(first - first % in_group, len(batches), in_group):
+            group = batches[start : start + in_group]
             chosen = np.concatenate(group)
             ids = [self._ids_N[batch] for batch in group]
-            yield from self._finish.augmented(
-                self._images_NHWC, self._rows_N[chosen], ids, self._labels_N[chosen], epoch
-            )
+            rows_N, labels_N = self._rows_N[chosen], self._labels_N[chosen]
+            for batch in self._finish.augmented(self._images_NHWC, rows_N, ids, labels_N, epoch, start):
+                if batch.number >= first:
+                    yield batch
 
     def in_order(self) -> Iterator[Batch]:
         size = max(1, EVAL_BATCH_BYTES // self._image_bytes)
@@ -247,20 +264,21 @@ class StreamingBatches:
         return len(self._split) - len(self.bad_images)
 
     @property
-    def bad_images(self) -> Sequence[str]:
-        return tuple(problem for (split, _), problem in sorted(self._bad.items()) if split == self._split.name)
+    def bad_images(self) -> Mapping[int, str]:
+        return {position: why for (split, position), why in sorted(self._bad.items()) if split == self._split.name}
 
     def __len__(self) -> int:
         return count_batches(len(self._split), self._recipe.data.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         order_N = permutation(self._recipe.seed, epoch, len(self._split))
-        for images_BHWC, positions_B in self._decoded(order_N, lambda position: self._random_part(position, epoch)):
+        decoded = self._decoded(order_N, lambda position: self._random_part(position, epoch), first)
+        for number, images_BHWC, positions_B in decoded:
             labels_B = self._split.labels_N[positions_B]
-            yield from self._finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch)
+            yield from self._finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch, number)
 
     def in_order(self) -> Iterator[Batch]:
-        for images_BHWC, positions_B in self._decoded(np.arange(len(self._split)), self._whole):
+        for _, images_BHWC, positions_B in self._decoded(np.arange(len(self._split)), self._whole):
             yield self._finish.plain(images_BHWC, self._split.labels_N[positions_B])
 
     def _whole(self, position: int) -> UInt8:
@@ -273,15 +291,21 @@ class StreamingBatches:
         draws_D = uniforms(self._recipe.seed, epoch, np.array([position]))[0]
         return random_part(self._split, position, self._finish.spec, draws_D, smallest_area, torch_resize)
 
-    def _decoded(self, order_N: Ints, decode: Callable[[int], UInt8]) -> Iterator[tuple[torch.Tensor, Ints]]:
-        """Yield uint8 images on the device and their positions; unreadable images are left out and remembered."""
+    def _decoded(
+        self, order_N: Ints, decode: Callable[[int], UInt8], first: int = 0
+    ) -> Iterator[tuple[int, torch.Tensor, Ints]]:
+        """Yield each batch's number, its uint8 images on the device and their positions, from batch `first` on.
+
+        Unreadable images are left out and remembered; a batch of nothing else is not yielded.
+        """
         data, device = self._recipe.data, self._finish.device
-        batches = cut(order_N, data.batch_size)
+        batches = cut(order_N, data.batch_size)[first:]
         shape = data.height, data.width, data.channels
         limit, pin = data.max_bad_images, device.pins_memory
-        for batch in decode_ahead(batches, decode, shape, num_threads=data.num_workers, pin=pin):
+        decoded = decode_ahead(batches, decode, shape, num_threads=data.num_workers, pin=pin)
+        for number, batch in enumerate(decoded, first):
             self._bad.update({(self._split.name, position): reason for position, reason in batch.problems.items()})
             if len(self._bad) > limit:
                 raise too_many_bad_images([reason for _, reason in sorted(self._bad.items())], limit)
             if len(batch.positions_B):
-                yield device.put(batch.images_BHWC), batch.positions_B
+                yield number, device.put(batch.images_BHWC), batch.positions_B
