@@ -172,6 +172,12 @@ def check_device(recipe: Recipe, device: Device) -> None:
                 f"`{device.address}` cannot train in {wanted.precision}: it needs {need}, and {found.evidence}",
                 hint=f"use --set device.precision={device.precision}",
             )
+    bf16 = can.dtypes["bf16"]
+    if recipe.optim.optimizer == "muon" and bf16.answer == can.autocast.answer == "no":
+        raise RecipeError(
+            f"`{device.address}` cannot train with Muon, which multiplies matrices in bf16: {bf16.evidence}",
+            hint="use --set optim.optimizer=adamw",
+        )
     if wanted.determinism == "strict" and not can.deterministic.holds:
         raise RecipeError(
             f"`{device.address}` cannot train strictly the same twice: {can.deterministic.evidence}",

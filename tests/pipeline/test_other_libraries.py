@@ -22,6 +22,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is importe
 torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 timm = pytest.importorskip("timm", reason="needs `linne[train]`")
 transformers = pytest.importorskip("transformers", reason="needs `linne[hf]`")
+if not transformers.is_torch_available():
+    reason = f"transformers {transformers.__version__} does not work with torch {torch.__version__}"
+    pytest.skip(reason, allow_module_level=True)
 
 from linne import models  # noqa: E402
 from linne.bundle import canary_batch, write_bundle  # noqa: E402

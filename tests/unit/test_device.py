@@ -16,7 +16,7 @@ from linne.device.kinds import private_use
 from linne.device.picking import why_unusable
 from linne.errors import DeviceError, RecipeError
 from linne.planning import check_device
-from linne.recipe import DataConfig, DeviceConfig, Recipe
+from linne.recipe import DataConfig, DeviceConfig, OptimConfig, Recipe
 
 
 def test_the_cpu_is_always_there():
@@ -125,6 +125,17 @@ def test_a_recipe_that_asks_more_than_the_device_can_is_refused(wanted, lacks, m
     with pytest.raises(RecipeError, match=message) as caught:
         check_device(recipe, replace(device, can=replace(device.can, **lacks)))
     assert caught.value.hint.startswith("use --set device.")
+
+
+def test_muon_is_refused_where_nothing_holds_bf16_and_not_where_it_is_merely_slow():
+    device = Device.pick("cpu")
+    recipe = Recipe(data=DataConfig(source="digits"), optim=OptimConfig(optimizer="muon"))
+    slow = replace(device.can, dtypes={**device.can.dtypes, "bf16": fact(False, "emulated")})
+    check_device(recipe, replace(device, can=replace(slow, autocast=fact(True, "a test"))))
+    with pytest.raises(RecipeError) as caught:
+        check_device(recipe, replace(device, can=replace(slow, autocast=fact(False, "a test"))))
+    assert caught.value.message == "`cpu` cannot train with Muon, which multiplies matrices in bf16: emulated"
+    assert caught.value.hint == "use --set optim.optimizer=adamw"
 
 
 class Gpu:

@@ -11,10 +11,11 @@ from torch import nn
 from linne.training.ema import MovingAverage
 
 
-def test_the_average_follows_its_formula_weights_and_running_statistics_alike():
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_average_follows_its_formula_weights_and_running_statistics_alike(joined):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = MovingAverage(model, 0.5)
+    average = MovingAverage(model, 0.5, joined=joined)
     expected_weight, expected_mean = model[0].weight.detach().clone(), model[1].running_mean.clone()
     for update in range(1, 30):
         with torch.no_grad():

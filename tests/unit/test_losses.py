@@ -55,6 +55,19 @@ def test_cross_entropy_is_torchs(logits, labels, mixture, smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_mixed_cross_entropy_and_its_gradient_are_torchs_to_the_bit(logits, labels, mixture, smoothing):
+    ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
+    own_N, other_N = (
+        F.cross_entropy(theirs, each, reduction="none", label_smoothing=smoothing)
+        for each in (labels, mixture.labels_N)
+    )
+    expected = (mixture.shares_N * own_N + (1 - mixture.shares_N) * other_N).mean()
+    loss = loss_of(label_smoothing=smoothing)(ours, labels, mixture)
+    assert torch.equal(loss, expected)
+    assert torch.equal(*torch.autograd.grad(loss, ours), *torch.autograd.grad(expected, theirs))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("threshold", [None, 0.2])
 def test_binary_cross_entropy_is_timms_with_the_sum_over_classes(logits, labels, smoothing, threshold):
     from timm.loss import BinaryCrossEntropy

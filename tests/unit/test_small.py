@@ -33,3 +33,11 @@ def test_dropout_works_in_training_only():
     assert torch.equal(model(images), model(images))
     model.train()
     assert not torch.equal(model(images), model(images))
+
+
+def test_it_takes_the_peak_of_each_map():
+    model = build_small(3, 1, 24, 20, None).eval()
+    images = torch.randn(4, 1, 24, 20)
+    maps_NCHW = model.stages(model.stem(images))
+    assert maps_NCHW.shape[2:].numel() > 1
+    assert torch.equal(model(images), model.head(maps_NCHW.amax((2, 3))))

@@ -259,12 +259,18 @@ def wheel_facts() -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
-        "architectures": list(torch.cuda.get_arch_list()),
+        "architectures": _architectures(),
         "tf32": {
             "matrix_products": torch.get_float32_matmul_precision() != "highest",
             "convolutions": torch.backends.cudnn.allow_tf32,
         },
     }
+
+
+def _architectures() -> list[str]:
+    """Return what `torch.cuda.get_arch_list` does, which on torch 2.4 needs a GPU to be found first."""
+    ask = getattr(torch._C, "_cuda_getArchFlags", None)
+    return (ask() or "").split() if ask is not None else []
 
 
 def _prove(name: str, tolerance: float, measure: Callable[[], tuple[float, str]]) -> None:

@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 LAST_WIDTH = 256
 """Channels of the last stage for colour images."""
@@ -69,7 +70,9 @@ class SmallNet(nn.Module):
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Return logits N x K."""
         features_NCHW = self.stages(self.stem(images_NCHW))
-        logits_NK: torch.Tensor = self.head(self.dropout(features_NCHW.amax((2, 3))))
+        # Not `amax`, whose gradient multiplies numbers with truths: on DirectML that gives truths (its issue 737).
+        peaks_NC = functional.max_pool2d(features_NCHW, features_NCHW.shape[2:]).flatten(1)
+        logits_NK: torch.Tensor = self.head(self.dropout(peaks_NC))
         return logits_NK
 
 

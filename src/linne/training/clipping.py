@@ -14,12 +14,18 @@ from linne.recipe import OptimConfig
 Clip = Callable[[], object]
 
 
-def make_clip(model: nn.Module, parameters: Sequence[nn.Parameter], config: OptimConfig) -> Clip | None:
-    """Return what clips the gradients of `parameters`, which are `model`'s, or None when nothing does."""
+def make_clip(
+    model: nn.Module, parameters: Sequence[nn.Parameter], config: OptimConfig, *, joined: bool = True
+) -> Clip | None:
+    """Return what clips the gradients of `parameters`, which are `model`'s, or None when nothing does.
+
+    `joined`: whether the device takes many tensors in one call.
+    """
+    foreach = None if joined else False  # None: wherever torch has kernels for it
     if config.clip_norm is not None:
-        return partial(clip_grad_norm_, parameters, config.clip_norm)
+        return partial(clip_grad_norm_, parameters, config.clip_norm, foreach=foreach)
     if config.clip_value is not None:
-        return partial(clip_grad_value_, parameters, config.clip_value)
+        return partial(clip_grad_value_, parameters, config.clip_value, foreach=foreach)
     if config.clip_agc is not None:
         # Seconds to import, and only needed here.
         from timm.utils.agc import adaptive_clip_grad

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from linne.training.joined import move_towards
+
 
 class MovingAverage:
     """A copy of a model whose weights follow the original's slowly."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, *, joined: bool = True) -> None:
+        """`joined`: whether the device takes many tensors in one call."""
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._decay = decay
+        self._decay, self._joined = decay, joined
         self._num_updates = 0
         floating = [
             (mine, theirs)
@@ -32,7 +35,7 @@ class MovingAverage:
         """
         self._num_updates += 1
         decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
-        torch._foreach_lerp_(self._mine, self._theirs, 1.0 - decay)
+        move_towards(self._mine, self._theirs, 1.0 - decay, joined=self._joined)
 
     def state(self) -> dict[str, Any]:
         """Return what a restart needs: numbers and tensors, which go on changing."""

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.data.loading.loader import Batch
 from linne.device import Device
+from linne.training.joined import move_towards
 
 
 class EpochMean:
@@ -21,10 +22,11 @@ class EpochMean:
     checkpoint averaging.
     """
 
-    def __init__(self, model: nn.Module, num_epochs: int, total_epochs: int) -> None:
+    def __init__(self, model: nn.Module, num_epochs: int, total_epochs: int, *, joined: bool = True) -> None:
+        """`joined`: whether the device takes many tensors in one call."""
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._after = total_epochs - num_epochs
-        self._num_averaged = 0
+        self._num_averaged, self._joined = 0, joined
         self._mine, self._theirs = ([p.detach() for p in network.parameters()] for network in (self.model, model))
 
     @property
@@ -40,7 +42,7 @@ class EpochMean:
         """
         if epoch > self._after + self._num_averaged:
             self._num_averaged += 1
-            torch._foreach_lerp_(self._mine, self._theirs, 1 / self._num_averaged)
+            move_towards(self._mine, self._theirs, 1 / self._num_averaged, joined=self._joined)
 
     def state(self) -> dict[str, Any]:
         """Return what a restart needs: numbers and tensors, which go on changing."""

@@ -66,11 +66,18 @@ def cross_entropy(
     """
     if mixture is None:
         return F.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
-    own_N, other_N = (
-        F.cross_entropy(logits_NK, labels, label_smoothing=label_smoothing, reduction="none")
-        for labels in (labels_N, mixture.labels_N)
-    )
-    return (mixture.shares_N * own_N + (1 - mixture.shares_N) * other_N).mean()
+    own_N, other_N = (_each_loss(logits_NK, labels, label_smoothing) for labels in (labels_N, mixture.labels_N))
+    # `-x + 1`: for `1 - x` DirectML wants double precision, which many GPUs lack (its issue 699).
+    return (mixture.shares_N * own_N + (-mixture.shares_N + 1) * other_N).mean()
+
+
+def _each_loss(logits_NK: torch.Tensor, labels_N: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Return `F.cross_entropy(..., reduction="none")`, whose gradient DirectML takes for zero (its issue 739)."""
+    logs_NK = F.log_softmax(logits_NK, dim=1)
+    losses_N = -logs_NK.gather(1, labels_N[:, None])[:, 0]
+    if label_smoothing == 0:
+        return losses_N
+    return (1 - label_smoothing) * losses_N + -logs_NK.sum(1) * (label_smoothing / logits_NK.shape[1])
 
 
 def soft_loss(
@@ -92,7 +99,8 @@ def soft_loss(
     targets_NK = F.one_hot(labels_N, logits_NK.shape[1]).to(logits_NK.dtype)
     if mixture is not None:
         others_NK = F.one_hot(mixture.labels_N, logits_NK.shape[1]).to(logits_NK.dtype)
-        targets_NK = torch.lerp(others_NK, targets_NK, mixture.shares_N[:, None])
+        own_N1 = mixture.shares_N[:, None]
+        targets_NK = own_N1 * targets_NK + (-own_N1 + 1) * others_NK  # DirectML has no kernel for lerp
     weights_N = None if weights_K is None else targets_NK @ weights_K
     if label_smoothing:
         targets_NK = targets_NK * (1 - label_smoothing) + label_smoothing / logits_NK.shape[1]

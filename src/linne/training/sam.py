@@ -9,13 +9,20 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from linne.training.joined import add_scaled, copy_into, total_norm
+
 
 class Sharpness:
     """Moves weights up the gradient and back (Foret et al. 2020)."""
 
-    def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter], rho: float) -> None:
-        """`rho` is the length of the move, over all `parameters` together."""
-        self._rho = rho
+    def __init__(
+        self, model: nn.Module, parameters: Sequence[nn.Parameter], rho: float, *, joined: bool = True
+    ) -> None:
+        """`rho` is the length of the move, over all `parameters` together.
+
+        `joined`: whether the device takes many tensors in one call.
+        """
+        self._rho, self._joined = rho, joined
         self._parameters = parameters
         self._norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
@@ -36,16 +43,15 @@ class Sharpness:
             for norm, tracked in zip(self._norms, tracking, strict=True):
                 norm.track_running_stats = tracked
             with torch.no_grad():
-                torch._foreach_copy_(weights, before)
+                copy_into(weights, before, joined=self._joined)
 
     @torch.no_grad()
     def _climb(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
         """Move `weights`, drop all gradients, and return what they were."""
         before = [weight.clone() for weight in weights]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, self._rho / (norm + 1e-12))
-        torch._foreach_add_(weights, gradients)
+        length = total_norm(gradients, joined=self._joined)
+        add_scaled(weights, gradients, self._rho / (length + 1e-12), joined=self._joined)
         for weight in self._parameters:
             weight.grad = None
         return before

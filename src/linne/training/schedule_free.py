@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from linne.recipe import OptimConfig
+from linne.training.joined import copy_into
 
 
 def make_schedule_free(groups: list[dict[str, Any]], config: OptimConfig, *, foreach: bool) -> torch.optim.Optimizer:
@@ -31,9 +32,11 @@ class ScheduleFreeMean:
 
     ready = True
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, joined: bool = True) -> None:
+        """`joined`: whether the device takes many tensors in one call."""
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._optimizer: Any = optimizer
+        self._joined = joined
         self._mine, self._theirs = ([p.detach() for p in network.parameters()] for network in (self.model, model))
 
     def state(self) -> dict[str, Any]:
@@ -48,6 +51,6 @@ class ScheduleFreeMean:
         """Bring the copy up to date, leaving the network as it is, to the bit."""
         before = [weight.clone() for weight in self._theirs]
         self._optimizer.eval()
-        torch._foreach_copy_(self._mine, self._theirs)
+        copy_into(self._mine, self._theirs, joined=self._joined)
         self._optimizer.train()
-        torch._foreach_copy_(self._theirs, before)  # there and back again would round
+        copy_into(self._theirs, before, joined=self._joined)  # there and back again would round

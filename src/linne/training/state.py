@@ -93,25 +93,25 @@ class TrainState:
         model = model.to(device.torch_device)
         if recipe.device.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        optim = recipe.optim
+        optim, joined = recipe.optim, device.can.foreach.holds
         fp16 = recipe.device.precision == "fp16"
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model, optim, device)
         late: EpochMean | ScheduleFreeMean | None = None
         if optim.average_epochs is not None:
-            late = EpochMean(model, optim.average_epochs, optim.epochs)
+            late = EpochMean(model, optim.average_epochs, optim.epochs, joined=joined)
         elif optim.schedule == "schedule-free":
-            late = ScheduleFreeMean(model, optimizer)
+            late = ScheduleFreeMean(model, optimizer, joined=joined)
         return cls(
             model=model,
             forward=torch.compile(model) if recipe.device.compile else model,  # type: ignore[arg-type]
             stepper=Stepper(optimizer),
             parameters=parameters,
             loss=make_loss(optim, counts_K, torch.device(device.torch_device)),
-            clip=make_clip(model, parameters, optim),
-            sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho),
+            clip=make_clip(model, parameters, optim, joined=joined),
+            sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho, joined=joined),
             plateau=Plateau(optim) if optim.schedule == "plateau" else None,
-            ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay),
+            ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay, joined=joined),
             late_average=late,
             micro_batch=recipe.device.micro_batch,
             least_at_once=2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1,
@@ -132,7 +132,7 @@ class TrainState:
         """The network that is evaluated and kept, as it is called."""
         return self.forward if self.kept_model is self.model else self.kept_model
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def is_finite(self, images_NCHW: torch.Tensor) -> bool:
         """Return whether the network that would be kept answers these images, in fp32, with finite numbers.
 

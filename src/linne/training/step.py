@@ -123,7 +123,7 @@ def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device:
         measure_norms(average.model, interrupt.until(batches.epoch(epoch)), device, recipe.device.precision)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode has tensors without versions, which DirectML refuses (its issue 602)
 def evaluate_model(state: TrainState, batches: Iterable[Batch], recipe: Recipe, device: Device) -> Scores:
     """Return the scores of the weights that would be kept, over all of `batches`; the device is read once."""
     model = state.evaluated.eval()

@@ -194,7 +194,8 @@ def blank(images_BCHW: torch.Tensor, plan: Plan) -> torch.Tensor:
     if plan.keep_rows_BH is None or plan.keep_cols_BW is None:
         return images_BCHW
     keep_BHW = plan.keep_rows_BH[:, :, None] | plan.keep_cols_BW[:, None, :]
-    return images_BCHW * keep_BHW[:, None]
+    # As a number: the product of numbers and truths is truths on DirectML (its issue 737).
+    return images_BCHW * keep_BHW[:, None].to(images_BCHW.dtype)
 
 
 def resized_crop_box(

@@ -44,9 +44,10 @@ def mix(
     rows, cols, own, shares = (device.put(torch.from_numpy(part)) for part in (rows_BH, cols_BW, own_B, shares_B))
     inside_BHW = rows[:, :, None] & cols[:, None, :]
     own_B1HW = torch.where(inside_BHW, own[:, None, None], 1.0)[:, None]
-    neighbours_BCHW = torch.cat((images_BCHW[-1:], images_BCHW[:-1]))  # unlike `roll`, keeps the memory format
-    mixed_BCHW = images_BCHW * own_B1HW + neighbours_BCHW * (1 - own_B1HW)
-    return mixed_BCHW, Mixture(labels_B.roll(1), shares)
+    # Unlike `roll` it keeps the memory format, and runs on DirectML; so does `-x + 1`, unlike `1 - x`.
+    neighbours_BCHW = torch.cat((images_BCHW[-1:], images_BCHW[:-1]))
+    mixed_BCHW = images_BCHW * own_B1HW + neighbours_BCHW * (-own_B1HW + 1)
+    return mixed_BCHW, Mixture(torch.cat((labels_B[-1:], labels_B[:-1])), shares)
 
 
 def plan_mix(

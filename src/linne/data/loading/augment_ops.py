@@ -84,13 +84,13 @@ def hue(images_BCHW: torch.Tensor, turns_B: torch.Tensor) -> torch.Tensor:
     for channel, place in enumerate((5, 3, 1)):
         # The value less the chroma times a trapezoid over the circle, a third of it from one channel to the next.
         rising = (turned + place).remainder_(6)
-        result[:, channel] = torch.minimum(rising, 4 - rising).clamp_(0, 1).mul_(chroma).neg_().add_(value).add_(0.5)
+        result[:, channel] = torch.minimum(rising, -rising + 4).clamp_(0, 1).mul_(chroma).neg_().add_(value).add_(0.5)
     return result
 
 
 def posterize(images_BCHW: torch.Tensor, bits_B: torch.Tensor) -> torch.Tensor:
     """Return images with only the upper `bits_B` (1 to 8) bits of each value."""
-    masks_B = 256 - torch.exp2(8 - bits_B.float().round())
+    masks_B = -torch.exp2(-bits_B.float().round() + 8) + 256  # `256 - x` runs everywhere but on DirectML
     return images_BCHW & masks_B.to(torch.uint8).view(-1, 1, 1, 1)
 
 
@@ -117,7 +117,7 @@ def equalize(images_BCHW: torch.Tensor) -> torch.Tensor:
     counts_NV = torch.zeros(len(levels_NP), 256, dtype=torch.int64, device=device).scatter_add_(1, levels_NP, ones)
     scale_V = torch.arange(256, device=device)
     lightest_N1 = torch.where(counts_NV > 0, scale_V, 0).argmax(1, keepdim=True)
-    steps_N1 = (height * width - counts_NV.gather(1, lightest_N1)).div(255, rounding_mode="floor")
+    steps_N1 = (-counts_NV.gather(1, lightest_N1) + height * width).div(255, rounding_mode="floor")
     darker_NV = counts_NV.cumsum(1) - counts_NV
     table_NV = (darker_NV + steps_N1 // 2).div(steps_N1.clamp(min=1), rounding_mode="floor").clamp(max=255)
     table_NV = torch.where(steps_N1 > 0, table_NV, scale_V)  # one level, or too few pixels to spread

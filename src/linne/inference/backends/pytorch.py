@@ -71,7 +71,7 @@ class TorchBackend:
         if self.network is None:
             raise RuntimeError("the backend is closed")
         known = set(self.fallbacks.counts)
-        with torch.inference_mode(), self.device.full_precision(), self.fallbacks.watch():
+        with torch.no_grad(), self.device.full_precision(), self.fallbacks.watch():
             logits = self.network(torch.from_numpy(images_NCHW).to(self.device.torch_device))
             logits_NK: Floats = logits.float().cpu().numpy()
         self.fallbacks.check()
