@@ -113,6 +113,7 @@ def _train_epochs(
     try:
         with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
             while state.epoch < recipe.optim.epochs:
+                state.start_epoch()
                 epoch = _Epoch(start, Waiting(device), state.micro_batch)
                 for batch in epoch.waiting.timed(train_batches.epoch(state.epoch)):
                     loss = train_step(state, batch, recipe, device, len(train_batches))
