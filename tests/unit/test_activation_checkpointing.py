@@ -18,6 +18,9 @@ from linne.training.activation_checkpointing import checkpoint_activations
 from linne.training.state import TrainState
 from linne.training.step import train_step
 
+# torch 2.4's checkpoint calls a name of torch's that 2.4 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")
+
 CPU = Device.pick("cpu")
 NETWORKS = ["small", "timm/test_resnet", "timm/test_vit", "torchvision/resnet18", "torchvision/convnext_tiny"]
 
