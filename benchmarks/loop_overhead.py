@@ -62,9 +62,7 @@ def linne_epoch(recipe: Recipe, source: Source) -> measure.Timing:
 
 
 def fresh_model(recipe: Recipe, source: Source) -> nn.Module:
-    data = recipe.data
-    size = {"channels": data.channels, "height": data.height, "width": data.width}
-    ref = models.describe(recipe.model.name, num_classes=source.num_classes, dropout=recipe.model.dropout, **size)
+    ref = models.describe_recipe(recipe, source.num_classes)
     torch.manual_seed(recipe.seed)
     model = models.build(ref)
     return model.to(memory_format=torch.channels_last) if recipe.device.channels_last else model

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from linne import models
+from linne.bundle import open_bundle
 from linne.data import SOURCES, open_source
 from linne.data.loading.survey import survey
 from linne.data.source import Source
@@ -159,6 +160,7 @@ def make_plan(
         except RecipeError:
             raise error from None
     check_device(recipe, device)
+    _check_teacher(recipe, source)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
 
@@ -195,6 +197,19 @@ def _check_packages(recipe: Recipe) -> None:
         raise RecipeError(
             "optim.schedule=schedule-free needs the package `schedulefree`, which is not installed",
             hint="pip install 'linne[schedule-free]'",
+        )
+
+
+def _check_teacher(recipe: Recipe, source: Source) -> None:
+    if recipe.distill.bundle is None:
+        return
+    theirs, ours = open_bundle(Path(recipe.distill.bundle)).labels, source.labels
+    if theirs != ours:
+        other = next(((a, b) for a, b in zip(theirs, ours, strict=False) if a != b), None)
+        where = f"its label `{other[0]}` stands where `{other[1]}` does" if other else "the first of them agree"
+        raise RecipeError(
+            f"the teacher `{recipe.distill.bundle}` has {len(theirs)} labels and {source.name} {len(ours)}: {where}",
+            hint="a teacher answers with the same labels in the same order",
         )
 
 

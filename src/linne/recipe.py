@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from linne.errors import RecipeError, suggest
+from linne.recipe_model import DistillConfig, ModelConfig
 from linne.recipe_optim import OptimConfig
 from linne.recipe_values import LIMITS, check_fraction, check_limit, check_limits, convert, describe
 
@@ -21,6 +22,7 @@ __all__ = [
     "AugmentConfig",
     "DataConfig",
     "DeviceConfig",
+    "DistillConfig",
     "ModelConfig",
     "OptimConfig",
     "Recipe",
@@ -105,20 +107,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """Which network."""
-
-    name: str = "small"
-    """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
-    dropout: float | None = None
-    """Probability before the classifier, for models that take one; None keeps the network's own."""
-
-    def __post_init__(self) -> None:
-        if self.dropout is not None:
-            check_fraction("model.dropout", self.dropout)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
     """What is done to training images only; None is off."""
 
@@ -175,6 +163,8 @@ class DeviceConfig:
     """Images computed at once, their gradients added up; None is the whole batch, halved when memory is short."""
     compile: bool = False
     """Let `torch.compile` build the network: minutes of compiling, then faster steps."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     determinism: Determinism = "repeatable"
     """How exactly the run repeats: `seeded` (fastest kernels), `repeatable` or `strict` (others are an error)."""
     num_threads: int | None = None
@@ -211,6 +201,7 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = 0

@@ -18,6 +18,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "data.split_seed": (0, 2**63 - 1),
     "data.folds": (2, 1000),
     "data.fold": (1, 1000),
+    "model.unfreeze_epochs": (1, None),
     "optim.epochs": (1, None),
     "optim.step_epochs": (1, None),
     "optim.plateau_epochs": (1, None),
@@ -46,7 +47,7 @@ def convert(kind: Any, value: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "off")):
             return None
-        return convert(next(a for a in args if a is not type(None)), value)
+        return _convert_to_one(tuple(a for a in args if a is not type(None)), value)
     if origin is Literal:
         if value not in args:
             raise ValueError(value)
@@ -74,6 +75,16 @@ def convert(kind: Any, value: Any) -> Any:
     return value
 
 
+def _convert_to_one(kinds: tuple[Any, ...], value: Any) -> Any:
+    """Return `value` as the first of `kinds` that it can be."""
+    for kind in kinds[:-1]:
+        try:
+            return convert(kind, value)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return convert(kinds[-1], value)
+
+
 def _known(text: str) -> str:
     lowered = text.lower()
     if lowered not in ("true", "yes", "on", "false", "no", "off"):
@@ -85,9 +96,9 @@ def describe(kind: Any) -> str:
     """Return what a value of the type `kind` looks like when it is typed."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return f"{describe(next(a for a in args if a is not type(None)))} or none"
+        return " or ".join("none" if a is type(None) else describe(a) for a in args)
     if origin is Literal:
-        return "one of " + ", ".join(f"`{a}`" for a in args)
+        return ("one of " if len(args) > 1 else "") + ", ".join(f"`{a}`" for a in args)
     if origin is tuple:
         return "numbers with commas between"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]

@@ -289,6 +289,7 @@ def curves_note(run: RunRecord) -> str:
     reasons = ["label smoothing"] if optim.get("label_smoothing") else []
     reasons += {"bce": ["binary cross entropy"], "focal": ["focal loss"]}.get(optim.get("loss"), [])
     reasons += ["class weights"] if optim.get("class_balance") else []
+    reasons += ["a teacher's answers"] if run.recipe.get("distill", {}).get("bundle") else []
     reasons += ["adjusted logits"] if optim.get("logit_adjustment") else []
     unchanged = dataclasses.asdict(AugmentConfig())
     reasons += ["augmented images"] if any(value != unchanged.get(name) for name, value in augment.items()) else []

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 
 from linne import models  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
-from linne.models import PROVIDERS, ModelRef  # noqa: E402
+from linne.models import PROVIDERS, ModelRef, Variant  # noqa: E402
 from linne.preprocess import InputSpec  # noqa: E402
 
 LABELS = ("walrus", "bee", "Ähre")
@@ -40,7 +40,13 @@ def provider(request: pytest.FixtureRequest) -> Any:
 
 def describe(provider: str, name: str, input_name: str = "rgb", **changes: Any) -> ModelRef:
     channels, height, width = INPUTS[input_name]
-    arguments = {"num_classes": len(LABELS), "channels": channels, "height": height, "width": width, "dropout": None}
+    arguments = {
+        "num_classes": len(LABELS),
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "variant": Variant(),
+    }
     return models.load_provider(provider).describe(name, **(arguments | changes))
 
 
@@ -151,7 +157,7 @@ def test_an_unknown_name_is_refused_wherever_it_is_given(provider):
     ref = ModelRef(provider="timm", name="no_such", num_classes=2, channels=3, height=32, width=32, options={})
     uses = (
         lambda: provider.input_defaults("no_such"),
-        lambda: provider.describe("no_such", num_classes=2, channels=3, height=32, width=32, dropout=None),
+        lambda: provider.describe("no_such", num_classes=2, channels=3, height=32, width=32, variant=Variant()),
         lambda: provider.build(ref),
     )
     for use in uses:

@@ -163,6 +163,9 @@ def test_both_loaders_train_the_same_weights(augment):
         {"augment.mixup_alpha": 0.2},
         {"model.name": "mlp"},
         {"model.dropout": 0.2},
+        {"model.freeze": 2},
+        {"model.freeze": "backbone", "model.unfreeze_epochs": 2},
+        {"device.checkpoint_activations": True},
         {"device.channels_last": False},
         {"data.val_fraction": None},
         {"data.channels": 1},
@@ -185,6 +188,16 @@ def test_schedule_free_learns_and_keeps_the_average(optimizer):
     accuracies = [row["val_accuracy"] for row in rows_of(run.path) if row["event"] == "epoch"]
     assert max(accuracies) > 0.9
     assert trained.ending == "finished"
+
+
+def test_a_student_learns_what_a_teacher_of_another_size_and_colour_answers():
+    _, teacher = train_only(**{"optim.epochs": 6, "data.height": 16, "data.width": 16, "data.channels": 1})
+    path = str(teacher.bundle.path)
+    distilled = {"distill.bundle": path, "distill.weight": 1.0, "augment.mixup_alpha": 0.2, "optim.epochs": 6}
+    run, trained = train_only(**distilled)
+    assert rows_of(run.path)[-2]["val_accuracy"] > 0.9, "from the teacher alone: the labels have no weight"
+    _, again = train_only(str(run.path / "recipe.json"))
+    assert_same_weights(trained.bundle.path, again.bundle.path)
 
 
 def test_averaged_weights_are_kept_with_running_statistics_of_their_own():

@@ -106,6 +106,15 @@ def test_schedule_free_without_its_package_is_refused_before_anything_is_made():
     assert not Path("runs").exists()
 
 
+def test_a_teacher_with_other_labels_is_refused_before_anything_is_made():
+    linne.train(SYNTHETIC, model="mlp", epochs=1, output="teacher", quiet=True)
+    with pytest.raises(RecipeError) as caught:
+        linne.train("digits", output="run", overrides={"distill.bundle": "teacher/bundle"}, quiet=True)
+    assert caught.value.message.startswith("the teacher `teacher/bundle` has 3 labels and digits 10: its label `")
+    assert caught.value.hint == "a teacher answers with the same labels in the same order"
+    assert not Path("run").exists()
+
+
 def test_muon_on_a_network_without_hidden_layers_leaves_nothing_behind():
     with pytest.raises(RecipeError, match="this network has none"):
         linne.train(SYNTHETIC, model="mlp", overrides={"optim.optimizer": "muon"}, output="run", quiet=True)

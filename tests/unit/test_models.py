@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,11 +14,12 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 
 from linne import models  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
-from linne.models import ModelRef  # noqa: E402
+from linne.models import ModelRef, Variant  # noqa: E402
 
 
-def describe(name: str, height: int = 32, width: int = 32, channels: int = 3, dropout: float | None = None) -> ModelRef:
-    return models.describe(name, num_classes=5, channels=channels, height=height, width=width, dropout=dropout)
+def describe(name: str, height: int = 32, width: int = 32, channels: int = 3, **variant: Any) -> ModelRef:
+    size = {"channels": channels, "height": height, "width": width}
+    return models.describe(name, num_classes=5, **size, variant=Variant(**variant))
 
 
 def refusal(*arguments: Any, **options: Any) -> tuple[str, str | None]:
@@ -254,6 +256,63 @@ def test_dropout_reaches_the_network(name, options):
     assert ref.options == options
     modules = models.build(ref).modules()
     assert 0.25 in [module.p for module in modules if isinstance(module, torch.nn.Dropout)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("timm/resnet18", {"drop_path_rate": 0.25}),
+        ("timm/test_vit", {"img_size": [32, 32], "drop_path_rate": 0.25}),
+        ("torchvision/convnext_tiny", {"stochastic_depth_prob": 0.25}),
+        ("torchvision/efficientnet_b0", {"stochastic_depth_prob": 0.25}),
+    ],
+)
+def test_drop_path_reaches_the_last_block_and_grows_from_the_first(name, options):
+    ref = describe(name, drop_path=0.25)
+    assert ref.options == options
+    kinds = ("DropPath", "StochasticDepth")
+    paths = [module for module in models.build(ref).modules() if type(module).__name__ in kinds]
+    rates = [getattr(module, "drop_prob", getattr(module, "p", None)) for module in paths]
+    assert rates == sorted(rates)
+    assert rates[0] < 0.1
+    assert 0.2 < rates[-1] <= 0.25
+
+
+def test_blur_pooling_blurs_before_a_stride_and_other_libraries_refuse_what_they_cannot_build():
+    from timm.layers import BlurPool2d
+
+    ref = describe("timm/resnet18", 64, 64, blur_pool=True)
+    assert ref.options == {"aa_layer": "blurpool"}
+    assert any(isinstance(module, BlurPool2d) for module in models.build(ref).modules())
+    spec = {"channels": 3, "height": 64, "width": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
+    spec |= {"interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}
+    config = models.config(ref, tuple("abcde"), spec)
+    assert (config["architecture"], config["model_type"]) == ("timm/resnet18", "linne")
+
+
+@pytest.mark.parametrize(
+    ("name", "wish"),
+    [
+        ("small", "drop_path"),
+        ("mlp", "blur_pool"),
+        ("timm/vgg11", "drop_path"),
+        ("timm/test_vit", "blur_pool"),
+        ("torchvision/resnet18", "drop_path"),
+        ("torchvision/resnet18", "blur_pool"),
+        ("torchvision/swin_t", "drop_path"),
+    ],
+)
+def test_a_network_without_such_a_variant_is_refused_by_the_field_that_asks(name, wish):
+    value, off = (True, "false") if wish == "blur_pool" else (0.1, "none")
+    message, hint = refusal(name, 64, 64, **{wish: value})
+    assert message == f"`{name}` takes no {wish.replace('_', ' ')}"
+    assert hint == f"use `--set model.{wish}={off}`"
+
+
+def test_a_bundle_cannot_name_another_layer_to_blur_with():
+    ref = describe("timm/resnet18", 64, 64, blur_pool=True)
+    with pytest.raises(RecipeError, match="is described with an aa_layer that linne does not know"):
+        models.build(dataclasses.replace(ref, options={"aa_layer": "avg"}))
 
 
 # Networks

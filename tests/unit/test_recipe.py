@@ -48,6 +48,9 @@ def test_override_returns_a_copy_with_only_those_fields_changed():
         ("data.std", [0.2, 0.3, 0.4], (0.2, 0.3, 0.4)),
         ("optim.schedule", "one-cycle", "one-cycle"),
         ("model.name", "timm/resnet18", "timm/resnet18"),
+        ("model.freeze", "backbone", "backbone"),
+        ("model.freeze", "3", 3),
+        ("model.freeze", "none", None),
     ],
 )
 def test_a_typed_value_is_read_as_its_field_wants_it(path, text, value):
@@ -68,6 +71,7 @@ def test_a_typed_value_is_read_as_its_field_wants_it(path, text, value):
         ("augment.cutout", "x", "augment.cutout is `x`, expected a whole number or none"),
         ("data.mean", "a,b", "data.mean is `a,b`, expected numbers with commas between"),
         ("model.name", "", "model.name is ``, expected a text"),
+        ("model.freeze", "head", "model.freeze is `head`, expected `backbone` or a whole number or none"),
         (
             "optim.schedule",
             "cosin",
@@ -116,6 +120,11 @@ def test_a_written_recipe_without_a_source_is_refused():
         ({"data.val_fraction": 1}, "data.val_fraction is 1, expected more than 0 and less than 1"),
         ({"data.test_fraction": 0}, "data.test_fraction is 0, expected more than 0 and less than 1"),
         ({"model.dropout": 1}, "model.dropout is 1, expected more than 0 and less than 1"),
+        ({"model.drop_path": 1}, "model.drop_path is 1, expected more than 0 and less than 1"),
+        ({"model.freeze": 0}, "model.freeze is 0, expected 1 or more, or `backbone`"),
+        ({"model.freeze": 1, "model.unfreeze_epochs": 0}, "model.unfreeze_epochs is 0, expected 1 or more"),
+        ({"distill.temperature": 0}, "distill.temperature is 0, expected a number above 0"),
+        ({"distill.weight": 1.5}, "distill.weight is 1.5, expected more than 0 and at most 1"),
         ({"optim.lr": 0}, "optim.lr is 0, expected a number above 0"),
         ({"optim.lr": "inf"}, "optim.lr is inf, expected a number above 0"),
         ({"optim.weight_decay": -1}, "optim.weight_decay is -1, expected 0 or more"),
@@ -235,6 +244,15 @@ def test_a_plateau_without_validation_is_refused():
         "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none"
     )
     assert caught.value.hint == "use --set data.val_fraction=0.1, or --set optim.schedule=cosine"
+
+
+def test_thawing_what_is_not_frozen_is_refused():
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"model.unfreeze_epochs": 3})
+    assert caught.value.message == (
+        "model.unfreeze_epochs says when frozen layers are trained as well, and model.freeze is none"
+    )
+    assert caught.value.hint == "use --set model.freeze=backbone, or --set model.unfreeze_epochs=none"
 
 
 def test_sam_in_fp16_is_refused():

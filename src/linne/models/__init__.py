@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
-from linne.models.provider import InputDefaults, ModelRef, Provider
+from linne.models.provider import InputDefaults, ModelRef, Provider, Variant
 from linne.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "ModelListing",
     "ModelRef",
     "Provider",
+    "Variant",
     "build",
     "config",
     "describe",
@@ -101,19 +102,19 @@ def resolve(name: str) -> tuple[str, str]:
 
 
 def describe(
-    name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None = None
+    name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant | None = None
 ) -> ModelRef:
     """Return the reference from which `build` makes the network `name`, having checked that it can.
 
     The check runs the network on shapes alone: it costs a fraction of a second, no memory and no random number.
 
     Raises:
-        RecipeError: the name cannot be resolved, or the network cannot take this size, channels or dropout.
+        RecipeError: the name cannot be resolved, or the network cannot take this size or channels, or has no such
+            variant.
     """
     provider, own_name = resolve(name)
-    return load_provider(provider).describe(
-        own_name, num_classes=num_classes, channels=channels, height=height, width=width, dropout=dropout
-    )
+    size = {"channels": channels, "height": height, "width": width}
+    return load_provider(provider).describe(own_name, num_classes=num_classes, **size, variant=variant or Variant())
 
 
 def describe_recipe(recipe: Recipe, num_classes: int) -> ModelRef:
@@ -122,14 +123,14 @@ def describe_recipe(recipe: Recipe, num_classes: int) -> ModelRef:
     Raises:
         RecipeError: as `describe`.
     """
-    data = recipe.data
+    data, model = recipe.data, recipe.model
     return describe(
-        recipe.model.name,
+        model.name,
         num_classes=num_classes,
         channels=data.channels,
         height=data.height,
         width=data.width,
-        dropout=recipe.model.dropout,
+        variant=Variant(dropout=model.dropout, drop_path=model.drop_path, blur_pool=model.blur_pool),
     )
 
 

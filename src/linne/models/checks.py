@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from linne.errors import LinneError, RecipeError, suggest
-from linne.models.provider import ModelRef
+from linne.models.provider import ModelRef, Variant
 
 if TYPE_CHECKING:
     from torch import nn
 
 Build = Callable[[ModelRef], "nn.Module"]
-At = Callable[[int, int, int, float | None], ModelRef]
-"""From (channels, height, width, dropout) to a reference."""
+At = Callable[[int, int, int, Mapping[str, Any]], ModelRef]
+"""From (channels, height, width, further arguments of the constructor) to a reference."""
+Wishes = Mapping[str, Mapping[str, Any]]
+"""By the field of `Variant` that asks for them: arguments of the constructor."""
+
+WITHOUT = {"dropout": "none", "drop_path": "none", "blur_pool": "false"}
+"""The value of each field of `Variant` that wishes nothing, as it is typed."""
 
 SIZES = (16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 """Sides tried for a hint: powers of two, multiples of the usual patches and windows, and what inception needs."""
@@ -43,28 +49,42 @@ def require_options(ref: ModelRef, known: Collection[str]) -> None:
             raise RecipeError(f"`{ref.full_name}` is described with an option `{option}` that linne does not know")
 
 
+def wishes(variant: Variant, arguments: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return of `arguments`, which are by field of `Variant`, those for which `variant` asks."""
+    return {f.name: arguments[f.name] for f in fields(variant) if getattr(variant, f.name) != f.default}
+
+
+def takes_no(ref: ModelRef, wish: str) -> RecipeError:
+    """Return the error for a network that has no way to do what the field `wish` of `Variant` asks."""
+    return RecipeError(
+        f"`{ref.full_name}` takes no {wish.replace('_', ' ')}", hint=f"use `--set model.{wish}={WITHOUT[wish]}`"
+    )
+
+
 def checked(
-    at: At, build: Build, channels: int, height: int, width: int, dropout: float | None, designed: int = 32
+    at: At, build: Build, channels: int, height: int, width: int, wished: Wishes, designed: int = 32
 ) -> ModelRef:
-    """Return `at(channels, height, width, dropout)`, having run its network on shapes alone.
+    """Return `at(channels, height, width, ...)` with all that is wished, having run its network on shapes alone.
 
     Args:
         designed: the side in pixels that the network was made for; tried as well when others are looked for.
 
     Raises:
-        RecipeError: it cannot; the message says whether dropout, the size or the channels are the reason, found by
+        RecipeError: it cannot; the message says whether a wish, the size or the channels are the reason, found by
             trying others.
     """
-    ref = at(channels, height, width, dropout)
+    ref = at(channels, height, width, _together(wished))
     failure = why_not(build, ref)
     if failure is None:
         return ref
     name = ref.full_name
-    if dropout is not None and why_not(build, at(channels, height, width, None)) is None:
-        raise RecipeError(f"`{name}` takes no dropout", hint="use `--set model.dropout=none`") from failure
+    for wish in wished:
+        others = {other: arguments for other, arguments in wished.items() if other != wish}
+        if why_not(build, at(channels, height, width, _together(others))) is None:
+            raise takes_no(ref, wish) from failure
 
     def works(channels: int, side: int) -> bool:
-        return why_not(build, at(channels, side, side, None)) is None
+        return why_not(build, at(channels, side, side, {})) is None
 
     # The nearest that works, upwards first: what is too small for a network is the usual case.
     known, longest = sorted({*SIZES, designed}), max(height, width)
@@ -77,6 +97,10 @@ def checked(
         raise RecipeError(f"`{name}` cannot take grey images", hint="use `--set data.channels=3`") from failure
     reason = (str(failure).splitlines() or [type(failure).__name__])[0]
     raise RecipeError(f"`{name}` cannot be built: {reason}") from failure
+
+
+def _together(wished: Wishes) -> dict[str, Any]:
+    return {name: value for arguments in wished.values() for name, value in arguments.items()}
 
 
 def why_not(build: Build, ref: ModelRef) -> Exception | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from linne.errors import RecipeError
 from linne.models import checks, config_json
-from linne.models.provider import InputDefaults, ModelRef
+from linne.models.provider import InputDefaults, ModelRef, Variant
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
     from torch import nn
+
+BLUR = "blurpool"
+"""What a bundle calls timm's `BlurPool2d`, which blurs before a stride (Zhang 2019)."""
 
 
 class TimmModels:
@@ -47,20 +51,18 @@ class TimmModels:
         )
 
     def describe(
-        self, name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None
+        self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
     ) -> ModelRef:
         """Return the reference, having run the network on shapes alone.
 
-        `options` holds `img_size` for networks whose weights depend on it, and `drop_rate`.
+        `options` holds `img_size` for networks whose weights depend on it, and what `variant` asks for.
         """
         # timm's own rule: fixed_input_size says that the constructor takes `img_size`.
         about = self._about(name)
         sized, designed = about.fixed_input_size, about.input_size[1]
 
-        def at(channels: int, height: int, width: int, dropout: float | None) -> ModelRef:
-            options: dict[str, Any] = {"img_size": [height, width]} if sized else {}
-            if dropout is not None:
-                options["drop_rate"] = dropout
+        def at(channels: int, height: int, width: int, wished: Mapping[str, Any]) -> ModelRef:
+            options = {**({"img_size": [height, width]} if sized else {}), **wished}
             return ModelRef(
                 provider="timm",
                 name=name,
@@ -71,21 +73,39 @@ class TimmModels:
                 options=options,
             )
 
-        return checks.checked(at, self.build, channels, height, width, dropout, designed)
+        arguments: dict[str, dict[str, Any]] = {
+            "dropout": {"drop_rate": variant.dropout},
+            "drop_path": {"drop_path_rate": variant.drop_path},
+            "blur_pool": {"aa_layer": BLUR},
+        }
+        wished = checks.wishes(variant, arguments)
+        return checks.checked(at, self.build, channels, height, width, wished, designed)
 
     def build(self, ref: ModelRef) -> nn.Module:
         """Return the network with freshly drawn weights, in training mode. Nothing is fetched."""
         import timm
+        from timm.layers.blur_pool import BlurPool2d
 
         # Not only for the error text: timm would follow a name such as `hf-hub:...` to the network.
         checks.require_known("timm", ref.name, self.names())
-        checks.require_options(ref, ("drop_rate", "img_size"))
-        return timm.create_model(
-            ref.name, pretrained=False, num_classes=ref.num_classes, in_chans=ref.channels, **ref.options
+        checks.require_options(ref, ("aa_layer", "drop_path_rate", "drop_rate", "img_size"))
+        arguments = dict(ref.options)
+        if arguments.get("aa_layer", BLUR) != BLUR:
+            raise RecipeError(f"`{ref.full_name}` is described with an aa_layer that linne does not know")
+        if "aa_layer" in arguments:
+            arguments["aa_layer"] = BlurPool2d  # not every network takes a name
+        network: nn.Module = timm.create_model(
+            ref.name, pretrained=False, num_classes=ref.num_classes, in_chans=ref.channels, **arguments
         )
+        if "aa_layer" in arguments and not any(isinstance(module, BlurPool2d) for module in network.modules()):
+            raise checks.takes_no(ref, "blur_pool")
+        return network
 
     def config(self, ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the file with which timm (`local-dir:`) and transformers load the bundle."""
+        """Return the file with which timm (`local-dir:`) and transformers load the bundle, or refuse it."""
+        if "aa_layer" in ref.options:
+            # JSON holds no class, and built without it timm's network has the same weights and gives other answers.
+            return config_json.foreign_layout(ref, labels, input_spec)
         about = self._about(ref.name)
         # Dropout belongs to training; timm leaves it out as well. RGB is every constructor's default.
         model_args = {key: value for key, value in ref.options.items() if key == "img_size"}

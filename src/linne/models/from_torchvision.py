@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError
 from linne.models import checks, config_json
-from linne.models.provider import InputDefaults, ModelRef
+from linne.models.provider import InputDefaults, ModelRef, Variant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,22 +62,21 @@ class TorchvisionModels:
         )
 
     def describe(
-        self, name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None
+        self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
     ) -> ModelRef:
         """Return the reference, having run the network on shapes alone.
 
-        `options` holds `image_size` or `input_size` for networks whose weights depend on it, and `dropout`.
+        `options` holds `image_size` or `input_size` for networks whose weights depend on it, and what `variant`
+        asks for.
         """
         designed = self.input_defaults(name).height
 
-        def at(channels: int, height: int, width: int, dropout: float | None) -> ModelRef:
-            options: dict[str, Any] = {}
+        def at(channels: int, height: int, width: int, wished: Mapping[str, Any]) -> ModelRef:
+            options: dict[str, Any] = dict(wished)
             if name.startswith("vit_"):
                 options["image_size"] = height  # square only: another width fails the check
             if name.startswith("maxvit_"):
                 options["input_size"] = [height, width]
-            if dropout is not None:
-                options["dropout"] = dropout
             return ModelRef(
                 provider="torchvision",
                 name=name,
@@ -88,7 +87,14 @@ class TorchvisionModels:
                 options=options,
             )
 
-        return checks.checked(at, self.build, channels, height, width, dropout, designed)
+        if variant.blur_pool:
+            raise checks.takes_no(at(channels, height, width, {}), "blur_pool")
+        arguments = {
+            "dropout": {"dropout": variant.dropout},
+            "drop_path": {"stochastic_depth_prob": variant.drop_path},
+        }
+        wished = checks.wishes(variant, arguments)
+        return checks.checked(at, self.build, channels, height, width, wished, designed)
 
     def build(self, ref: ModelRef) -> nn.Module:
         """Return the network with freshly drawn weights, in training mode. Nothing is fetched.
@@ -99,9 +105,9 @@ class TorchvisionModels:
         from torchvision import models
 
         checks.require_known("torchvision", ref.name, self.names())
-        checks.require_options(ref, ("dropout", "image_size", "input_size"))
+        checks.require_options(ref, ("dropout", "image_size", "input_size", "stochastic_depth_prob"))
         if "dropout" in ref.options and not ref.name.startswith(DROPOUT_FAMILIES):
-            raise RecipeError(f"`{ref.full_name}` takes no dropout", hint="use `--set model.dropout=none`")
+            raise checks.takes_no(ref, "dropout")
         arguments = dict(ref.options)
         if ref.name in ("googlenet", "inception_v3"):
             # Auxiliary heads would change what training mode returns; without a choice of init_weights it warns.

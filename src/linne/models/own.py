@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.models import checks, config_json
-from linne.models.provider import InputDefaults, ModelRef
+from linne.models.provider import InputDefaults, ModelRef, Variant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,13 +35,12 @@ class OwnModels:
         return None
 
     def describe(
-        self, name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None
+        self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
     ) -> ModelRef:
         """Return the reference, having run the network on shapes alone."""
         checks.require_known("linne", name, NAMES)
 
-        def at(channels: int, height: int, width: int, dropout: float | None) -> ModelRef:
-            options = {} if dropout is None else {"dropout": dropout}
+        def at(channels: int, height: int, width: int, options: Mapping[str, Any]) -> ModelRef:
             return ModelRef(
                 provider="linne",
                 name=name,
@@ -52,7 +51,11 @@ class OwnModels:
                 options=options,
             )
 
-        return checks.checked(at, self.build, channels, height, width, dropout)
+        for wish in ("drop_path", "blur_pool"):
+            if getattr(variant, wish):
+                raise checks.takes_no(at(channels, height, width, {}), wish)
+        wished = checks.wishes(variant, {"dropout": {"dropout": variant.dropout}})
+        return checks.checked(at, self.build, channels, height, width, wished)
 
     def build(self, ref: ModelRef) -> nn.Module:
         """Return the network with freshly drawn weights, in training mode."""

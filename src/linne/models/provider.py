@@ -32,6 +32,18 @@ class ModelRef:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """How a network departs from its plain form; what is None or False is as the network has it."""
+
+    dropout: float | None = None
+    """Probability before the classifier."""
+    drop_path: float | None = None
+    """Probability of leaving out the last block in training, falling to 0 at the first."""
+    blur_pool: bool = False
+    """Blur before each halving of the map."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputDefaults:
     """What a network was designed for; the recipe chooser starts from these."""
 
@@ -58,12 +70,12 @@ class Provider(Protocol):
         """Return what `name` was designed for, or None when it adapts to any size."""
 
     def describe(
-        self, name: str, *, num_classes: int, channels: int, height: int, width: int, dropout: float | None
+        self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
     ) -> ModelRef:
         """Return the reference from which `build` makes the network, having checked that it can.
 
         Raises:
-            RecipeError: the network cannot take this size, number of channels or option.
+            RecipeError: the network cannot take this size or number of channels, or has no such variant.
         """
 
     def build(self, ref: ModelRef) -> nn.Module:

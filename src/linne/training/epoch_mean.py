@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.data.loading.loader import Batch
 from linne.device import Device
 from linne.training.joined import move_towards
+from linne.training.running_statistics import batch_norms
 
 
 class EpochMean:
@@ -62,7 +62,7 @@ def measure_norms(model: nn.Module, batches: Iterable[Batch], device: Device, pr
     The statistics of averaged weights are not the average of statistics. As `torch.optim.swa_utils.update_bn`, but
     everything else stays in evaluation mode, as it will be used: no dropout, and no random number is drawn.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = batch_norms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

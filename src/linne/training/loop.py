@@ -129,6 +129,7 @@ def _train_epochs(
         with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
             narrator.advance(state.step)
             while state.epoch < recipe.optim.epochs:
+                state.start_epoch()
                 _train_steps(
                     state, progress, train_batches, recipe, device, run, narrator, interrupt, keeper, fallbacks
                 )

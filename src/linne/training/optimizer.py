@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, device: Device) -> tor
     if config.schedule == "schedule-free":
         return make_schedule_free(groups, config, foreach=device.can.foreach.holds)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, **speed)
+        return _sgd(groups, config, speed)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=betas, **speed)
     for group in groups:
@@ -53,6 +53,15 @@ def make_optimizer(model: nn.Module, config: OptimConfig, device: Device) -> tor
         ns_coefficients="original",
         adjust_lr_fn="match_rms_adamw",
     )
+
+
+def _sgd(groups: list[dict[str, Any]], config: OptimConfig, speed: dict[str, bool]) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, **speed)
+    if config.momentum and speed["fused"]:
+        # torch's fused kernel fails where only some weights have had a gradient; those of frozen layers have not.
+        for parameter in (p for settings in optimizer.param_groups for p in settings["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 @dataclass(frozen=True, slots=True)

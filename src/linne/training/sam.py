@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from linne.training.running_statistics import batch_norms, held
 
 from linne.training.joined import add_scaled, copy_into, total_norm
 
@@ -24,24 +25,20 @@ class Sharpness:
         """
         self._rho, self._joined = rho, joined
         self._parameters = parameters
-        self._norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._norms = batch_norms(model)
 
     @contextmanager
     def uphill(self) -> Iterator[None]:
         """Inside, the weights are w + rho g / |g| and have no gradient; after it they are w again, to the bit.
 
-        Running statistics of batch norms do not move inside: they belong to w, whose pass has updated them.
+        Running statistics do not move inside: they belong to w, whose pass has updated them.
         """
         weights = [p.detach() for p in self._parameters if p.grad is not None]
         before = self._climb(weights)
-        tracking = [norm.track_running_stats for norm in self._norms]
-        for norm in self._norms:
-            norm.track_running_stats = False
         try:
-            yield
+            with held(self._norms):
+                yield
         finally:  # memory may run short inside, and the step is then tried again
-            for norm, tracked in zip(self._norms, tracking, strict=True):
-                norm.track_running_stats = tracked
             with torch.no_grad():
                 copy_into(weights, before, joined=self._joined)
 

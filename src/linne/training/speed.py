@@ -51,6 +51,7 @@ def _measure(recipe: Recipe, source: Source, device: Device) -> tuple[float, flo
         batches, _ = make_batches(source, recipe, device)
         model = models.build(models.describe_recipe(recipe, source.num_classes))
         state = TrainState.create(model, recipe, device, class_counts(source))
+        state.start_epoch()
         endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
         start = time.perf_counter()
         for batch in itertools.islice(endless, 2):

@@ -13,12 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.activation_checkpointing import checkpoint_activations
 from linne.training.clipping import Clip, make_clip
+from linne.training.distilling import Teacher, make_teacher
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
+from linne.training.freezing import Freezing
 from linne.training.losses import Loss, make_loss
 from linne.training.optimizer import Stepper, make_optimizer
+from linne.training.running_statistics import batch_norms
 from linne.training.sam import Sharpness
 from linne.training.schedule import Plateau
 from linne.training.schedule_free import ScheduleFreeMean
@@ -57,7 +61,11 @@ class TrainState:
     """The optimiser."""
     parameters: list[nn.Parameter]
     """The model's, collected once: walking the modules takes longer than a small step's backward pass."""
+    freezing: Freezing | None
     loss: Loss
+    teacher: Teacher | None
+    recomputed_norms: list[_BatchNorm] | None
+    """Those that a backward pass runs again where activations are not kept; None where they are."""
     clip: Clip | None
     sharpness: Sharpness | None
     plateau: Plateau | None
@@ -94,7 +102,12 @@ class TrainState:
         if recipe.device.channels_last:
             model = model.to(memory_format=torch.channels_last)
         optim, joined = recipe.optim, device.can.foreach.holds
+        if recipe.device.checkpoint_activations:
+            checkpoint_activations(model)
         fp16 = recipe.device.precision == "fp16"
+        freezing = None if recipe.model.freeze is None else Freezing(model, recipe.model)
+        if freezing is not None and not freezing.thaws:
+            freezing.start_epoch(0)  # no optimiser needs to know of these weights
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model, optim, device)
         late: EpochMean | ScheduleFreeMean | None = None
@@ -107,6 +120,9 @@ class TrainState:
             forward=torch.compile(model) if recipe.device.compile else model,  # type: ignore[arg-type]
             stepper=Stepper(optimizer),
             parameters=parameters,
+            freezing=freezing,
+            teacher=make_teacher(recipe, device),
+            recomputed_norms=batch_norms(model) if recipe.device.checkpoint_activations else None,
             loss=make_loss(optim, counts_K, torch.device(device.torch_device)),
             clip=make_clip(model, parameters, optim, joined=joined),
             sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho, joined=joined),
@@ -117,6 +133,18 @@ class TrainState:
             least_at_once=2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1,
             scaler=device.grad_scaler() if fp16 else None,
         )
+
+    def start_epoch(self) -> None:
+        """Freeze and thaw the layers that are due in this epoch."""
+        if self.freezing is not None:
+            self.freezing.start_epoch(self.epoch)
+            self.train_mode()
+
+    def train_mode(self) -> None:
+        """Put the network into training mode, all but its frozen layers."""
+        self.forward.train()
+        if self.freezing is not None:
+            self.freezing.hold()
 
     @property
     def kept_model(self) -> nn.Module:
@@ -139,7 +167,7 @@ class TrainState:
         Weights can be finite and so large that no answer is; without a validation split nothing else would notice.
         """
         finite = bool(torch.isfinite(self.kept_model.eval()(images_NCHW)).all())
-        self.model.train()
+        self.train_mode()
         return finite
 
     def keep(self, scores: Scores | None) -> bool:

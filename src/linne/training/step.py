@@ -14,6 +14,7 @@ from linne.training.epoch_mean import measure_norms
 from linne.training.finite import all_finite
 from linne.training.interrupt import Interrupt
 from linne.training.memory import fitting, parts_of
+from linne.training.running_statistics import held
 from linne.training.schedule import lr_factor
 from linne.training.state import Scores, TrainState
 
@@ -70,11 +71,18 @@ def _gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
 def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
     total: torch.Tensor | None = None
     for part in parts_of(batch, largest):
-        loss = state.loss(_forward(state, part, recipe, device), part.labels_N, part.mixture)
+        logits_NK = _forward(state, part, recipe, device)
+        loss = state.loss(logits_NK, part.labels_N, part.mixture)
+        if state.teacher is not None:
+            loss = state.teacher.blend(loss, logits_NK, part.images_NCHW)
         if part is not batch:
             loss = loss * (len(part.labels_N) / len(batch.labels_N))
         scaled = loss if state.scaler is None else state.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        if state.recomputed_norms is None:
+            scaled.backward()  # type: ignore[no-untyped-call]
+        else:
+            with held(state.recomputed_norms):
+                scaled.backward()  # type: ignore[no-untyped-call]
         total = loss.detach() if total is None else total + loss.detach()
     assert total is not None
     return total
@@ -135,5 +143,5 @@ def evaluate_model(state: TrainState, batches: Iterable[Batch], recipe: Recipe, 
         correct = correct + (logits_NK.argmax(1) == batch.labels_N).sum()
         loss_sum = loss_sum + F.cross_entropy(logits_NK.float(), batch.labels_N, reduction="sum")
         count += len(batch.labels_N)
-    state.forward.train()
+    state.train_mode()
     return Scores(float(correct) / max(count, 1), float(loss_sum) / max(count, 1), count)

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Self
 
 from linne.bundle import Bundle
-from linne.errors import BundleError
 from linne.preprocess import Floats, Resize
 
 if TYPE_CHECKING:
     from torch import nn
 
     from linne.device.fallbacks import Fallbacks
-
-MAX_NAMES = 3
-"""Tensors named in an error."""
 
 
 class TorchBackend:
@@ -49,18 +41,10 @@ class TorchBackend:
         from linne.device import Device
         from linne.device.fallbacks import Fallbacks
         from linne.fast_resize import torch_resize
-        from linne.models import build
-        from linne.models.provider import ModelRef
+        from linne.models.from_bundle import network_of
 
         picked = Device.pick(device, require_accelerator=require_accelerator)
-        try:
-            ref = ModelRef(**bundle.model)
-        except TypeError as error:
-            raise BundleError(f"bundle `{bundle.path}`: its model cannot be read: {error}") from error
-        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-            network = build(ref)
-        _load(network, bundle)
-        network.eval().requires_grad_(False).to(picked.torch_device)
+        network = network_of(bundle).to(picked.torch_device)
         fallbacks = Fallbacks(picked, allowed=not require_accelerator)
         return cls(network, fallbacks, f"torch {torch.__version__} on {picked.name}", torch_resize)
 
@@ -82,34 +66,3 @@ class TorchBackend:
     def close(self) -> None:
         """Let go of the network; torch keeps device memory for the next one."""
         self.network = None
-
-
-def _load(network: nn.Module, bundle: Bundle) -> None:
-    """Copy the bundle's weights into `network`, which must have exactly their names and shapes."""
-    import torch
-
-    weights = bundle.weights()
-    expected = network.state_dict()
-    problems = [f"no `{name}`" for name in expected if name not in weights]
-    problems += [f"unknown `{name}`" for name in weights if name not in expected]
-    problems += [
-        f"`{name}` is {_shape(weights[name].shape)}, expected {_shape(expected[name].shape)}"
-        for name in expected
-        if name in weights and tuple(weights[name].shape) != tuple(expected[name].shape)
-    ]
-    if problems:
-        more = f" and {len(problems) - MAX_NAMES} more" if len(problems) > MAX_NAMES else ""
-        raise BundleError(
-            f"bundle `{bundle.path}`: the weights do not fit its model: {', '.join(problems[:MAX_NAMES])}{more}",
-            hint="the model may have changed with the version of its package; `bundle.json` names the one it had",
-        )
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in _writable(weights).items()})
-
-
-def _writable(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Older safetensors give read-only arrays, which torch warns of."""
-    return {name: value if value.flags.writeable else np.array(value) for name, value in weights.items()}
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(side) for side in shape) or "one number"

@@ -1,0 +1,59 @@
+"""The recipe's sections `model` and `distill`: which network, what of it is trained, and who teaches it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from linne.errors import RecipeError
+from linne.recipe_values import check_fraction, check_limits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which network, and what of it is trained."""
+
+    name: str = "small"
+    """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    dropout: float | None = None
+    """Probability before the classifier, for models that take one; None keeps the network's own."""
+    drop_path: float | None = None
+    """Probability of leaving out the last block, falling to 0 at the first; None keeps the network's own."""
+    blur_pool: bool = False
+    """Blur before each halving of the map (timm's networks that take an `aa_layer`)."""
+    freeze: Literal["backbone"] | int | None = None
+    """Leave `backbone` (all but the classifier), or this many layers from the first, as they are."""
+    unfreeze_epochs: int | None = None
+    """With `freeze`: train the frozen layers as well, one after another from the classifier, by this epoch all."""
+
+    def __post_init__(self) -> None:
+        check_limits(self, "model.")
+        for name in ("dropout", "drop_path"):
+            if getattr(self, name) is not None:
+                check_fraction(f"model.{name}", getattr(self, name))
+        if isinstance(self.freeze, int) and self.freeze < 1:
+            raise RecipeError(f"model.freeze is {self.freeze}, expected 1 or more, or `backbone`")
+        if self.unfreeze_epochs is not None and self.freeze is None:
+            raise RecipeError(
+                "model.unfreeze_epochs says when frozen layers are trained as well, and model.freeze is none",
+                hint="use --set model.freeze=backbone, or --set model.unfreeze_epochs=none",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillConfig:
+    """A trained bundle whose answers are learnt beside the labels."""
+
+    bundle: str | None = None
+    """The teacher: a bundle with the same labels."""
+    temperature: float = 4.0
+    """What both answers' logits are divided by: higher looks closer at what the teacher finds unlikely."""
+    weight: float = 0.9
+    """The teacher's part of the loss; the labels have the rest."""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise RecipeError(f"distill.temperature is {self.temperature:g}, expected a number above 0")
+        if not 0 < self.weight <= 1:
+            raise RecipeError(f"distill.weight is {self.weight:g}, expected more than 0 and at most 1")
