@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from linne.training.running_statistics import batch_norms, held
-
 from linne.training.joined import add_scaled, copy_into, total_norm
+from linne.training.running_statistics import batch_norms, held
 
 
 class Sharpness:
