@@ -30,6 +30,7 @@ __all__ = [
 
 Loader = Literal["resident", "streaming"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Parallel = Literal["ddp", "fsdp"]
 Policy = Literal["rand", "trivial"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -112,6 +113,8 @@ class ModelConfig:
     """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
     dropout: float | None = None
     """Probability before the classifier, for models that take one; None keeps the network's own."""
+    sync_batch_norm: bool = True
+    """Several processes: batch norm over the whole batch, as one process computes it, not over each one's part."""
 
     def __post_init__(self) -> None:
         if self.dropout is not None:
@@ -177,6 +180,8 @@ class DeviceConfig:
     """Let `torch.compile` build the network: minutes of compiling, then faster steps."""
     determinism: Determinism = "repeatable"
     """How exactly the run repeats: `seeded` (fastest kernels), `repeatable` or `strict` (others are an error)."""
+    parallel: Parallel = "ddp"
+    """Several processes: `ddp` gives each all weights, `fsdp` a part of each, for networks beyond one's memory."""
     num_threads: int | None = None
     """CPU threads; None leaves torch's own choice. Results repeat bit for bit only with the same number."""
 

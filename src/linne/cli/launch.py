@@ -101,7 +101,7 @@ def _settle(arguments: tuple[str, ...], nodes: int) -> tuple[list[str], Path]:
         name = parsed.params["source"] or parsed.params["recipe"] or "run"
         output = Run.create(None, re.sub(r"\.json$|^\w+:", "", name).rpartition("/")[2]).path
         words += ["--output", str(output)]
-    if not parsed.params.get("resume", True):
+    if not parsed.params["resume"]:
         words += ["--resume", "auto"]
     return words, Path(output)
 
