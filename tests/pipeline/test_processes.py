@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from processes import run_together
 
 from linne.bundle import open_bundle
@@ -134,3 +136,63 @@ def end_early(folder: str) -> tuple[str, int | None]:
 def test_a_signal_to_one_process_ends_all_at_the_same_step():
     assert run_together(end_early, 2, "run") == [("interrupted", signal.SIGTERM)] * 2
     open_bundle(Path("run/bundle"))
+
+
+def go_on(output: str, epochs: int, first: bool) -> None:
+    """Begin a run, or go on with it for more epochs, in however many processes this one is of."""
+    import linne
+
+    fixed = {**FIXED, "model.name": "mlp", "log_samples": True}
+    checkpoints = {"checkpoint.every_steps": 1, "checkpoint.keep": 50, "checkpoint.keep_after": True}
+    changed = {} if first else {"resume": True, "allow_change": ["optim.epochs"]}
+    overrides = {**fixed, **checkpoints, "optim.epochs": epochs}
+    linne.train(SOURCE, device="cpu", output=output, overrides=overrides, quiet=True, **changed)
+
+
+def forget_after(run: Path, step: int) -> None:
+    """Leave the checkpoints up to `step` alone, as if the run had died there."""
+    for checkpoint in (run / "checkpoints").glob("epoch-*"):
+        if int(checkpoint.name.rpartition("-")[2]) > step:
+            shutil.rmtree(checkpoint)
+    (run / "checkpoints" / "latest").unlink()
+
+
+def samples_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+
+
+def test_a_run_goes_on_with_more_processes_and_fewer_from_the_middle_of_an_epoch(tmp_path):
+    go_on("undisturbed", 5, True)
+    go_on("moved", 3, True)  # three steps an epoch
+    for size, step, epochs in ((2, 4, 4), (4, 8, 5), (1, 11, 5)):
+        forget_after(tmp_path / "moved", step)
+        if size == 1:
+            (tmp_path / "moved" / "bundle").rename("bundle-of-four")
+        run_together(go_on, size, "moved", epochs, False)
+    samples = samples_of(tmp_path / "undisturbed")
+    assert len(samples) == 15
+    assert samples_of(tmp_path / "moved") == samples
+    first, second = (open_bundle(tmp_path / run / "bundle").weights() for run in ("undisturbed", "moved"))
+    assert largest_difference(first, second) < 10 * SUMMING, "fifteen steps rather than six"
+
+
+def with_other_files(folder: str) -> None:
+    """Train as one of several, each of which has another set under the same name."""
+    import linne
+
+    count = 100 - int(os.environ["RANK"])
+    (Path(folder) / os.environ["RANK"]).mkdir(parents=True)
+    os.chdir(Path(folder) / os.environ["RANK"])
+    images = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3), np.uint8)
+    for number, pixels in enumerate(images):
+        place = Path("photos") / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    linne.train("photos/", device="cpu", output="run", overrides={"optim.epochs": 1}, quiet=True)
+
+
+def test_processes_that_have_other_images_do_not_begin():
+    with pytest.raises(AssertionError) as failed:
+        run_together(with_other_files, 2, "machines")
+    assert "linne.errors.LinneError: process 1 of 2, on `" in str(failed.value)
+    assert "is not the one that the first process has: images, labels or splits differ" in str(failed.value)

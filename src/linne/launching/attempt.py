@@ -21,6 +21,8 @@ from linne.launching.outcomes import Verdict
 
 GRACE_SECONDS = 60.0
 """How long processes that were asked to leave may take to write a checkpoint."""
+QUIET_TORCH = ("TORCH_CPP_LOG_LEVEL", "ERROR")
+"""Its warnings are of names that lead nowhere and partners that are gone; the errors come as exceptions."""
 AGENT_RESULT = "agent.json"
 
 
@@ -126,4 +128,5 @@ def _signal_name(code: int) -> str:
 def _environment(folder: Path, num_processes: int) -> dict[str, str]:
     """Return the environment of the processes: a share of the cores each, unless the user has said how many."""
     threads = max((os.cpu_count() or 1) // num_processes, 1)
-    return {"OMP_NUM_THREADS": str(threads), **os.environ, outcomes.FOLDER: str(folder)}
+    defaults = {"OMP_NUM_THREADS": str(threads), QUIET_TORCH[0]: QUIET_TORCH[1]}
+    return {**defaults, **os.environ, outcomes.FOLDER: str(folder)}

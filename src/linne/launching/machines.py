@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from linne.errors import LinneError
-from linne.launching.attempt import Attempt
+from linne.launching.attempt import QUIET_TORCH, Attempt
 from linne.launching.outcomes import Verdict
 from linne.log import Narrator
 
@@ -83,6 +84,7 @@ class Machines:
         return meeting.agree(verdict)
 
     def _connect(self, *, keep: bool = False) -> Any:
+        os.environ.setdefault(*QUIET_TORCH)
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         try:
