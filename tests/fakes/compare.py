@@ -22,6 +22,8 @@ from linne.data.loading.loader import make_batches
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks
 from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, ModelConfig, OptimConfig, Recipe
+from linne.training.agreement import Agreement
+from linne.training.distributed import ALONE
 from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.state import TrainState
@@ -74,7 +76,7 @@ def train_on(device: Device, recipe: Recipe) -> dict[str, Any]:
         reads = num_reads() - reads
         assert val is not None
         state.epoch = 1
-        refresh_average(state, train, recipe, device, Interrupt())
+        refresh_average(state, train, recipe, device, Agreement(ALONE, Interrupt()))
         scores = evaluate_model(state, val.in_order(), recipe, device)
         state.keep(scores)
     assert state.kept is not None
