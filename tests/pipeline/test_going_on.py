@@ -111,6 +111,32 @@ def test_a_killed_run_goes_on_to_the_bit_in_mid_epoch_and_at_its_end(loader, ste
     assert "weights of epoch 3 kept, resumed once" in (run / "report.md").read_text()
 
 
+TECHNIQUES = [
+    {"optim.optimizer": "muon", "optim.schedule": "plateau", "optim.plateau_epochs": 1, "optim.clip_agc": 0.1},
+    {"optim.optimizer": "lion", "optim.layer_decay": 0.8, "optim.average_epochs": 2, "optim.swa_lr": 0.1},
+    {"optim.optimizer": "adamw", "optim.schedule": "schedule-free", "optim.loss": "focal"},
+    {
+        "model.freeze": "backbone",
+        "model.unfreeze_epochs": 2,
+        "optim.sam_rho": 0.05,
+        "device.checkpoint_activations": True,
+    },
+]
+"""What keeps something from one step or epoch to the next."""
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=str)
+def test_every_technique_goes_on_to_the_bit(technique):
+    if technique.get("optim.schedule") == "schedule-free":
+        pytest.importorskip("schedulefree", reason="needs `linne[schedule-free]`")
+    overrides = {**SMALL, "optim.ema_decay": None, **technique}
+    linne.train(SOURCE, output="whole", overrides=overrides, quiet=True)
+    run = copied(Path("whole"))
+    forget_after(run, 10)  # in mid-epoch, after one epoch with its average, drop or thaw
+    go_on(run)
+    assert_same_run(run, Path("whole"))
+
+
 def test_a_run_that_was_cut_after_its_last_step_needs_no_step_to_finish(whole):
     run = copied(whole)
     forget_after(run, 10**6)

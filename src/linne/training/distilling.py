@@ -39,7 +39,8 @@ class Teacher:
         `images_NCHW` are the student's, to which it answered `logits_NK`.
         """
         teachers = distillation_loss(logits_NK, self.logits(images_NCHW), self._config.temperature)
-        return torch.lerp(loss, teachers, self._config.weight)
+        weight = self._config.weight
+        return (1 - weight) * loss + weight * teachers  # DirectML has no kernel for lerp
 
     @torch.no_grad()
     def logits(self, images_NCHW: torch.Tensor) -> torch.Tensor:
