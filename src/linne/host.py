@@ -9,6 +9,8 @@ from pathlib import Path
 
 _NO_LIMIT = 2**60
 """Larger limits mean none; version 1 of control groups says so with a number near 2**63."""
+_LONGEST_FILE = 1 << 20
+"""Of what the kernel writes; /proc/cpuinfo of 256 cores has half of it."""
 
 
 def prepare_for_torch() -> None:
@@ -61,7 +63,9 @@ def processor_name() -> str | None:
 
 def nvidia_driver_version(root: Path = Path("/")) -> str | None:
     """Return the version of NVIDIA's driver where its kernel module is loaded; WSL and Windows have no such file."""
-    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _text(root / "proc/driver/nvidia/version"))
+    found = re.search(
+        r"Kernel Module\b.*?\s(\d{2,4}\.\d+(?:\.\d+)?)(?=\s|$)", _text(root / "proc/driver/nvidia/version"), re.ASCII
+    )
     return found[1] if found else None
 
 
@@ -72,14 +76,15 @@ def amdgpu_driver_version(root: Path = Path("/")) -> str | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_FILE).decode("utf-8", "replace")
+    except (OSError, ValueError):
         return ""
 
 
 def total_memory_bytes(root: Path = Path("/")) -> int | None:
     """Return all the memory of the machine; None where the system does not say."""
-    found = re.search(r"^MemTotal:\s*(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    found = re.search(r"^MemTotal:\s*(\d{1,15}) kB\s*$", _text(root / "proc/meminfo"), re.MULTILINE | re.ASCII)
     return int(found[1]) * 1024 if found else None
 
 

@@ -173,6 +173,21 @@ class Device:
         finally:
             torch.set_num_threads(threads_before)
 
+    def random_state(self) -> torch.Tensor | None:
+        """Return the state of the device's own generator; None where it has none, as the CPU, whose is torch's."""
+        ask = getattr(self._module(), "get_rng_state", None) if self.is_accelerator else None
+        if ask is None:
+            return None
+        state: torch.Tensor = ask() if self.kind == "mps" else ask(self.torch_device)
+        return state
+
+    def set_random_state(self, state: torch.Tensor) -> None:
+        """Give the device's generator a state that `random_state` returned."""
+        if self.kind == "mps":
+            self._module().set_rng_state(state)
+        elif self.is_accelerator and hasattr(self._module(), "set_rng_state"):
+            self._module().set_rng_state(state, self.torch_device)
+
     def release_memory(self) -> None:
         """Give back what torch holds of the device's memory for later, where it holds any."""
         empty = getattr(self._module(), "empty_cache", None)

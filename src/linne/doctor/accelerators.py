@@ -13,8 +13,9 @@ from linne.doctor.amd_library import ask_amd_library, library_check
 from linne.doctor.gpu import AMD, INTEL, NVIDIA, VENDORS, Gpu, best_gpu, is_integrated, merge
 from linne.doctor.machine import Machine
 from linne.doctor.report import Check, Section, Status
-from linne.doctor.sysfs import gpus_of_files, nvidia_version, pci_name
+from linne.doctor.sysfs import gpus_of_files, pci_name
 from linne.doctor.tools import Told, gpus_of_tools
+from linne.host import nvidia_driver_version
 
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 _ON_CPU = "everything runs on the CPU"
@@ -106,7 +107,7 @@ def _none(machine: Machine) -> Check:
 
 
 def _nvidia_driver(machine: Machine, looked: Looked) -> Check:
-    name, version = "NVIDIA driver", nvidia_version(machine)
+    name, version = "NVIDIA driver", nvidia_driver_version(machine.root)
     told = next((gpu.driver for gpu in looked.gpus if gpu.vendor == NVIDIA and gpu.driver), None)
     smi = looked.told.get("nvidia-smi")
     if smi is not None and "version mismatch" in smi.said:

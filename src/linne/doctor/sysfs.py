@@ -9,9 +9,9 @@ from pathlib import Path
 
 from linne.doctor.gpu import AMD, NVIDIA, VENDORS, Gpu, as_bus_id, join, merge
 from linne.doctor.machine import Machine
+from linne.host import amdgpu_driver_version, nvidia_driver_version
 
 _KFD = "sys/class/kfd/kfd/topology/nodes"
-_NVIDIA_VERSION = re.compile(r"Kernel Module\b.*?\s(\d{2,4}\.\d+(?:\.\d+)?)(?:\s|$)", re.ASCII)
 _LARGEST = 2**63
 """Numbers beyond are damage: the kernel's own sentinels are near 2**64."""
 _LARGEST_LIST = 8 << 20
@@ -23,8 +23,7 @@ def gpus_of_files(machine: Machine) -> list[Gpu]:
     found = merge(_kfd_gpus(machine), _pci_gpus(machine))
     found = merge(found, _drm_gpus(machine, found))
     found = merge(found, _nvidia_gpus(machine))
-    amdgpu, nvidia = amdgpu_version(machine), nvidia_version(machine)
-    drivers = {AMD: amdgpu, NVIDIA: nvidia}
+    drivers = {AMD: amdgpu_driver_version(machine.root), NVIDIA: nvidia_driver_version(machine.root)}
     return [replace(gpu, driver=gpu.driver or drivers.get(gpu.vendor)) for gpu in found]
 
 
@@ -60,17 +59,6 @@ def as_size(text: object) -> int | None:
     """Return a number of bytes; None where it is none, nothing or absurd."""
     number = as_int(text)
     return number if number and number < _LARGEST else None
-
-
-def amdgpu_version(machine: Machine) -> str | None:
-    """Return the version of AMD's driver; None for that of the kernel itself, which has none of its own."""
-    return machine.read_text("sys/module/amdgpu/version") or None
-
-
-def nvidia_version(machine: Machine) -> str | None:
-    """Return the version of NVIDIA's driver where it is loaded."""
-    found = _NVIDIA_VERSION.search(machine.read_text("proc/driver/nvidia/version") or "")
-    return found[1] if found else None
 
 
 def pci_name(machine: Machine, vendor: int, device: int | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from linne.doctor import advice
 from linne.doctor.compatibility import numbers
 from linne.doctor.report import Check, Section, Status
-from linne.host import available_memory_bytes
+from linne.host import available_memory_bytes, total_memory_bytes
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Limits, Machine
@@ -75,7 +75,7 @@ def _python(machine: Machine) -> Check:
 
 
 def _memory(machine: Machine) -> Check:
-    total = _total_memory(machine)
+    total = total_memory_bytes(machine.root)
     if total is None:
         return Check(name="Memory", status="unknown", found="how much there is could not be read")
     try:
@@ -96,14 +96,6 @@ def _memory(machine: Machine) -> Check:
         else "close other programs",
         details=details,
     )
-
-
-def _total_memory(machine: Machine) -> int | None:
-    for line in (machine.read_text("proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal:"):
-            words = line.split()
-            return int(words[1]) * 1024 if len(words) > 1 and words[1].isdecimal() else None
-    return None
 
 
 def _disk_check(limits: Limits) -> Check:

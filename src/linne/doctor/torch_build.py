@@ -17,7 +17,7 @@ from linne.doctor.compatibility import (
 from linne.doctor.gpu import AMD, APPLE, INTEL, NVIDIA, Gpu, best_gpu, is_integrated
 from linne.doctor.installed import Package
 from linne.doctor.report import Check, Status
-from linne.doctor.sysfs import nvidia_version
+from linne.host import nvidia_driver_version
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
@@ -189,7 +189,7 @@ def _facts(answer: Answer) -> dict[str, str]:
 def _nvidia_driver(machine: Machine, gpus: Sequence[Gpu]) -> tuple[bool, str | None]:
     """Return whether an NVIDIA driver is there, and its version where it says so."""
     told = next((gpu.driver for gpu in gpus if gpu.vendor == NVIDIA and gpu.driver), None)
-    version = nvidia_version(machine) or told
+    version = nvidia_driver_version(machine.root) or told
     # WSL, Jetson and Windows have no /proc/driver/nvidia.
     there = (
         "proc/driver/nvidia/version",

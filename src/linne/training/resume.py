@@ -155,10 +155,9 @@ def random_state(device: Device) -> dict[str, Any]:
     """Return the states of every generator that a network might draw from: torch's, the device's, Python's, NumPy's."""
     version, numbers, normal = random.getstate()
     kind, keys, position, has_normal, cached = np.random.get_state(legacy=True)
-    generator = _device_generator(device)
     return {
         "torch": torch.get_rng_state(),
-        "device": None if generator is None else generator.get_rng_state(*_which(device)),
+        "device": device.random_state(),
         "python": (version, torch.tensor(numbers), normal),
         "numpy": (
             str(kind),
@@ -173,24 +172,12 @@ def random_state(device: Device) -> dict[str, Any]:
 def set_random_state(saved: Mapping[str, Any], device: Device) -> None:
     """Set every generator to what `random_state` returned."""
     torch.set_rng_state(saved["torch"])
-    generator = _device_generator(device)
-    if generator is not None and saved["device"] is not None:
-        generator.set_rng_state(saved["device"], *_which(device))
+    if saved["device"] is not None:
+        device.set_random_state(saved["device"])
     version, numbers, normal = saved["python"]
     random.setstate((version, tuple(numbers.tolist()), normal))
     kind, keys, *rest = saved["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-
-
-def _device_generator(device: Device) -> Any:
-    """Return torch's module for `device`, which has its generator; None for the CPU, whose generator is torch's own."""
-    module = getattr(torch, device.torch_type, None) if device.is_accelerator else None
-    return module if hasattr(module, "get_rng_state") else None
-
-
-def _which(device: Device) -> tuple[str, ...]:
-    """Return how torch wants to be told which of its devices is meant: not at all where there is only one."""
-    return () if device.kind == "mps" else (device.torch_device,)
 
 
 def _parts(state: TrainState) -> dict[str, MovingAverage | EpochMean | ScheduleFreeMean | Plateau | None]:
