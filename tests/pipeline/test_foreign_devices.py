@@ -197,3 +197,25 @@ def test_the_simulated_directml_refuses_and_errs_as_the_real_one():
     assert mixed.endswith("unbox expects Dml at::Tensor as inputs")
     assert truths == "torch.bool"
     assert gradient == "0.0"
+
+
+TOO_LATE = """
+import torch
+torch.ones(1, requires_grad=True).sum().backward()  # the engine makes its queues, and knows nothing of DirectML yet
+from linne.device import Device
+from linne.errors import DeviceError
+from linne.training.first_step import check_gradients
+try:
+    check_gradients(Device.pick("dml"))
+except DeviceError as error:
+    print(error.message)
+    print(error.hint)
+"""
+
+
+def test_a_process_that_cannot_compute_gradients_any_more_is_told_to_begin_anew():
+    done = child("directml", "-c", TOO_LATE)
+    assert done.returncode == 0, done.stderr
+    message, hint = done.stdout.splitlines()
+    assert message.startswith("`dml:0` computes no gradient in this process: ")
+    assert hint.startswith("train in a process of its own")

@@ -29,7 +29,7 @@ from linne.data.loading.loader import Batches
 from linne.data.places import cache_folder
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks, without_a_kernel
-from linne.errors import CheckFailed
+from linne.errors import CheckFailed, DeviceError
 from linne.log import Narrator
 from linne.recipe import Recipe
 
@@ -189,6 +189,22 @@ def _worst(found: _Step, reference: _Step) -> str:
     return max(
         both, key=lambda name: float((found.gradients[name] - both[name]).norm().nan_to_num(torch.inf)), default=""
     )
+
+
+def check_gradients(device: Device) -> None:
+    """Raise DeviceError unless this process can compute a gradient on `device`.
+
+    torch-directml cannot where any backward pass ran before it was imported (microsoft/DirectML issue 668): the engine
+    made no queue for a device that it did not know of.
+    """
+    try:
+        torch.ones(1, device=device.torch_device, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        said = str(error).strip().partition("\n")[0][:200]
+        raise DeviceError(
+            f"`{device.address}` computes no gradient in this process: {said}",
+            hint="train in a process of its own, before anything else of torch; `linne doctor` proves the device",
+        ) from error
 
 
 def prove_device(
