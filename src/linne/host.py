@@ -23,6 +23,11 @@ def prepare_for_torch() -> None:
     os.environ.setdefault("PYTORCH_DEBUG_XPU_FALLBACK", "1")
 
 
+def processes_here() -> int:
+    """Return how many processes of this training share the machine, as torchrun says; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def others_use_of_cores(seconds: float = 0.2) -> float | None:
     """Return the share of the processor that other programs use now; None where the system does not say.
 

@@ -96,8 +96,10 @@ class JsonLines:
 class Run:
     """A folder that holds everything one training leaves behind."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        """Without `writes` nothing is written: several processes train, and the first one does it for all."""
         self.path = path
+        self.writes = writes
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.samples = JsonLines(path / "samples.jsonl")
 
@@ -153,11 +155,13 @@ class Run:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append `row` to metrics.jsonl."""
-        self.metrics.append(row)
+        if self.writes:
+            self.metrics.append(row)
 
     def log_samples(self, step: int, epoch: int, positions: Sequence[int]) -> None:
         """Append to samples.jsonl which images a step learnt from."""
-        self.samples.append({"step": step, "epoch": epoch, "positions": positions})
+        if self.writes:
+            self.samples.append({"step": step, "epoch": epoch, "positions": positions})
 
     def sync(self) -> None:
         """Wait until the rows of its files are on the disk."""

@@ -17,7 +17,7 @@ from linne.data.loading.survey import survey
 from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
-from linne.host import others_use_of_cores
+from linne.host import others_use_of_cores, processes_here
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Designed, Task, choose
@@ -143,7 +143,7 @@ def make_plan(
                 crop_pct=defaults.crop_pct,
                 fixed_size=defaults.fixed_size,
             )
-    source = _open(given, earlier) if source is None else source
+    source = open_planned(given, earlier) if source is None else source
     task = _task(source, device)
     recipe, all_reasons = choose(task, given, reasons, designed)
     _check_packages(recipe)
@@ -218,7 +218,8 @@ def _check_model(recipe: Recipe, source: Source) -> None:
     models.describe_recipe(recipe, source.num_classes)
 
 
-def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
+def open_planned(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
+    """Return the source that the fields in `given` name, split as they say, or as it was in an `earlier` run."""
     defaults = DataConfig(source=given["data.source"])
     options = {option: given.get(f"data.{option}", getattr(defaults, option)) for option in SPLIT_OPTIONS}
     for option in ("splits_file", "quarantine"):
@@ -235,7 +236,8 @@ def _open(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:
 def _task(source: Source, device: Device) -> Task:
     import torch
 
-    train, num_cores = source.splits["train"], os.cpu_count() or 1
+    processes = processes_here()
+    train, num_cores = source.splits["train"], max((os.cpu_count() or 1) // processes, 1)
     seen = survey(train, source.channels, num_cores)
     return Task(
         source=source.name,
@@ -257,7 +259,7 @@ def _task(source: Source, device: Device) -> Task:
         others_share=others_use_of_cores() if not device.is_accelerator and device.precision != "fp32" else None,
         num_threads=torch.get_num_threads(),
         num_cores=num_cores,
-        memory_bytes=device.memory_bytes(),
+        memory_bytes=device.memory_bytes() // (1 if device.is_accelerator else processes),
     )
 
 

@@ -32,6 +32,7 @@ __all__ = [
 
 Loader = Literal["resident", "streaming"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Parallel = Literal["ddp", "fsdp"]
 Policy = Literal["rand", "trivial"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -167,6 +168,8 @@ class DeviceConfig:
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     determinism: Determinism = "repeatable"
     """How exactly the run repeats: `seeded` (fastest kernels), `repeatable` or `strict` (others are an error)."""
+    parallel: Parallel = "ddp"
+    """Several processes: `ddp` gives each all weights, `fsdp` a part of each, for networks beyond one's memory."""
     num_threads: int | None = None
     """CPU threads; None leaves torch's own choice. Results repeat bit for bit only with the same number."""
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from linne.inference.predictor import Prediction
     from linne.models import ModelListing
     from linne.report import EvalReport
+    from linne.run_processes import Lead
     from linne.run_resume import Asked, Resume, Start
+    from linne.training.distributed import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class TrainResult:
     """Of training: from the first step to the last, validation included."""
     signal_number: int | None
     """Of the signal that ended it early, 2 for Ctrl-C; None when it ran to its end."""
+    rank: int = 0
+    """Which of several processes this one is; the first, 0, has the bundle and the report, and has said it all."""
 
     @property
     def interrupted(self) -> bool:
@@ -94,10 +98,10 @@ def train(
     """
     prepare_for_torch()
     _require("torch", "sklearn", "matplotlib")
-    from linne.run_resume import Asked, find_run, plan_to_go_on, prepare
-    from linne.run_start import say_source
+    from linne.run_processes import Lead
+    from linne.run_resume import Asked
+    from linne.training.distributed import joined
 
-    narrator = Narrator(quiet=quiet)
     flags = {
         "model.name": model,
         "optim.epochs": epochs,
@@ -108,9 +112,35 @@ def train(
     }
     guards = {"require_accelerator": require_accelerator, "device_check": device_check}
     asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator)
-    run = find_run(output, resume)
+    with joined() as world:
+        if not world.is_first:
+            return _train_along(world, asked.opened, guards)
+        with Lead(world, Narrator(quiet=quiet), guards, measure_speed=measure_speed) as lead:
+            return _begin_or_go_on(asked, output, resume, allow_change, lead)
+
+
+def _train_along(world: World, opened: Source | None, guards: Mapping[str, bool]) -> TrainResult:
+    """Train as the first process says, and leave when it does."""
+    from linne.run_processes import follow, wait_for_end
+    from linne.training.loop import train as run_training
+
+    recipe, source, run, checkpoint = follow(world, opened)
+    trained = run_training(recipe, source, run, Narrator(quiet=True), checkpoint, world=world, **guards)
+    wait_for_end(world)
+    accuracy = trained.kept.scores.accuracy if trained.kept and trained.kept.scores else None
+    return TrainResult(run.path, None, None, accuracy, trained.seconds, trained.signal_number, world.rank)
+
+
+def _begin_or_go_on(
+    asked: Asked, output: str | Path | None, resume: Resume, allow_change: Collection[str], lead: Lead
+) -> TrainResult:
+    """Train what `asked` says in a new run folder, or in that of the run that it means."""
+    from linne.run_resume import find_run, plan_to_go_on, prepare
+    from linne.run_start import say_source
+
+    run, narrator = find_run(output, resume), lead.narrator
     if run is None:
-        return _begin(asked, output, narrator, measure_speed=measure_speed, guards=guards)
+        return _begin(asked, output, lead)
     try:
         with run.held():
             start = plan_to_go_on(run, asked, resume, allow_change, narrator)
@@ -118,14 +148,12 @@ def train(
                 return _as_before(run, narrator)
             say_source(start.plan, run, narrator)
             prepare(run, start, narrator)
-            return _train_in(run, start, narrator, measure_speed=measure_speed, guards=guards)
+            return _train_in(run, start, lead)
     finally:
         run.close()
 
 
-def _begin(
-    asked: Asked, output: str | Path | None, narrator: Narrator, *, measure_speed: bool, guards: Mapping[str, bool]
-) -> TrainResult:
+def _begin(asked: Asked, output: str | Path | None, lead: Lead) -> TrainResult:
     """Train what `asked` says in a new run folder."""
     from linne.planning import collect, default_output_name, earlier_run, make_plan
     from linne.run_resume import Start
@@ -137,11 +165,11 @@ def _begin(
     run, start = Run.create(output, default_output_name(plan.recipe)), Start(plan, None, finished=False)
     try:
         with run.held(), run.discarded_unless_begun():
-            say_plan(plan, run, narrator)
-            warnings = warn_of_data(plan.source, narrator)
+            say_plan(plan, run, lead.narrator)
+            warnings = warn_of_data(plan.source, lead.narrator)
             save_splits(plan, run)
             write_plan(plan, run, warnings)
-            return _train_in(run, start, narrator, measure_speed=measure_speed, guards=guards)
+            return _train_in(run, start, lead)
     finally:
         run.close()
 
@@ -167,21 +195,23 @@ def _require(*packages: str) -> None:
             raise LinneError(f"training needs `{package}`, which is not installed", hint="pip install 'linne[train]'")
 
 
-def _train_in(
-    run: Run, start: Start, narrator: Narrator, *, measure_speed: bool, guards: Mapping[str, bool]
-) -> TrainResult:
+def _train_in(run: Run, start: Start, lead: Lead) -> TrainResult:
     """Train in a folder in which everything is written down that decides the result."""
     from linne.run_end import conclude
     from linne.training.checkpoint import clear
     from linne.training.loop import train as run_training
 
-    plan = start.plan
-    if measure_speed:
+    plan, narrator = start.plan, lead.narrator
+    if lead.measure_speed:
         from linne.training.speed import measure_gains
 
         narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
     try:
-        trained = run_training(plan.recipe, plan.source, run, narrator, start.checkpoint, **guards)
+        lead.tell(start, run)
+        trained = run_training(
+            plan.recipe, plan.source, run, narrator, start.checkpoint, world=lead.world, **lead.guards
+        )
+        lead.training_ended()
     except KeyboardInterrupt as interrupt:
         left = "an earlier bundle" if (run.path / "bundle").exists() else "no bundle"
         narrator.line(f"\ninterrupted: there is {left} in {run.path}")

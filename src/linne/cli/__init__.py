@@ -21,6 +21,7 @@ from linne.cli import failures
 
 VERBS = {
     "train": ("linne.cli.train:command", "Train a classifier on a source and keep it as a bundle"),
+    "launch": ("linne.cli.launch:command", "Train in several processes, and start them again when some die"),
     "evaluate": ("linne.cli.evaluate:command", "Measure a bundle on a split of a source"),
     "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
     "doctor": ("linne.cli.doctor:command", "Prove that the accelerator stack computes right answers"),
@@ -119,7 +120,7 @@ class LazyGroup(VerbGroup):
             if isinstance(stream, io.TextIOWrapper):
                 # A label in another script than the terminal's should not lose the answer.
                 stream.reconfigure(errors="backslashreplace")
-        with _terminate_as_interrupt() as signals:
+        with terminate_as_interrupt() as signals:
             try:
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             except SystemExit as leaving:
@@ -130,7 +131,7 @@ class LazyGroup(VerbGroup):
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[list[int]]:
+def terminate_as_interrupt() -> Iterator[list[int]]:
     """Make SIGTERM and SIGUSR1 end work as Ctrl-C does; yields the list that then holds the signal's number."""
     received: list[int] = []
 

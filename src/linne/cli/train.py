@@ -88,7 +88,9 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
     from linne.verbs import train
 
     result = train(source, overrides=overrides, **options)
-    if as_json:
+    if result.rank > 0:  # the first process says it
+        pass
+    elif as_json:
         console.data_json(result.to_dict())
     elif options["quiet"] and result.bundle is not None:
         console.data(str(result.bundle))

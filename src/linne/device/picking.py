@@ -51,6 +51,11 @@ def why_unusable(kind: str) -> str | None:
         return f"asking for it fails with {type(error).__name__}: {lines[0][:200]}"
 
 
+def count_of(device: Device) -> int:
+    """Return how many devices of that kind can be used."""
+    return _module_of(device.kind).count()
+
+
 def _first_usable() -> Device:
     for kind in (kind for kind in KINDS if kind != "cpu"):
         if why_unusable(kind) is None:

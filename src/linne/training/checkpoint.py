@@ -117,6 +117,8 @@ class Keeper:
         """Take a checkpoint now and have it written by a thread."""
         start = time.monotonic()
         contents = self.recorder.take(progress)
+        if self.config.keep is None:  # one of several processes that had a part to give
+            return
         self.last_step, self.last_time = contents.step, time.monotonic()
         writing = _Write(contents, self.last_time - start)
         # A daemon: a second signal leaves at once, and what it cuts off has no name of a checkpoint yet.
@@ -127,7 +129,7 @@ class Keeper:
     def save_now(self, progress: Progress) -> None:
         """Take a checkpoint and wait until it is written, before training ends; what hinders it is said."""
         self.wait()
-        if self.config.keep is not None and not self._is_stored():
+        if self.config.keep is not None and not self.is_stored():
             self.save(progress)
             self.wait()
 
@@ -137,7 +139,8 @@ class Keeper:
             self._writing[0].join()
             self._settle(may_end=False)
 
-    def _is_stored(self) -> bool:
+    def is_stored(self) -> bool:
+        """Return whether the newest checkpoint is of this step."""
         return self.newest is not None and self.newest.name == name_of(
             self.recorder.state.epoch, self.recorder.state.step
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +20,18 @@ from linne.device.fallbacks import Fallbacks
 from linne.errors import CheckFailed, RecipeError, SourceError
 from linne.log import Narrator, Run
 from linne.recipe import Recipe
+from linne.training import distributed
+from linne.training.agreement import Agreement
 from linne.training.checkpoint import Keeper
 from linne.training.checkpoint_format import Checkpoint
+from linne.training.distributed import ALONE, World
 from linne.training.first_step import prove_device
 from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.progress import Progress
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
-from linne.training.state import Scores, Snapshot, TrainState
+from linne.training.state import Scores, Snapshot, TrainState, place
 from linne.training.step import evaluate_model, refresh_average, train_step
 
 Ending = Literal["finished", "interrupted", "diverged"]
@@ -63,13 +66,15 @@ def train(
     *,
     require_accelerator: bool = False,
     device_check: bool = True,
+    world: World = ALONE,
 ) -> Trained:
     """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
 
     With `device_check` the first step on an accelerator is compared with the CPU's, once for each model and device.
     Goes on from `checkpoint`, if there is one, as if nothing had come between. Ctrl-C, SIGTERM, SIGUSR1 and a loss
     that is no longer a number end the training early: the epoch kept so far becomes the bundle, and signals leave a
-    checkpoint of the last step.
+    checkpoint of the last step. All processes of a `world` call this with the same recipe, source and checkpoint; the
+    first one writes.
 
     Raises:
         CheckFailed: the device computes wrong numbers, or leaves work to the CPU with `require_accelerator`.
@@ -78,36 +83,41 @@ def train(
         LinneError: checkpoints cannot be written, time after time.
         KeyboardInterrupt: before the first step, or for the second time.
     """
-    device = Device.pick(recipe.device.name)
+    device = distributed.pick_device(recipe.device.name, world)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         seed_others(recipe.seed)
-        batches = load(source, recipe, device, narrator, bad_images(checkpoint))
+        batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
         ref = models.describe_recipe(recipe, source.num_classes)
-        state = TrainState.create(models.build(ref), recipe, device, class_counts(source))
+        model = place(models.build(ref), recipe, device)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
-        recorder = Recorder(run, recipe, source, device, state, batches)
         with fallbacks.watch(), Interrupt() as interrupt:
+            agreement = Agreement(world, interrupt, parted=recipe.device.parallel == "fsdp")
             if device_check and device.is_accelerator:
-                prove_device(state.model, batches["train"], recipe, device, fallbacks, narrator)
+                prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
+            forward = distributed.spread(model, recipe, device, world)
+            state = TrainState.create(model, recipe, device, class_counts(source), forward)
+            recorder = Recorder(run, recipe, source, device, state, batches)
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
-            keeper = Keeper.open(run, recipe.checkpoint, narrator, recorder, checkpoint)
+            config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
+            keeper = Keeper.open(run, config, narrator, recorder, checkpoint)
             problem = _train_epochs(
-                state, progress, batches, recipe, device, run, narrator, interrupt, keeper, fallbacks
+                state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
             )
             keeper.wait()
             seconds = time.perf_counter() - progress.run_start
-            ending: Ending = "diverged" if problem else "finished" if interrupt.number is None else "interrupted"
+            signal_number = agreement.signal(state.step, now=True)
+            ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
             kept = state.kept
-            unreadable = tuple(why for split in batches.values() for why in split.bad_images.values())
+            unreadable = _all_bad_images(batches, world)
             row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
             run.log({**row, "reason": ending, "unreadable": unreadable, "fallbacks": dict(fallbacks.counts)})
             if (left := fallbacks.in_words()) is not None:
                 narrator.warn(left)
             bundle = None
-            if kept is not None:
+            if kept is not None and world.is_first:
                 all_done = problem is None and state.epoch == recipe.optim.epochs
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
-    return Trained(bundle, kept, ending, problem, interrupt.number, unreadable, seconds, keeper.newest)
+    return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest)
 
 
 def _train_epochs(
@@ -118,7 +128,7 @@ def _train_epochs(
     device: Device,
     run: Run,
     narrator: Narrator,
-    interrupt: Interrupt,
+    agreement: Agreement,
     keeper: Keeper,
     fallbacks: Fallbacks,
 ) -> str | None:
@@ -131,20 +141,22 @@ def _train_epochs(
             while state.epoch < recipe.optim.epochs:
                 state.start_epoch()
                 _train_steps(
-                    state, progress, train_batches, recipe, device, run, narrator, interrupt, keeper, fallbacks
+                    state, progress, train_batches, recipe, device, run, narrator, agreement, keeper, fallbacks
                 )
-                scores = _validate(state, batches, recipe, device, interrupt)
+                scores = _validate(state, batches, recipe, device, agreement)
                 fallbacks.check()
-                if interrupt.number is not None:  # the steps are not all done, or the scores are of a part
-                    keeper.save_now(progress)
+                if (
+                    agreement.signal(state.step, now=True) is not None
+                ):  # the steps are not all done, or the scores are of a part
+                    _save_now(keeper, progress, agreement)
                     return None
                 state.epoch, state.batch = state.epoch + 1, 0
                 _finish_epoch(progress, state, scores, recipe, run, narrator)
                 progress = Progress.begin(state, device, progress.run_start)
-                if keeper.is_due(state, at_epoch_end=True):
+                if agreement.is_time_to_save(keeper.is_due(state, at_epoch_end=True)):
                     keeper.save(progress)
-            if recipe.checkpoint.keep_after or interrupt.number is not None:
-                keeper.save_now(progress)
+            if recipe.checkpoint.keep_after or agreement.signal(state.step, now=True) is not None:
+                _save_now(keeper, progress, agreement)
     except CheckFailed as error:
         return error.message
     except ValueError as error:
@@ -157,6 +169,18 @@ def _train_epochs(
     return None
 
 
+def _save_now(keeper: Keeper, progress: Progress, agreement: Agreement) -> None:
+    """Have a checkpoint written before training ends, to which other processes may have to give a part."""
+    keeper.wait()  # it may be this step's that is being written
+    due = keeper.config.keep is not None and not keeper.is_stored()
+    if not agreement.is_time_to_save(due):
+        return
+    if agreement.world.is_first:
+        keeper.save_now(progress)
+    else:
+        keeper.save(progress)
+
+
 def _train_steps(
     state: TrainState,
     progress: Progress,
@@ -165,27 +189,28 @@ def _train_steps(
     device: Device,
     run: Run,
     narrator: Narrator,
-    interrupt: Interrupt,
+    agreement: Agreement,
     keeper: Keeper,
     fallbacks: Fallbacks,
 ) -> None:
     """Train what is left of the epoch at hand, or until a signal comes."""
     num_steps = len(batches)
     for batch in progress.waiting.timed(batches.epoch(state.epoch, state.batch)):
+        agreement.world.seed(recipe.seed, state.step)
         loss = train_step(state, batch, recipe, device, num_steps)
         state.batch = batch.number + 1
         progress.add(loss, len(batch.labels_N))
         if recipe.log_samples and batch.positions_N is not None:
             run.log_samples(state.step, state.epoch, batch.positions_N.tolist())
         if len(progress.unread) >= recipe.log_every:
-            _log_steps(progress, state, recipe, num_steps, run, narrator)
+            _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
             fallbacks.check()
-        if interrupt.number is not None:
+        if agreement.signal(state.step) is not None:
             return
-        if state.batch < num_steps and keeper.is_due(state):
+        if state.batch < num_steps and agreement.is_time_to_save(keeper.is_due(state)):
             keeper.save(progress)
     state.batch = num_steps
-    _log_steps(progress, state, recipe, num_steps, run, narrator)
+    _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
     progress.end_steps()
 
 
@@ -195,16 +220,29 @@ def load(
     device: Device,
     narrator: Narrator,
     known_bad: Mapping[tuple[str, int], str] | None = None,
+    world: World = ALONE,
 ) -> dict[str, Batches]:
     """Return the batches of `train`, and of `val` where there is one, showing the progress of decoding."""
     total = len(source.splits["train"]) + len(source.splits.get("val", ()))
-    with narrator.progress("decoding", total):
-        made = make_batches(source, recipe, device, narrator.advance, narrator.line, known_bad)
+    with narrator.progress("decoding", total), world.one_at_a_time():
+        made = make_batches(source, recipe, device, narrator.advance, narrator.line, known_bad, world.share)
     return {name: split for name, split in zip(("train", "val"), made, strict=True) if split is not None}
 
 
+def _all_bad_images(batches: Mapping[str, Batches], world: World) -> tuple[str, ...]:
+    """Return the unreadable images that any process met, each once."""
+    mine = [why for split in batches.values() for why in split.bad_images.values()]
+    return tuple(dict.fromkeys(why for found in world.from_all(mine) for why in found))
+
+
 def _log_steps(
-    progress: Progress, state: TrainState, recipe: Recipe, steps_per_epoch: int, run: Run, narrator: Narrator
+    progress: Progress,
+    state: TrainState,
+    recipe: Recipe,
+    steps_per_epoch: int,
+    run: Run,
+    narrator: Narrator,
+    world: World,
 ) -> None:
     """Read the losses of the last steps, once for all of them, and log their mean.
 
@@ -213,7 +251,10 @@ def _log_steps(
     """
     if not progress.unread:
         return
-    losses = torch.stack(progress.unread).tolist()
+    losses, num_images = torch.stack(progress.unread).tolist(), progress.unread_images
+    if world.size > 1:
+        *losses, images = world.sum(torch.tensor([*losses, float(num_images)], dtype=torch.float64)).tolist()
+        losses, num_images = [loss / world.size for loss in losses], round(images)
     now = time.perf_counter()
     progress.waiting.read()
     finite = [loss for loss in losses if math.isfinite(loss)]
@@ -221,7 +262,7 @@ def _log_steps(
         if not math.isfinite(loss) and recipe.optim.nonfinite == "raise":
             step = state.step - len(losses) + position
             raise CheckFailed(f"the loss became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
-    rate = progress.unread_images / max(now - progress.unread_since, 1e-9)
+    rate = num_images / max(now - progress.unread_since, 1e-9)
     row = {
         "event": "step",
         "step": state.step,
@@ -240,7 +281,7 @@ def _log_steps(
     narrator.advance(len(losses), f"loss {row['loss']:.3f}, {rate:,.0f} images/s")
     progress.loss_sum += sum(finite)
     progress.num_steps += len(finite)
-    progress.num_images += progress.unread_images
+    progress.num_images += num_images
     progress.unread, progress.unread_images, progress.unread_since = [], 0, now
 
 
@@ -254,7 +295,7 @@ def _say_memory(progress: Progress, state: TrainState, narrator: Narrator) -> No
 
 
 def _validate(
-    state: TrainState, batches: Mapping[str, Batches], recipe: Recipe, device: Device, interrupt: Interrupt
+    state: TrainState, batches: Mapping[str, Batches], recipe: Recipe, device: Device, agreement: Agreement
 ) -> Scores | None:
     """Return what validation finds after the epoch at hand, until a signal comes; None without a validation split.
 
@@ -264,16 +305,17 @@ def _validate(
         CheckFailed: the network's answers are no numbers any more.
         SourceError: none of the images can be read.
     """
-    if interrupt.number is not None:
+    if agreement.signal(state.step) is not None:
         return None
     epoch, val_batches = state.epoch + 1, batches.get("val")
-    refresh_average(state, batches["train"], recipe, device, interrupt)
+    refresh_average(state, batches["train"], recipe, device, agreement)
+    distributed.share_buffers(state.networks, recipe, agreement.world)
     if not state.is_finite(device.put(torch.from_numpy(canary_batch(input_spec(recipe))))):
         raise CheckFailed(f"the model's answers became infinite or undefined in epoch {epoch}")
     if val_batches is None:
         return None
-    scores = evaluate_model(state, interrupt.until(val_batches.in_order()), recipe, device)
-    if scores.num_examples == 0 and interrupt.number is None:
+    scores = evaluate_model(state, agreement.until(val_batches.in_order()), recipe, device, agreement.world)
+    if scores.num_examples == 0 and agreement.signal(state.step) is None:
         raise SourceError(
             f"none of the {len(val_batches.bad_images):,} images of split `val` can be read: no epoch is better "
             "than another",

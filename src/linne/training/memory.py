@@ -33,12 +33,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def parts_of(batch: Batch, largest: int | None) -> Iterator[Batch]:
-    """Yield `batch` in as few parts of nearly one size as hold at most `largest` images each."""
+    """Yield `batch` in as few parts of nearly one size as hold at most `largest` images each.
+
+    All processes that share a batch make as many parts: they exchange gradients after each.
+    """
     count = len(batch.labels_N)
-    if largest is None or count <= largest:
+    most = max(count, batch.most_in_one)
+    if largest is None or most <= largest:
         yield batch
         return
-    num_parts = math.ceil(count / largest)
+    num_parts = math.ceil(most / largest)
     edges = [count * number // num_parts for number in range(num_parts + 1)]
     for start, stop in itertools.pairwise(edges):
         part, mixture = slice(start, stop), batch.mixture

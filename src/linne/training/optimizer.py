@@ -13,6 +13,7 @@ from torch.optim.sgd import sgd
 
 from linne.device import Device
 from linne.recipe import OptimConfig
+from linne.training.distributed import optimizer_speed, parted_as
 from linne.training.parameter_groups import BETA1_BESIDE_MUON, parameter_groups
 from linne.training.schedule_free import make_schedule_free
 
@@ -23,7 +24,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, device: Device) -> tor
     torch's own where it has one, then timm's (which must not be imported for anything else: it takes seconds).
     """
     groups = parameter_groups(model, config)
-    speed = device.optimizer_speed
+    speed = optimizer_speed(model.parameters(), device)
     betas = (config.momentum, config.beta2)
     if config.schedule == "schedule-free":
         return make_schedule_free(groups, config, foreach=device.can.foreach.holds)
@@ -126,7 +127,8 @@ class Stepper:
             for name, value in values.items():
                 # In memory as the parameter lies, which is how the optimiser made them: other strides, other kernels.
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                    mine = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                    values[name] = mine.copy_(parted_as(parameter, value))
         self._groups = self._collect()
 
     def _collect(self) -> list[_Group] | None:

@@ -17,6 +17,7 @@ from linne.errors import RecipeError
 from linne.log import Run
 from linne.recipe import Recipe
 from linne.training.checkpoint_format import Checkpoint, Contents, Tensors, to_plain
+from linne.training.distributed import parted_as, whole
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
@@ -87,6 +88,7 @@ class Recorder:
         )
 
     def _copy(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = whole(tensor)
         mine = self._memory.get(name)
         if mine is None or mine.shape != tensor.shape or mine.dtype != tensor.dtype:
             mine = self._memory[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
@@ -100,7 +102,11 @@ class Recorder:
         """
         state, saved = self.state, checkpoint.state
         try:
-            state.model.load_state_dict(saved["model"])
+            own, weights = state.model.state_dict(), saved["model"]
+            # In the network's order, not the file's: processes part weights together, one after another.
+            place = {name: number for number, name in enumerate(own)}
+            order = sorted(weights, key=lambda name: place.get(name, len(place)))
+            state.model.load_state_dict({name: parted_as(own.get(name), weights[name]) for name in order})
             state.stepper.load(saved["optimizer"])
             for name, part in _parts(state).items():
                 if part is not None and saved[name] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from linne.recipe import Recipe
 from linne.training.activation_checkpointing import checkpoint_activations
 from linne.training.clipping import Clip, make_clip
 from linne.training.distilling import Teacher, make_teacher
+from linne.training.distributed import whole
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
@@ -56,7 +58,9 @@ class TrainState:
     model: nn.Module
     """The network whose weights are trained."""
     forward: nn.Module
-    """The network as it is called: `model` itself, or compiled around it."""
+    """The network as it is called to train: `model` itself, or what spreads it over processes or compiles it."""
+    alone: nn.Module
+    """The network as it is called to evaluate, when every process goes its own way: `model`, or compiled around it."""
     stepper: Stepper
     """The optimiser."""
     parameters: list[nn.Parameter]
@@ -92,18 +96,22 @@ class TrainState:
 
     @classmethod
     def create(
-        cls, model: nn.Module, recipe: Recipe, device: Device, counts_K: NDArray[np.int64] | None = None
+        cls,
+        model: nn.Module,
+        recipe: Recipe,
+        device: Device,
+        counts_K: NDArray[np.int64] | None = None,
+        forward: nn.Module | None = None,
     ) -> TrainState:
         """Return the state before the first step, with `model` on `device`.
 
-        `counts_K` says how many training images each class has, for losses that ask.
+        `counts_K` says how many training images each class has, for losses that ask. `forward` is what to call instead
+        of `model`, which then is on the device already.
         """
-        model = model.to(device.torch_device)
-        if recipe.device.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+        if forward is None:
+            forward = model = place(model, recipe, device)
+        compiled: nn.Module = torch.compile(forward) if recipe.device.compile else forward  # type: ignore[assignment]
         optim, joined = recipe.optim, device.can.foreach.holds
-        if recipe.device.checkpoint_activations:
-            checkpoint_activations(model)
         fp16 = recipe.device.precision == "fp16"
         freezing = None if recipe.model.freeze is None else Freezing(model, recipe.model)
         if freezing is not None and not freezing.thaws:
@@ -117,7 +125,8 @@ class TrainState:
             late = ScheduleFreeMean(model, optimizer, joined=joined)
         return cls(
             model=model,
-            forward=torch.compile(model) if recipe.device.compile else model,  # type: ignore[arg-type]
+            forward=compiled,
+            alone=compiled if forward is model else model,
             stepper=Stepper(optimizer),
             parameters=parameters,
             freezing=freezing,
@@ -130,7 +139,12 @@ class TrainState:
             ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay, joined=joined),
             late_average=late,
             micro_batch=recipe.device.micro_batch,
-            least_at_once=2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1,
+            # Processes cannot each halve what they compute at once: they exchange something in the middle of it.
+            least_at_once=sys.maxsize
+            if forward is not model
+            else 2
+            if any(isinstance(module, _BatchNorm) for module in model.modules())
+            else 1,
             scaler=device.grad_scaler() if fp16 else None,
         )
 
@@ -158,7 +172,13 @@ class TrainState:
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept, as it is called."""
-        return self.forward if self.kept_model is self.model else self.kept_model
+        return self.alone if self.kept_model is self.model else self.kept_model
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network and its averages, as far as there are some."""
+        averages = (self.ema, self.late_average)
+        return [self.model, *(average.model for average in averages if average is not None)]
 
     @torch.no_grad()
     def is_finite(self, images_NCHW: torch.Tensor) -> bool:
@@ -182,9 +202,17 @@ class TrainState:
             if scores.accuracy < self.best_accuracy - standard_error(self.best_accuracy, scores.num_examples):
                 return False
         kept = self.kept_model.state_dict()
-        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in kept.items()}
+        weights = {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in kept.items()}
         self.kept = Snapshot(self.epoch, scores, weights)
         return True
+
+
+def place(model: nn.Module, recipe: Recipe, device: Device) -> nn.Module:
+    """Return `model` on `device`, its weights in the layout that the recipe asks for."""
+    model = model.to(device.torch_device)
+    if recipe.device.checkpoint_activations:
+        checkpoint_activations(model)
+    return model.to(memory_format=torch.channels_last) if recipe.device.channels_last else model
 
 
 def standard_error(fraction: float, num_examples: int) -> float:

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from linne.data.loading.loader import Batch, Batches
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.agreement import Agreement
+from linne.training.distributed import ALONE, World
 from linne.training.epoch_mean import measure_norms
 from linne.training.finite import all_finite
-from linne.training.interrupt import Interrupt
 from linne.training.memory import fitting, parts_of
 from linne.training.running_statistics import held
 from linne.training.schedule import lr_factor
@@ -23,7 +24,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     """Update `state` by one batch and return its loss, still on the device.
 
     Mutates the model, the optimiser and the average. Reads nothing back, so nothing waits, but where steps that are
-    not finite are skipped. A batch that does not fit the memory is computed in parts, which `state` remembers.
+    not finite are skipped. A batch that does not fit the memory is computed in parts, which `state` remembers. Where
+    several processes share the batch, the mean of what they return is the batch's loss.
 
     Raises:
         LinneError: a single image does not fit.
@@ -77,6 +79,8 @@ def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, l
             loss = state.teacher.blend(loss, logits_NK, part.images_NCHW)
         if part is not batch:
             loss = loss * (len(part.labels_N) / len(batch.labels_N))
+        if batch.weight != 1:
+            loss = loss * batch.weight
         scaled = loss if state.scaler is None else state.scaler.scale(loss)
         if state.recomputed_norms is None:
             scaled.backward()  # type: ignore[no-untyped-call]
@@ -118,7 +122,7 @@ def _update(state: TrainState) -> None:
         state.ema.update()
 
 
-def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device: Device, interrupt: Interrupt) -> None:
+def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device: Device, agreement: Agreement) -> None:
     """Bring averaged weights up to date at the end of an epoch, where the recipe asks for some.
 
     Their batch norms are measured anew, which passes over the training images once more, or until a signal comes.
@@ -128,20 +132,28 @@ def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device:
         return
     average.end_epoch(epoch)
     if average.ready:
-        measure_norms(average.model, interrupt.until(batches.epoch(epoch)), device, recipe.device.precision)
+        measure_norms(average.model, agreement.until(batches.epoch(epoch)), device, recipe.device.precision)
 
 
 @torch.no_grad()  # inference mode has tensors without versions, which DirectML refuses (its issue 602)
-def evaluate_model(state: TrainState, batches: Iterable[Batch], recipe: Recipe, device: Device) -> Scores:
-    """Return the scores of the weights that would be kept, over all of `batches`; the device is read once."""
+def evaluate_model(
+    state: TrainState, batches: Iterable[Batch], recipe: Recipe, device: Device, world: World = ALONE
+) -> Scores:
+    """Return the scores of the weights that would be kept, over all processes' `batches`; the device is read once."""
     model = state.evaluated.eval()
     correct = loss_sum = torch.zeros((), device=device.torch_device)
     count = 0
     for batch in batches:
         with device.autocast(recipe.device.precision):
             logits_NK = model(batch.images_NCHW)
+        if batch.weight == 0:  # nothing of this process's own: it kept the others company
+            continue
         correct = correct + (logits_NK.argmax(1) == batch.labels_N).sum()
         loss_sum = loss_sum + F.cross_entropy(logits_NK.float(), batch.labels_N, reduction="sum")
         count += len(batch.labels_N)
     state.train_mode()
+    if world.size > 1:
+        found = torch.stack([correct.double(), loss_sum.double(), torch.tensor(float(count)).to(correct).double()])
+        correct, loss_sum, total = world.sum(found)
+        count = int(total)
     return Scores(float(correct) / max(count, 1), float(loss_sum) / max(count, 1), count)

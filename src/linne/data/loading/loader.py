@@ -7,6 +7,7 @@ for random crops of the full image.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from linne.data.loading.augment_mix import Mixture
 from linne.data.loading.finish import Finish
 from linne.data.loading.pixel_cache import PixelCache
 from linne.data.loading.resident import load_pixels, too_many_bad_images
+from linne.data.loading.sharing import Share
 from linne.data.loading.streaming import decode_ahead, random_part
 from linne.data.source import Source, Split
 from linne.device import Device
-from linne.errors import SourceError
+from linne.errors import RecipeError, SourceError
 from linne.fast_resize import torch_resize
 from linne.preprocess import InputSpec, UInt8
 from linne.recipe import AugmentConfig, Recipe
@@ -48,15 +50,19 @@ class Batch:
     number: int = 0
     """Which of the epoch's batches it is, from 0."""
     positions_N: Ints | None = None
-    """Where in the training split its images are; None in validation."""
+    """Where in the training split the images are, those of other processes too; None in validation."""
+    weight: float = 1.0
+    """What its mean loss counts: other than 1 where processes share the whole batch unevenly, 0 for no image."""
+    most_in_one: int = 0
+    """How many images the process has that got most of the whole batch, where they got it unevenly."""
 
 
 class Batches(Protocol):
-    """One split, as batches."""
+    """One split, as batches; where several processes train, this one's share of each batch."""
 
     @property
     def num_examples(self) -> int:
-        """How many examples an epoch sees; unreadable ones are not among them once they were met."""
+        """How many examples an epoch sees, those of other processes too; unreadable ones not, once they were met."""
 
     @property
     def bad_images(self) -> Mapping[int, str]:
@@ -82,16 +88,19 @@ def make_batches(
     advance: Callable[[int], None] | None = None,
     say: Callable[[str], None] | None = None,
     known_bad: Mapping[tuple[str, int], str] | None = None,
+    share: Share = Share(),  # noqa: B008  frozen
 ) -> tuple[Batches, Batches | None]:
     """Return the batches of the training and validation splits (None without one).
 
     `advance(n)` is called as n more images have been decoded, `say` with a line about pixels that were kept on disk.
     `known_bad` are the unreadable images that a run met before it went on, by split and position.
+    `data.batch_size` is the size of a whole batch, of which this process gets its `share`.
 
     Raises:
+        RecipeError: batches are smaller than the number of processes.
         SourceError: more unreadable images than `data.max_bad_images`, or none left to train on.
     """
-    finish = _Finish(recipe, device)
+    finish = _Finish(recipe, device, share)
     splits = [source.splits[name] for name in ("train", "val") if name in source.splits]
     if recipe.data.val_fraction is None:
         splits = splits[:1]
@@ -109,7 +118,17 @@ def make_batches(
         made.extend(StreamingBatches(split, recipe, finish, bad) for split in splits)
     if made[0].num_examples == 0:
         raise SourceError(f"no readable training image in `{source.name}`")
+    _check_share(made[0], share)
     return made[0], made[1] if len(made) > 1 else None
+
+
+def _check_share(batches: Batches, share: Share) -> None:
+    smallest = batches.num_examples // len(batches)
+    if smallest < share.size:
+        raise RecipeError(
+            f"a batch of {smallest} cannot be shared by {share.size} processes",
+            hint=f"use --batch-size {2 * share.size} or more, or fewer processes",
+        )
 
 
 def _as_tensor(array: NDArray[np.uint8]) -> torch.Tensor:
@@ -157,14 +176,33 @@ def input_spec(recipe: Recipe) -> InputSpec:
 class _Finish:
     """From uint8 images on the device to batches of a step, augmented or not."""
 
-    def __init__(self, recipe: Recipe, device: Device) -> None:
-        self.device, self.spec = device, input_spec(recipe)
+    def __init__(self, recipe: Recipe, device: Device, share: Share) -> None:
+        self.device, self.spec, self.share = device, input_spec(recipe), share
         self._normalise = Finish(self.spec, device, channels_last=recipe.device.channels_last)
         self._augmentation = Augmentation(recipe, device) if recipe.augment != AugmentConfig() else None
+        mixes = (recipe.augment.mixup_alpha, recipe.augment.cutmix_alpha) != (None, None)
+        self.needs_neighbour = mixes and share.size > 1
+
+    def mine(self, batch_N: Ints) -> Ints:
+        """Return what of a batch to hand to `augmented`: this process's share, and what its first is mixed with."""
+        return self.share.after_neighbour(batch_N) if self.needs_neighbour else self.share.of(batch_N)
 
     def plain(self, images_BHWC: torch.Tensor, labels_B: Ints) -> Batch:
         """Return the images as they are."""
         return Batch(self._normalise(self._coloured(images_BHWC)), self._put(labels_B))
+
+    def weighted(self, batch: Batch, whole_N: Ints) -> Batch:
+        """Return this process's part of the batch `whole_N` with what it counts."""
+        share = self.share
+        if share.size == 1:
+            return batch
+        most = -(-len(whole_N) // share.size)
+        return dataclasses.replace(batch, positions_N=whole_N, weight=share.weight(whole_N), most_in_one=most)
+
+    def nothing(self) -> Batch:
+        """Return a batch of one black image that counts nothing."""
+        black_1HWC = torch.zeros((1, self.spec.height, self.spec.width, self.spec.channels), dtype=torch.uint8)
+        return dataclasses.replace(self.plain(self.device.put(black_1HWC), np.zeros(1, np.int64)), weight=0.0)
 
     def augmented(
         self,
@@ -178,6 +216,7 @@ class _Finish:
         """Yield a batch for each array of `ids`, whose images lie one after another in rows `rows_N`; None for all.
 
         Several small batches are made as one: the cost of a call is paid once. The first is the epoch's `first`.
+        Each array is what `mine` returned.
         """
         if self._augmentation is None:
             chosen = images_NHWC if rows_N is None else images_NHWC.index_select(0, self._put(rows_N))
@@ -192,6 +231,9 @@ class _Finish:
             images, labels, mixture = whole.images_NCHW[part], whole.labels_N[part], None
             if self._augmentation is not None:
                 images, mixture = self._augmentation.mix(images, labels, ids_B, epoch)
+            if self.needs_neighbour and mixture is not None:  # which has done its part
+                images, labels = images[1:], labels[1:]
+                mixture = Mixture(mixture.labels_N[1:], mixture.shares_N[1:])
             yield Batch(images, labels, mixture, number, ids_B)
             start = part.stop
 
@@ -236,20 +278,24 @@ class ResidentBatches:
         in_group = max(1, GROUP_BYTES // (self._image_bytes * len(batches[0])))
         # The groups are those of a whole epoch wherever it is entered: kernels may round by the size of their input.
         for start in range(first - first % in_group, len(batches), in_group):
-            group = batches[start : start + in_group]
+            group = [self._finish.mine(batch) for batch in batches[start : start + in_group]]
             chosen = np.concatenate(group)
             ids = [self._ids_N[batch] for batch in group]
             rows_N, labels_N = self._rows_N[chosen], self._labels_N[chosen]
             for batch in self._finish.augmented(self._images_NHWC, rows_N, ids, labels_N, epoch, start):
                 if batch.number >= first:
-                    yield batch
+                    yield self._finish.weighted(batch, self._ids_N[batches[batch.number]])
 
     def in_order(self) -> Iterator[Batch]:
-        size = max(1, EVAL_BATCH_BYTES // self._image_bytes)
-        for first in range(0, self.num_examples, size):
-            part = slice(first, first + size)
-            rows = self._finish.device.put(torch.from_numpy(self._rows_N[part]))
-            yield self._finish.plain(self._images_NHWC.index_select(0, rows), self._labels_N[part])
+        size, share = max(1, EVAL_BATCH_BYTES // self._image_bytes), self._finish.share
+        positions_N = np.arange(self.num_examples)
+        for first in range(0, self.num_examples, size * share.size):
+            part = share.of(positions_N[first : first + size * share.size])
+            if len(part):
+                rows = self._finish.device.put(torch.from_numpy(self._rows_N[part]))
+                yield self._finish.plain(self._images_NHWC.index_select(0, rows), self._labels_N[part])
+            else:
+                yield self._finish.nothing()
 
 
 class StreamingBatches:
@@ -271,15 +317,28 @@ class StreamingBatches:
         return count_batches(len(self._split), self._recipe.data.batch_size)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        order_N = permutation(self._recipe.seed, epoch, len(self._split))
-        decoded = self._decoded(order_N, lambda position: self._random_part(position, epoch), first)
-        for number, images_BHWC, positions_B in decoded:
-            labels_B = self._split.labels_N[positions_B]
-            yield from self._finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch, number)
+        batches = cut(permutation(self._recipe.seed, epoch, len(self._split)), self._recipe.data.batch_size)
+        finish, share = self._finish, self._finish.share
+        mine = [finish.mine(batch) for batch in batches]
+        for number, images_BHWC, positions_B in self._decoded(mine, lambda p: self._random_part(p, epoch), first):
+            if len(positions_B) > len(mine[number]) - len(share.of(batches[number])):
+                if positions_B[0] != mine[number][0] and finish.needs_neighbour:  # unreadable: another will do
+                    positions_B = np.concatenate((positions_B[-1:], positions_B))
+                    images_BHWC = torch.cat((images_BHWC[-1:], images_BHWC))
+                labels_B = self._split.labels_N[positions_B]
+                for batch in finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch, number):
+                    yield finish.weighted(batch, batches[number])
+            elif share.size > 1:  # nothing readable: the others must not wait for this process in vain
+                yield dataclasses.replace(finish.nothing(), number=number)
 
     def in_order(self) -> Iterator[Batch]:
-        for _, images_BHWC, positions_B in self._decoded(np.arange(len(self._split)), self._whole):
-            yield self._finish.plain(images_BHWC, self._split.labels_N[positions_B])
+        share = self._finish.share
+        mine = [share.of(batch) for batch in cut(np.arange(len(self._split)), self._recipe.data.batch_size)]
+        for _, images_BHWC, positions_B in self._decoded(mine, self._whole):
+            if len(positions_B):
+                yield self._finish.plain(images_BHWC, self._split.labels_N[positions_B])
+            elif share.size > 1:
+                yield self._finish.nothing()
 
     def _whole(self, position: int) -> UInt8:
         return self._split.cropped(position, self._finish.spec, torch_resize)
@@ -292,14 +351,13 @@ class StreamingBatches:
         return random_part(self._split, position, self._finish.spec, draws_D, smallest_area, torch_resize)
 
     def _decoded(
-        self, order_N: Ints, decode: Callable[[int], UInt8], first: int = 0
+        self, batches: Sequence[Ints], decode: Callable[[int], UInt8], first: int = 0
     ) -> Iterator[tuple[int, torch.Tensor, Ints]]:
         """Yield each batch's number, its uint8 images on the device and their positions, from batch `first` on.
 
-        Unreadable images are left out and remembered; a batch of nothing else is not yielded.
+        Unreadable images are left out and remembered.
         """
-        data, device = self._recipe.data, self._finish.device
-        batches = cut(order_N, data.batch_size)[first:]
+        data, device, batches = self._recipe.data, self._finish.device, batches[first:]
         shape = data.height, data.width, data.channels
         limit, pin = data.max_bad_images, device.pins_memory
         decoded = decode_ahead(batches, decode, shape, num_threads=data.num_workers, pin=pin)
@@ -307,5 +365,4 @@ class StreamingBatches:
             self._bad.update({(self._split.name, position): reason for position, reason in batch.problems.items()})
             if len(self._bad) > limit:
                 raise too_many_bad_images([reason for _, reason in sorted(self._bad.items())], limit)
-            if len(batch.positions_B):
-                yield number, device.put(batch.images_BHWC), batch.positions_B
+            yield number, device.put(batch.images_BHWC), batch.positions_B

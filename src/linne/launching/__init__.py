@@ -1,0 +1,1 @@
+"""Several processes on one machine or more: torchrun starts them, a thin supervisor starts torchrun again."""

@@ -1,0 +1,169 @@
+"""Attempt after attempt until a training is done: what is tried again, when, and when that is given up."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, Self
+from uuid import uuid4
+
+from linne.launching.attempt import Attempt
+from linne.launching.outcomes import ENDED_BY_SIGNAL, Verdict
+from linne.log import Narrator
+
+POLL_SECONDS = 0.1
+LONGEST_WAIT = 60.0
+"""Between two attempts, in seconds; the first wait is one, and each doubles."""
+MOST_IDLE = 2
+"""Attempts in a row that wrote no checkpoint, after which more of them would not either."""
+FAILED = 1
+"""The exit code when it is given up."""
+
+
+class Starter(Protocol):
+    """What starts an attempt and agrees with other machines on what it came to; alone there is nobody to agree with."""
+
+    def start(self, arguments: Sequence[str]) -> Attempt:
+        """Return the next attempt, begun when all machines are there."""
+
+    def must_end(self) -> str | None:
+        """Return why the attempt cannot go on because of another machine, or None."""
+
+    def agree(self, verdict: Verdict) -> Verdict:
+        """Return what the attempt came to on all machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneMachine:
+    """Starts all processes here."""
+
+    num_processes: int
+
+    def start(self, arguments: Sequence[str]) -> Attempt:
+        return Attempt.start(arguments, run_id=uuid4().hex, num_processes=self.num_processes)
+
+    def must_end(self) -> str | None:
+        return None
+
+    def agree(self, verdict: Verdict) -> Verdict:
+        return verdict
+
+
+class Signals:
+    """Notes the signals that end a training, to be passed on to its processes."""
+
+    def __init__(self) -> None:
+        self.latest: int | None = None
+        self.count = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.latest, self.count = number, self.count + 1
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Supervisor:
+    """Keeps a training of several processes going."""
+
+    starter: Starter
+    narrator: Narrator
+    run: Path
+    """The run folder, in which attempts leave checkpoints for the next."""
+    max_restarts: int
+    first_wait: float = 1.0
+    _idle: int = field(default=0, init=False)
+
+    def train(self, arguments: Sequence[str]) -> int:
+        """Return the exit code of `linne` with `arguments`, which go on with the run where there is one.
+
+        A user's error, a failed check and a signal end it; processes that die are started again, all of them, until
+        `max_restarts` are used up or `MOST_IDLE` attempts in a row got no further.
+        """
+        wait, restarts = self.first_wait, 0
+        with Signals() as signals:
+            while True:
+                before = self._place()
+                verdict = self.starter.agree(self._attempt(arguments, signals))
+                if verdict.code is None and signals.latest is not None:
+                    verdict = Verdict(128 + signals.latest, verdict.lines, verdict.hint)
+                if verdict.code is not None:
+                    return self._leave(verdict, verdict.code)
+                moved = self._place() != before
+                self._idle = 0 if moved else self._idle + 1
+                restarts += 1
+                died = "; ".join(verdict.lines)
+                if restarts > self.max_restarts or self._idle >= MOST_IDLE:
+                    return self._give_up(died, restarts - 1)
+                wait = self.first_wait if moved else wait
+                place = self._place() or "the beginning"
+                self.narrator.warn(f"{died}; restart {restarts} of {self.max_restarts} from {place} in {wait:g} s")
+                if self._is_told_to_end_in(wait, signals):
+                    return 128 + (signals.latest or signal.SIGTERM)
+                wait = min(2 * wait, LONGEST_WAIT)
+
+    def _attempt(self, arguments: Sequence[str], signals: Signals) -> Verdict:
+        """Return what one attempt came to on this machine."""
+        attempt, seen = self.starter.start(arguments), 0
+        try:
+            while not attempt.is_over:
+                if signals.latest is not None:
+                    if signals.count > seen + 1 and seen:  # a second one: at once
+                        return attempt.end()
+                    seen = signals.count
+                    attempt.pass_on(signals.latest)
+                if (problem := self.starter.must_end()) is not None:
+                    attempt.end()
+                    return Verdict(None, (problem,))
+                if attempt.is_overdue:
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            verdict = attempt.end()
+        return verdict
+
+    def _place(self) -> str | None:
+        """Return the newest checkpoint of the run."""
+        try:
+            return (self.run / "checkpoints" / "latest").read_text("utf-8").strip()
+        except OSError:
+            return None
+
+    def _leave(self, verdict: Verdict, code: int) -> int:
+        if code not in (0, *ENDED_BY_SIGNAL):
+            self._say_error("; ".join(verdict.lines), verdict.hint)
+        return code
+
+    def _give_up(self, died: str, restarts: int) -> int:
+        why = f"{restarts} restarts are used up"
+        if self._idle >= MOST_IDLE:
+            why = f"{self._idle} attempts in a row came no further than {self._place() or 'the beginning'}"
+        self._say_error(f"{died}; given up: {why}", "LINNE_DEBUG=1 shows where each process failed")
+        return FAILED
+
+    def _say_error(self, message: str, hint: str | None) -> None:
+        if message:
+            self.narrator.line(f"error: {message}")
+        if message and hint:
+            self.narrator.line(f"\nhint: {hint}")
+
+    def _is_told_to_end_in(self, seconds: float, signals: Signals) -> bool:
+        """Wait, unless a signal comes, and return whether one did."""
+        end = time.monotonic() + seconds
+        while signals.latest is None and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        return signals.latest is not None

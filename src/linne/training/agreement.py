@@ -1,0 +1,52 @@
+"""What all processes must decide at the same step, though only one of them may know of it: that a signal came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from linne.training.distributed import World
+from linne.training.interrupt import Interrupt
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN = 0.5
+"""How often processes ask each other, about: an exchange takes a tenth of a millisecond, some steps hardly more."""
+
+
+class Agreement:
+    """The signal that any process was sent, known to all of them at the same step."""
+
+    def __init__(self, world: World, interrupt: Interrupt, *, parted: bool = False) -> None:
+        """`parted` says whether each process has only a part of every weight."""
+        self.world, self._interrupt, self._parted = world, interrupt, parted
+        self._agreed: int | None = None
+        self._asked_step, self._asked_time, self._next_step = 0, time.monotonic(), 0
+
+    def until(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield `items`, alone for as long as no signal has come; several processes go through theirs together."""
+        yield from self._interrupt.until(items) if self.world.size == 1 else items
+
+    def is_time_to_save(self, is_due: bool) -> bool:
+        """Return whether the first process's `is_due` holds.
+
+        It saves alone, unless each has only a part of the weights: then all have to know at the same step.
+        """
+        if self.world.size == 1 or not self._parted:
+            return is_due
+        return bool(self.world.largest([int(is_due)])[0])
+
+    def signal(self, step: int, *, now: bool = False) -> int | None:
+        """Return the signal that came, if one did; called by all processes after `step` steps, which may ask `now`.
+
+        When they ask next is the first process's to say: clocks differ, and all must ask at the same step.
+        """
+        if self.world.size == 1:
+            return self._interrupt.number
+        if self._agreed is None and (now or step >= self._next_step):
+            pace = (step - self._asked_step) / max(time.monotonic() - self._asked_time, 1e-3)
+            stride = max(1, round(pace * SECONDS_BETWEEN)) if self.world.is_first else 0
+            number, stride = self.world.largest([self._interrupt.number or 0, stride])
+            self._agreed = number or None
+            self._asked_step, self._asked_time, self._next_step = step, time.monotonic(), step + stride
+        return self._agreed
