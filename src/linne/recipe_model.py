@@ -18,6 +18,8 @@ class ModelConfig:
     """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
     dropout: float | None = None
     """Probability before the classifier, for models that take one; None keeps the network's own."""
+    sync_batch_norm: bool = True
+    """Several processes: batch norm over the whole batch, as one process computes it, not over each one's part."""
     drop_path: float | None = None
     """Probability of leaving out the last block, falling to 0 at the first; None keeps the network's own."""
     blur_pool: bool = False

@@ -78,6 +78,8 @@ NETWORKS = {
         "augment.cutmix_alpha": 1.0,
     },
     "in parts, with averages": {"model.name": "mlp", "device.micro_batch": 7, "optim.ema_decay": 0.9},
+    "frozen, then not": {"model.name": "small", "model.freeze": "backbone", "model.unfreeze_epochs": 2},
+    "recomputed": {"model.name": "small", "device.checkpoint_activations": True},
     "streaming and mixed": {"model.name": "mlp", "data.loader": "streaming", "augment.mixup_alpha": 0.4},
 }
 
