@@ -1,6 +1,6 @@
 """Several processes that train one network: who they are, what they exchange, and how the network is spread over them.
 
-torchrun starts them and says in the environment who each is; DDP and FSDP2 do the training. This is the only file that
+torchrun starts them and says in the environment who each is; DDP and FSDP2 do the training. No other file of training
 imports `torch.distributed`. What the processes tell each other about the run goes through gloo, on the host, so that it
 never waits for an accelerator; tensors of the network go through the device's own library.
 """
