@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 60
 PRELOADED = ["linne.training.loop", "linne.verbs", "linne.planning", "linne.data.loading.augment", "scipy.special"]
 
 

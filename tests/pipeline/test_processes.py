@@ -78,15 +78,20 @@ NETWORKS = {
         "augment.cutmix_alpha": 1.0,
     },
     "in parts, with averages": {"model.name": "mlp", "device.micro_batch": 7, "optim.ema_decay": 0.9},
+    "frozen, then not": {"model.name": "small", "model.freeze": "backbone", "model.unfreeze_epochs": 2},
+    "recomputed": {"model.name": "small", "device.checkpoint_activations": True},
     "streaming and mixed": {"model.name": "mlp", "data.loader": "streaming", "augment.mixup_alpha": 0.4},
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("without batch norm", "batch norm over all", "streaming and mixed")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_two_and_four_processes_train_the_weights_that_one_trains(name):
     network = NETWORKS[name]
     alone, rows = train_here(network, "alone")
-    for size in (2, 4) if name in ("without batch norm", "batch norm over all") else (2,):
+    for size in (2, 4) if name in QUICK[:2] else (2,):
         found = run_together(train_here, size, network, f"of-{size}")
         for weights, _ in found:
             assert largest_difference(weights, found[0][0]) == 0, "all processes hold the same"
@@ -138,11 +143,11 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step():
     open_bundle(Path("run/bundle"))
 
 
-def go_on(output: str, epochs: int, first: bool) -> None:
+def go_on(output: str, epochs: int, first: bool, parallel: str = "ddp") -> None:
     """Begin a run, or go on with it for more epochs, in however many processes this one is of."""
     import linne
 
-    fixed = {**FIXED, "model.name": "mlp", "log_samples": True}
+    fixed = {**FIXED, "model.name": "mlp", "log_samples": True, "device.parallel": parallel}
     checkpoints = {"checkpoint.every_steps": 1, "checkpoint.keep": 50, "checkpoint.keep_after": True}
     changed = {} if first else {"resume": True, "allow_change": ["optim.epochs"]}
     overrides = {**fixed, **checkpoints, "optim.epochs": epochs}
@@ -167,13 +172,27 @@ def test_a_run_goes_on_with_more_processes_and_fewer_from_the_middle_of_an_epoch
     for size, step, epochs in ((2, 4, 4), (4, 8, 5), (1, 11, 5)):
         forget_after(tmp_path / "moved", step)
         if size == 1:
-            (tmp_path / "moved" / "bundle").rename("bundle-of-four")
+            shutil.rmtree(tmp_path / "moved" / "bundle")  # else it is finished
         run_together(go_on, size, "moved", epochs, False)
     samples = samples_of(tmp_path / "undisturbed")
     assert len(samples) == 15
     assert samples_of(tmp_path / "moved") == samples
     first, second = (open_bundle(tmp_path / run / "bundle").weights() for run in ("undisturbed", "moved"))
     assert largest_difference(first, second) < 10 * SUMMING, "fifteen steps rather than six"
+
+
+@pytest.mark.slow
+def test_sharded_weights_go_on_with_more_processes_and_fewer(tmp_path):
+    go_on("undisturbed", 3, True, "fsdp")
+    run_together(go_on, 2, "moved", 2, True, "fsdp")
+    forget_after(tmp_path / "moved", 4)
+    go_on("moved", 3, False, "fsdp")  # alone, with whole weights again
+    forget_after(tmp_path / "moved", 7)
+    shutil.rmtree(tmp_path / "moved" / "bundle")
+    run_together(go_on, 2, "moved", 3, False, "fsdp")
+    assert samples_of(tmp_path / "moved") == samples_of(tmp_path / "undisturbed")
+    first, second = (open_bundle(tmp_path / run / "bundle").weights() for run in ("undisturbed", "moved"))
+    assert largest_difference(first, second) < 10 * SUMMING
 
 
 def with_other_files(folder: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -107,8 +109,9 @@ def _settle(arguments: tuple[str, ...], nodes: int) -> tuple[list[str], Path]:
 
 
 def _accelerators() -> int:
-    """Return how many accelerators of one kind there are; 1 where there is none."""
-    from linne.device import Device
-    from linne.device.picking import count_of
+    """Return how many accelerators of one kind there are; 1 where there is none.
 
-    return count_of(Device.pick("auto"))
+    A child looks: a process that has looked holds memory of the first accelerator for as long as it lives.
+    """
+    look = "from linne.device.picking import *; import sys; sys.stdout.write(str(count_of(Device.pick('auto'))))"
+    return int(subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout)

@@ -99,7 +99,7 @@ class Attempt:
         said = outcomes.read_outcomes(self.folder)
         for rank, process in outcomes.processes(self.folder).items():
             if rank not in said:  # their agent is gone, and they leave by themselves, but not at once
-                _send(process, signal.SIGKILL)
+                _send(process, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has one way only
         problem, exit_codes = self._agent_result()
         verdict = outcomes.judge(self.ranks, outcomes.read_outcomes(self.folder), exit_codes)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Several processes that train one network: who they are, what they exchange, and how the network is spread over them.
 
-torchrun starts them and says in the environment who each is; DDP and FSDP2 do the training. This is the only file that
+torchrun starts them and says in the environment who each is; DDP and FSDP2 do the training. No other file of training
 imports `torch.distributed`. What the processes tell each other about the run goes through gloo, on the host, so that it
 never waits for an accelerator; tensors of the network go through the device's own library.
 """
@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from linne.data.loading.sharing import Share
 from linne.device import Device
@@ -155,6 +153,8 @@ def joined() -> Iterator[World]:
     if world.size == 1:
         yield world
         return
+    if not dist.is_available():
+        raise LinneError(f"this torch ({torch.__version__}) is built for one process only", hint="unset WORLD_SIZE")
     try:
         dist.init_process_group(_backends(), timeout=PATIENCE)
     except RuntimeError as error:
@@ -176,7 +176,11 @@ def pick_device(name: str, world: World, *, require_accelerator: bool = False) -
         return device
     if (problem := why_not_shared(device)) is not None:
         raise DeviceError(problem, hint="train in one process, or with --device cpu")
-    return device if device.kind == "cpu" else Device.pick(f"{device.kind}:{world.local_rank}")
+    if device.kind == "cpu":
+        return device
+    mine = Device.pick(f"{device.kind}:{world.local_rank}")
+    getattr(torch, mine.torch_type).set_device(mine.index)  # what names no device is on this one from now on
+    return mine
 
 
 def why_not_shared(device: Device) -> str | None:
@@ -215,7 +219,6 @@ def spread(model: nn.Module, recipe: Recipe, device: Device, world: World) -> nn
     """
     if world.size == 1:
         return model
-    _check_together(recipe)
     shared = recipe.model.sync_batch_norm
     if shared:
         share_statistics(model, over_processes(world), on_accelerator=device.is_accelerator)
@@ -226,6 +229,7 @@ def spread(model: nn.Module, recipe: Recipe, device: Device, world: World) -> nn
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
     # Running statistics that every process has alike need no exchange; else the first one's count, as ever in DDP.
     options: dict[str, Any] = {name: not shared, "gradient_as_bucket_view": True}
+    options["find_unused_parameters"] = recipe.model.freeze is not None  # else it waits for their gradients
     return ddp(model, device_ids=[device.index] if device.is_accelerator else None, **options)
 
 
@@ -267,6 +271,8 @@ def _sharded(model: nn.Module, recipe: Recipe, device: Device, world: World) -> 
             hint="update torch, or use --set device.parallel=ddp",
         ) from None
     model.to(memory_format=torch.contiguous_format)  # FSDP2 parts no weights that lie channels last
+    from torch.distributed.device_mesh import init_device_mesh
+
     mesh = init_device_mesh(device.torch_type, (world.size,))
     for module in reversed(list(model.modules())):
         if isinstance(module, (nn.Sequential, nn.ModuleList)):
@@ -277,21 +283,6 @@ def _sharded(model: nn.Module, recipe: Recipe, device: Device, world: World) -> 
     return model
 
 
-def _check_together(recipe: Recipe) -> None:
-    """Raise RecipeError for what changes which weights are trained or how often, while DDP counts on all, once."""
-    alone = {
-        "model.freeze=none": recipe.model.freeze is not None,
-        "device.checkpoint_activations=false": recipe.device.checkpoint_activations,
-    }
-    for setting, is_on in alone.items():
-        if is_on:
-            field = setting.partition("=")[0]
-            raise RecipeError(
-                f"`{field}` was never tried with several processes",
-                hint=f"use --set {setting}, or train with one process",
-            )
-
-
 def _check_shardable(recipe: Recipe) -> None:
     """Raise RecipeError for what looks at whole weights, or was never tried on parts of them."""
     optim = recipe.optim
@@ -300,6 +291,7 @@ def _check_shardable(recipe: Recipe) -> None:
         "optim.schedule=schedule-free": optim.schedule == "schedule-free",
         "optim.ema_decay": optim.ema_decay is not None,
         "optim.average_epochs": optim.average_epochs is not None,
+        "model.freeze": recipe.model.freeze is not None,
         "optim.sam_rho": optim.sam_rho is not None,
         "optim.clip_agc": optim.clip_agc is not None,
         "optim.nonfinite=skip": optim.nonfinite == "skip",
@@ -315,7 +307,7 @@ def _check_shardable(recipe: Recipe) -> None:
 
 def optimizer_speed(weights: Iterable[torch.Tensor], device: Device) -> dict[str, bool]:
     """Return `device.optimizer_speed`; but of parted weights torch can update several at a time, not all in one."""
-    if any(isinstance(weight, DTensor) for weight in weights):
+    if any(map(_is_parted, weights)):
         return {"fused": False, "foreach": True}
     return device.optimizer_speed
 
@@ -331,11 +323,24 @@ def share_buffers(models: Iterable[nn.Module], recipe: Recipe, world: World) -> 
 
 def parted_as(model: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
     """Return this process's part of `tensor`, all of which each has, if `model` is parted; else `tensor` as it is."""
-    if not isinstance(model, DTensor):
+    if model is None or not _is_parted(model):
         return tensor
-    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
+    from torch.distributed.tensor import distribute_tensor
+
+    like: Any = model
+    parted: torch.Tensor = distribute_tensor(tensor.to(model.device), like.device_mesh, like.placements)
+    return parted
+
+
+def _is_parted(tensor: torch.Tensor) -> bool:
+    """Return whether it is a DTensor, whose module torch 2.4 has elsewhere and a build without processes not at all."""
+    return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return all of a tensor of which each process has a part; any other as it is. All processes call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not _is_parted(tensor):
+        return tensor
+    parted: Any = tensor
+    gathered: torch.Tensor = parted.full_tensor()
+    return gathered

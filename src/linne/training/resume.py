@@ -102,8 +102,11 @@ class Recorder:
         """
         state, saved = self.state, checkpoint.state
         try:
-            own = state.model.state_dict()
-            state.model.load_state_dict({k: parted_as(own.get(k), t) for k, t in saved["model"].items()})
+            own, weights = state.model.state_dict(), saved["model"]
+            # In the network's order, not the file's: processes part weights together, one after another.
+            place = {name: number for number, name in enumerate(own)}
+            order = sorted(weights, key=lambda name: place.get(name, len(place)))
+            state.model.load_state_dict({name: parted_as(own.get(name), weights[name]) for name in order})
             state.stepper.load(saved["optimizer"])
             for name, part in _parts(state).items():
                 if part is not None and saved[name] is not None:
