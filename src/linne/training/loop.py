@@ -25,7 +25,7 @@ from linne.training.agreement import Agreement
 from linne.training.checkpoint import Keeper
 from linne.training.checkpoint_format import Checkpoint
 from linne.training.distributed import ALONE, World
-from linne.training.first_step import prove_device
+from linne.training.first_step import check_gradients, prove_device
 from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.progress import Progress
@@ -85,6 +85,8 @@ def train(
         KeyboardInterrupt: before the first step, or for the second time.
     """
     device = distributed.pick_device(recipe.device.name, world)
+    if device.is_accelerator:
+        check_gradients(device)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         seed_others(recipe.seed)
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
