@@ -108,7 +108,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 
 
 def test_a_killed_process_holds_up_a_training_and_does_not_end_it(tmp_path):
-    with launched(tmp_path / "a", "--nproc", "2", "train", "digits", "--epochs", "3") as launch:
+    with launched(tmp_path / "a", "--nproc", "2", "train", "digits", "--epochs", "20") as launch:
         launch.wait_for_checkpoint()
         os.kill(launch.pid_of(1), signal.SIGKILL)
         assert launch.end() == 0, launch.said
