@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help:
 	@echo "make demo       train, evaluate and predict on real images, from nothing"
 	@echo "make test       every check and test"
-	@echo "make quick      the tests alone, under two minutes"
+	@echo "make quick      the tests that take no processes of their own, under two minutes"
 	@echo "make test-slow  the tests on real data and long runs"
 	@echo "make fuzz       a million damaged images through the decoder"
 	@echo "make check      format, lint, types, layers, generated docs"
@@ -22,7 +22,8 @@ help:
 demo: $(VENV)/installed-train
 	@scripts/demo
 
-test: check quick
+test: check $(VENV)/installed-dev
+	pytest -n auto --dist loadfile -m "not slow"
 
 quick: $(VENV)/installed-dev
 	pytest -n auto --dist loadfile

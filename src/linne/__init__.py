@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Recipe,
     )
     from linne.report import EvalReport
+    from linne.sweeping import sweep, sweep_status
     from linne.verbs import TrainResult, evaluate, list_models, predict, train
 
 __version__ = "0.1.0"
@@ -75,6 +76,8 @@ __all__ = [
     "pack_data",
     "predict",
     "split_data",
+    "sweep",
+    "sweep_status",
     "train",
 ]
 
@@ -106,6 +109,7 @@ _MODULES = {
         "Recipe",
     ),
     "linne.report": ("EvalReport",),
+    "linne.sweeping": ("sweep", "sweep_status"),
     "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""

@@ -117,8 +117,11 @@ def _scale(page: Page) -> str:
 
 def _picture(page: Page, name: str) -> str:
     picture = page.pictures.get(name)
-    if picture is None:
-        return ""
+    return "" if picture is None else picture_html(picture)
+
+
+def picture_html(picture: Picture) -> str:
+    """Return a figure that is light or dark as the page is."""
     light, dark = (data_uri("png", content) for content in (picture.light, picture.dark))
     return (
         f'<div class="scroll"><figure class="{picture.shape}"><picture>'

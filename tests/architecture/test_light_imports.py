@@ -24,6 +24,7 @@ LIGHT = [
     "linne.recipe",
     "linne.recipes",
     "linne.report",
+    "linne.sweeping",
     "linne.verbs",
 ]
 

@@ -22,10 +22,13 @@ import linne
 
 IN_PYTHON = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
-pytestmark = pytest.mark.skipif(
-    not IN_PYTHON and shutil.which("g++") is None,
-    reason="this torch takes no device from Python, and there is no g++ to build one with",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not IN_PYTHON and shutil.which("g++") is None,
+        reason="this torch takes no device from Python, and there is no g++ to build one with",
+    ),
+]
 needs_python_devices = pytest.mark.skipif(not IN_PYTHON, reason="this torch takes no device with a name from Python")
 
 

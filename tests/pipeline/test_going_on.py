@@ -21,6 +21,8 @@ from linne.errors import CheckFailed, LinneError, RecipeError
 from linne.log import Run
 from linne.training.checkpoint_format import find_checkpoints, read_checkpoint
 
+pytestmark = pytest.mark.long
+
 SOURCE = "synthetic:classes=3,size=12,count=120"
 SMALL = {
     "optim.epochs": 3,

@@ -18,6 +18,8 @@ import pytest
 
 from linne.bundle import open_bundle
 
+pytestmark = pytest.mark.long
+
 PATIENCE_SECONDS = 120
 SETTINGS = ["--device", "cpu", "--set", "device.precision=fp32", "--set", "checkpoint.every_steps=5"]
 LONG = ["--epochs", "1000"]

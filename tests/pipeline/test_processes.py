@@ -18,6 +18,8 @@ from linne.bundle import open_bundle
 from linne.log import Narrator, Run
 from linne.planning import collect, make_plan
 
+pytestmark = pytest.mark.long
+
 SOURCE = "synthetic:classes=3,size=12,count=118"
 """85 images to train on in batches of 28 and 29, which four processes cannot share evenly."""
 FIXED = {

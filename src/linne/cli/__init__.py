@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": ("linne.cli.evaluate:command", "Measure a bundle on a split of a source"),
     "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
     "doctor": ("linne.cli.doctor:command", "Prove that the accelerator stack computes right answers"),
+    "sweep": ("linne.cli.sweep:command", "Search for a better recipe with many trainings"),
     "models": ("linne.cli.models:command", "List the networks that can be trained"),
     "data": ("linne.cli.data:command", "Fetch, check, split and pack what is learned from"),
     "completion": ("linne.cli.completion:command", "Print the script that completes commands in a shell"),

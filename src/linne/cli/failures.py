@@ -21,6 +21,8 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib"), "train"),
     **dict.fromkeys(("datasets", "transformers"), "hf"),
     "pyarrow": "lists",
+    "optuna": "sweep",
+    "ray": "ray",
 }
 """Which extra brings a package."""
 ATTACH = "when you report it, attach `doctor.json`: linne doctor --json > doctor.json"

@@ -66,6 +66,30 @@ def settle(settings: Iterable[tuple[str, str]], flags: Mapping[str, Any]) -> dic
     return settled
 
 
+def train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with what a training is told in `linne sweep`: which recipe to start from."""
+    for option in reversed(
+        (
+            click.option("--model", metavar="NAME", help="Network: `small`, `mlp`, `timm/NAME`."),
+            click.option("--recipe", metavar="NAME|FILE.py:FUNCTION|RUN.json", help="What the trials change."),
+            click.option("--epochs", type=int, metavar="N", help="Passes over the training examples."),
+            click.option("--batch-size", type=int, metavar="N", help="Examples a step."),
+            click.option("--lr", type=float, metavar="X", help="Peak learning rate to search around."),
+            click.option("--device", metavar="NAME", help="Where to train."),
+            click.option("--seed", type=int, metavar="N", help="Of every trial, and of what is drawn."),
+            click.option(
+                *("--set", "settings"),
+                multiple=True,
+                metavar="section.field=value",
+                callback=read_settings,
+                help="Any field of the recipe, the same in every trial; repeatable.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of a verb that runs a bundle: `device` and `require_accelerator`."""
     required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")

@@ -17,6 +17,8 @@ from linne.doctor.machine import Machine
 from linne.doctor.runtimes import RUNTIMES, judge, runtimes_section
 from linne.doctor.tiny_model import is_right, tiny_input, tiny_model
 
+pytestmark = pytest.mark.long
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}
 CAPTURES = json.loads((FIXTURES / "probes" / "no_gpu_debian12.json").read_text("utf-8"))
