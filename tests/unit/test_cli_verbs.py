@@ -13,6 +13,7 @@ from PIL import Image
 import linne
 from linne.cli import cli
 from linne.errors import LinneError
+from linne.recipe import Recipe, recipe_fields
 
 SOURCE = "synthetic:classes=3,size=12,count=90"
 
@@ -102,6 +103,40 @@ def test_resume_needs_a_folder_and_takes_nothing_but_auto(tmp_path):
     assert "`--resume`: `digits` is not `auto`; SOURCE comes before it" in ended.stderr
     ended = invoke("train", "--output", tmp_path / "none", "--resume")
     assert "there is no run in" in ended.stderr
+
+
+def test_explain_prints_every_field_with_its_reason_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = invoke("train", SOURCE, "--epochs", 2, "--set", "optim.lr=0.05", "--explain")
+    assert ended.exit_code == 0, ended.output
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in ended.stdout.splitlines()}
+    assert list(rows) == list(recipe_fields())
+    assert rows["optim.epochs"] == ["2", "given"]
+    assert rows["optim.lr"] == ["0.05", "given"]
+    assert rows["optim.optimizer"] == ["sgd", "learns fastest with the small network"]
+    assert rows["optim.clip_norm"] == ["none", "default"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_explain_prints_as_json_is_what_is_trained(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    explained = invoke("train", SOURCE, "--model", "mlp", "--epochs", 1, "--device", "cpu", "--explain", "--json")
+    document = json.loads((trained[0] / "recipe.json").read_text())
+    fields = Recipe.from_dict(document["recipe"]).to_fields()
+    expected = {
+        path: {"value": value, "reason": document["reasons"].get(path, "default")} for path, value in fields.items()
+    }
+    found = json.loads(explained.stdout)
+    assert found["data.loader"].pop("reason").startswith("decoded images take")  # of what is free at the moment
+    del expected["data.loader"]["reason"]
+    assert found == json.loads(json.dumps(expected))
+
+
+@pytest.mark.parametrize("option", ["--resume", "--measure-speed"])
+def test_explain_goes_with_no_option_that_would_train(option, tmp_path):
+    ended = invoke("train", SOURCE, "--output", tmp_path / "run", option, "--explain")
+    assert ended.exit_code == 2
+    assert f"`--explain` and `{option}` disagree" in ended.stderr
 
 
 def test_an_output_folder_that_exists_is_refused(trained):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import read_resume, read_settings, settle
+from linne.cli.settings import FLAGS, read_resume, read_settings, settle
 
 
 @click.command("train")
@@ -51,6 +52,7 @@ from linne.cli.settings import read_resume, read_settings, settle
     shell_complete=complete.fields,
     help="Any field of the recipe; repeatable.",
 )
+@click.option("--explain", is_flag=True, help="Print every field with its value and reason, and train nothing.")
 @click.option("--measure-speed", is_flag=True, help="First time what channels_last and torch.compile would gain.")
 @click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, and stop if any operator runs there.")
 @click.option(
@@ -62,7 +64,9 @@ from linne.cli.settings import read_resume, read_settings, settle
 )
 @click.option("--quiet", is_flag=True, help="Say nothing while training; print the bundle's path at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: bool, **options: Any) -> None:
+def command(
+    source: str | None, settings: tuple[tuple[str, str], ...], explain: bool, as_json: bool, **options: Any
+) -> None:
     """Train a classifier on SOURCE and keep it as a bundle.
 
     SOURCE is a named set (`linne data list`), a folder with one sub-folder a class, or `folder:DIR`;
@@ -74,6 +78,7 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
     linne train digits
     linne train photos/ --model timm/resnet18 --epochs 20
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
+    linne train photos/ --explain
     linne train --recipe runs/digits-small-1/recipe.json
     linne train --output runs/digits-small-1 --resume
     """
@@ -85,6 +90,9 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
         value = options.pop(name)
         if value is not None:
             overrides[f"data.{name}"] = value
+    if explain:
+        _explain(source, overrides, options, as_json=as_json)
+        return
     from linne.verbs import train
 
     result = train(source, overrides=overrides, **options)
@@ -96,3 +104,26 @@ def command(source: str | None, settings: tuple[tuple[str, str], ...], as_json: 
         console.data(str(result.bundle))
     if result.interrupted:
         raise SystemExit(128 + (result.signal_number or 0))
+
+
+def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what would be trained."""
+    from linne.explaining import explain
+
+    for name in ("resume", "measure_speed"):
+        if options[name]:
+            typed = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"`--explain` and `{typed}` disagree", click.get_current_context())
+    explained = explain(
+        source,
+        recipe=options["recipe"],
+        flags={path: options.get(name) for name, path in FLAGS.items()},
+        overrides=overrides,
+        require_accelerator=options["require_accelerator"],
+    )
+    for note in explained.notes:
+        console.note(note)
+    if as_json:
+        console.data_json(explained.to_dict())
+    else:
+        console.data(console.aligned(explained.rows()))
