@@ -230,6 +230,11 @@ class Recipe:
                 "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none",
                 hint="use --set data.val_fraction=0.1, or --set optim.schedule=cosine",
             )
+        if self.optim.patience is not None and self.data.val_fraction is None:
+            raise RecipeError(
+                "optim.patience waits for a higher validation accuracy, and data.val_fraction=none leaves none",
+                hint="use --set data.val_fraction=0.1, or --set optim.patience=none",
+            )
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
         """Return a copy with `changes` such as {"optim.lr": 0.1}; texts are read by `parse_value`.

@@ -36,6 +36,8 @@ class OptimConfig:
     layer_decay: float | None = None
     """What the learning rate is multiplied by for each layer further from the classifier."""
     epochs: int = 10
+    patience: int | None = None
+    """End training when so many epochs brought no higher validation accuracy; None trains all epochs."""
     schedule: Schedule = "cosine"
     """`wsd` is warm-up, stable, decay; `schedule-free` averages instead, and needs `sgd` or `adamw`."""
     warmup_epochs: float | None = None
@@ -111,6 +113,11 @@ class OptimConfig:
         if self.ema_decay is not None and self.average_epochs is not None:
             raise _contradiction(
                 "optim.ema_decay and optim.average_epochs both say which weights are kept", "ema_decay"
+            )
+        if self.patience is not None and self.average_epochs is not None:
+            raise _contradiction(
+                "optim.average_epochs takes the last epochs' mean, and optim.patience may end training before them",
+                "patience",
             )
         if self.swa_lr is not None and self.average_epochs is None:
             raise RecipeError(

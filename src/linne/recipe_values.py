@@ -20,6 +20,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "data.fold": (1, 1000),
     "model.unfreeze_epochs": (1, None),
     "optim.epochs": (1, None),
+    "optim.patience": (1, None),
     "optim.step_epochs": (1, None),
     "optim.plateau_epochs": (1, None),
     "optim.average_epochs": (1, None),

@@ -51,6 +51,15 @@ class RunRecord:
         return str(ends[-1]) if ends else "stopped"
 
     @property
+    def ended_early(self) -> int | None:
+        """How many epochs without a higher accuracy ended it before its last epoch; None where that is not why."""
+        optim = self.recipe.get("optim", {})
+        if self.ending != "finished" or len(self.epochs) >= optim.get("epochs", 0):
+            return None
+        patience: int | None = optim.get("patience")
+        return patience
+
+    @property
     def seconds(self) -> float | None:
         """How long it trained."""
         times = [row["seconds"] for row in self.rows if row.get("seconds") is not None]
@@ -198,6 +207,9 @@ def _training_in_words(run: RunRecord) -> str:
     parts = [done if run.seconds is None else f"{done} in {duration(run.seconds)}"]
     if run.images_per_second:
         parts.append(f"{run.images_per_second:,.0f} images/s")
+    if (patience := run.ended_early) is not None:
+        planned = run.recipe["optim"]["epochs"]
+        parts.append(f"ended early, of {planned} epochs: {patience} brought no higher validation accuracy")
     if run.kept is not None:
         parts.append(f"weights of epoch {run.kept['epoch']} kept")
     if run.num_resumes:

@@ -113,6 +113,25 @@ def test_a_killed_run_goes_on_to_the_bit_in_mid_epoch_and_at_its_end(loader, ste
     assert "weights of epoch 3 kept, resumed once" in (run / "report.md").read_text()
 
 
+def test_patience_ends_a_run_early_and_finished_also_when_it_went_on_in_between(capsys):
+    learns_nothing = {"optim.lr": 1e-9, "optim.epochs": 9, "optim.patience": 2, "optim.schedule": "constant"}
+    overrides = {**SMALL, "model.dropout": None, "optim.ema_decay": None, **learns_nothing}
+    result = linne.train(SOURCE, output="whole", overrides=overrides)
+    assert "ended early: 2 epochs brought no higher validation accuracy" in capsys.readouterr().err
+    assert [row["epoch"] for row in rows_of(result.run, "epoch")] == [1, 2, 3]
+    assert result.report is not None
+    report = (result.run / "report.md").read_text()
+    assert "3 epochs" in report
+    assert "ended early, of 9 epochs: 2 brought no higher validation accuracy" in report
+    run = copied(Path("whole"))
+    forget_after(run, 10)  # after one epoch, in the middle of the second
+    go_on(run)
+    assert_same_run(run, Path("whole"))
+    capsys.readouterr()
+    go_on(run, quiet=False)
+    assert "is finished: nothing is left to do" in capsys.readouterr().err
+
+
 TECHNIQUES = [
     {"optim.optimizer": "muon", "optim.schedule": "plateau", "optim.plateau_epochs": 1, "optim.clip_agc": 0.1},
     {"optim.optimizer": "lion", "optim.layer_decay": 0.8, "optim.average_epochs": 2, "optim.swa_lr": 0.1},

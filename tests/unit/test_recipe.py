@@ -195,6 +195,11 @@ LEAVE_OUT = "leave one of them out: --set optim.{}=none"
             LEAVE_OUT.format("ema_decay"),
         ),
         (
+            {"patience": 3, "average_epochs": 2},
+            "optim.average_epochs takes the last epochs' mean, and optim.patience may end training before them",
+            LEAVE_OUT.format("patience"),
+        ),
+        (
             {"swa_lr": 0.1},
             "optim.swa_lr is the rate while weights are averaged, and optim.average_epochs is none",
             "use --set optim.average_epochs=2, or --set optim.swa_lr=none",
@@ -244,6 +249,15 @@ def test_a_plateau_without_validation_is_refused():
         "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none"
     )
     assert caught.value.hint == "use --set data.val_fraction=0.1, or --set optim.schedule=cosine"
+
+
+def test_patience_without_validation_is_refused():
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"optim.patience": 3, "data.val_fraction": None})
+    assert caught.value.message == (
+        "optim.patience waits for a higher validation accuracy, and data.val_fraction=none leaves none"
+    )
+    assert caught.value.hint == "use --set data.val_fraction=0.1, or --set optim.patience=none"
 
 
 def test_thawing_what_is_not_frozen_is_refused():

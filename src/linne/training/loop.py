@@ -118,7 +118,7 @@ def train(
                 narrator.warn(left)
             bundle = None
             if kept is not None and world.is_first:
-                all_done = problem is None and state.epoch == recipe.optim.epochs
+                all_done = problem is None and state.is_done(recipe.optim.epochs)
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
     return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest)
 
@@ -141,7 +141,7 @@ def _train_epochs(
     try:
         with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
             narrator.advance(state.step)
-            while state.epoch < recipe.optim.epochs:
+            while not state.is_done(recipe.optim.epochs):
                 state.start_epoch()
                 _train_steps(
                     state, progress, train_batches, recipe, device, run, narrator, agreement, keeper, fallbacks
@@ -340,6 +340,8 @@ def _finish_epoch(
         row |= {"val_loss": scores.loss, "val_accuracy": scores.accuracy}
         if state.plateau is not None:
             state.plateau.update(scores.loss)
+        if state.patience is not None:
+            state.patience.update(scores.accuracy)
     row["best"] = state.keep(scores)
     row["seconds"] = round(time.perf_counter() - progress.run_start, 3)
     run.log(row)
@@ -347,3 +349,5 @@ def _finish_epoch(
         if lines.problem is not None:
             narrator.warn(f"{lines.problem}; its rows wait")
     narrator.epoch(row, recipe.optim.epochs, progress.num_images / progress.train_seconds)
+    if state.patience is not None and state.patience.is_over and state.epoch < recipe.optim.epochs:
+        narrator.line(f"ended early: {state.patience.most} epochs brought no higher validation accuracy")

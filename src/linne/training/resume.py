@@ -21,6 +21,7 @@ from linne.training.distributed import parted_as, whole
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
+from linne.training.patience import Patience
 from linne.training.progress import Progress
 from linne.training.schedule import Plateau
 from linne.training.schedule_free import ScheduleFreeMean
@@ -183,9 +184,14 @@ def set_random_state(saved: Mapping[str, Any], device: Device) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
 
 
-def _parts(state: TrainState) -> dict[str, MovingAverage | EpochMean | ScheduleFreeMean | Plateau | None]:
+def _parts(state: TrainState) -> dict[str, MovingAverage | EpochMean | ScheduleFreeMean | Plateau | Patience | None]:
     """Return what has a state of its own beside the network and the optimiser, where the recipe asks for it."""
-    return {"ema": state.ema, "late_average": state.late_average, "plateau": state.plateau}
+    return {
+        "ema": state.ema,
+        "late_average": state.late_average,
+        "plateau": state.plateau,
+        "patience": state.patience,
+    }
 
 
 def _scores(scores: Scores | None) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from linne.training.finite import Skips
 from linne.training.freezing import Freezing
 from linne.training.losses import Loss, make_loss
 from linne.training.optimizer import Stepper, make_optimizer
+from linne.training.patience import Patience
 from linne.training.running_statistics import batch_norms
 from linne.training.sam import Sharpness
 from linne.training.schedule import Plateau
@@ -73,6 +74,7 @@ class TrainState:
     clip: Clip | None
     sharpness: Sharpness | None
     plateau: Plateau | None
+    patience: Patience | None
     ema: MovingAverage | None
     late_average: EpochMean | ScheduleFreeMean | None
     """Averaged weights that are brought up to date at the end of an epoch."""
@@ -136,6 +138,7 @@ class TrainState:
             clip=make_clip(model, parameters, optim, joined=joined),
             sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho, joined=joined),
             plateau=Plateau(optim) if optim.schedule == "plateau" else None,
+            patience=None if optim.patience is None else Patience(optim.patience),
             ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay, joined=joined),
             late_average=late,
             micro_batch=recipe.device.micro_batch,
@@ -159,6 +162,10 @@ class TrainState:
         self.forward.train()
         if self.freezing is not None:
             self.freezing.hold()
+
+    def is_done(self, epochs: int) -> bool:
+        """Return whether nothing is left to learn: `epochs` are done, or patience is over."""
+        return self.epoch >= epochs or (self.patience is not None and self.patience.is_over)
 
     @property
     def kept_model(self) -> nn.Module:
