@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +47,17 @@ def explain(
     flags: Mapping[str, Any],
     overrides: Mapping[str, Any],
     require_accelerator: bool = False,
+    say: Callable[[str], None],
 ) -> Explanation:
     """Return what `linne.train` would train with these arguments; makes no run folder and trains nothing.
+
+    A time budget is measured, with a network that is thrown away; `say` is called with a line before.
 
     Raises:
         LinneError: something given cannot be used; the message says what and what to do.
     """
     prepare_for_torch()
-    from linne.planning import collect, earlier_run, make_plan
+    from linne.planning import plan_anew
 
-    given, reasons = collect(source, recipe, flags, overrides)
-    earlier = earlier_run(recipe, given)
-    plan = make_plan(given, reasons, earlier, require_accelerator=require_accelerator)
+    plan = plan_anew(source, recipe, flags, overrides, require_accelerator=require_accelerator, say=say)
     return Explanation(plan.recipe, plan.reasons, plan.source.notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,63 @@ class EarlierRun:
     splits_file: Path | None
 
 
+def plan_anew(
+    source: str | None,
+    recipe: str | None,
+    flags: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    opened: Source | None = None,
+    *,
+    require_accelerator: bool = False,
+    num_processes: int = 1,
+    say: Callable[[str], None],
+) -> Plan:
+    """Return the plan of a run that begins now; where `optim.minutes` is given, with as many epochs as fit.
+
+    `say` is called with a line before that is measured, which takes a few seconds.
+
+    Raises:
+        LinneError: something given cannot be used.
+    """
+    given, reasons = collect(source, recipe, flags, overrides)
+    earlier = earlier_run(recipe, given)
+    plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator)
+    if not _has_budget(given, reasons):
+        return plan
+    if num_processes > 1:
+        raise RecipeError(
+            f"optim.minutes is measured by one process, and {num_processes} train together",
+            hint="say how many epochs: --epochs N",
+        )
+    epochs, why = _epochs_in_budget(plan, say)
+    given, reasons = collect(source, recipe, {**flags, "optim.epochs": epochs}, overrides)
+    reasons["optim.epochs"] = why
+    return make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
+
+
+def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:
+    """Return whether the number of epochs is still to be found: a run that is repeated has its own."""
+    if given.get("optim.minutes") is None:
+        return False
+    if reasons["optim.minutes"] == reasons.get("optim.epochs") == "given":
+        raise RecipeError(
+            "optim.epochs and optim.minutes both say how long to train", hint="leave --epochs or --time-budget out"
+        )
+    return "optim.epochs" not in given or reasons["optim.minutes"] == "given"
+
+
+def _epochs_in_budget(plan: Plan, say: Callable[[str], None]) -> tuple[int, str]:
+    from linne.training.pace import measure_pace
+
+    minutes = plan.recipe.optim.minutes
+    assert minutes is not None
+    say("measuring how long an epoch takes")
+    pace = measure_pace(plan.recipe, plan.source, plan.device, 60 * minutes)
+    epochs = pace.epochs_in(60 * minutes, plan.recipe)
+    fit = "fit into" if pace.start + pace.epoch <= 60 * minutes else "do not fit into"
+    return epochs, f"epochs of {pace.epoch:.2g} s, as measured, {fit} {minutes:g} min"
+
+
 def collect(
     source: str | None, recipe: str | None, flags: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -93,6 +150,8 @@ def asked_for(
         share = typed["optim.epochs"] / given["optim.epochs"]
         given["optim.warmup_epochs"] = round(given["optim.warmup_epochs"] * share, 3)
         reasons["optim.warmup_epochs"] += ", the same share of other epochs"
+    if "optim.epochs" in typed and "optim.minutes" not in typed and "optim.minutes" in given:
+        given["optim.minutes"] = None  # a recipe's, of another number of epochs
     given.update(typed)
     reasons.update(dict.fromkeys(typed, "given"))
     return given, reasons

@@ -15,7 +15,7 @@ Nonfinite = Literal["raise", "skip"]
 LossName = Literal["cross-entropy", "bce", "focal"]
 
 CLIPS = ("clip_norm", "clip_value", "clip_agc")
-POSITIVE = ("lr", *CLIPS, "swa_lr", "logit_adjustment", "sam_rho")
+POSITIVE = ("lr", "minutes", *CLIPS, "swa_lr", "logit_adjustment", "sam_rho")
 SHARES = ("decay_share", "bce_threshold", "class_balance", "ema_decay")
 BELOW_ONE = ("momentum", "beta2", "label_smoothing")
 
@@ -36,6 +36,8 @@ class OptimConfig:
     layer_decay: float | None = None
     """What the learning rate is multiplied by for each layer further from the classifier."""
     epochs: int = 10
+    minutes: float | None = None
+    """Choose `epochs` so that training takes about so long, measured when the run is planned; None does not."""
     patience: int | None = None
     """End training when so many epochs brought no higher validation accuracy; None trains all epochs."""
     schedule: Schedule = "cosine"

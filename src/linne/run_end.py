@@ -50,7 +50,11 @@ def conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eval
     report, outcomes = evaluate_bundle(predictor, plan.source, split)
     bundle = add_metrics(bundle, {split: {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}})
     page = write_run_report(run.path, bundle=bundle, report=report, outcomes=outcomes, split=plan.source.splits[split])
-    narrator.line(f"\ntrained in {clock(trained.seconds)}; kept epoch {kept.epoch} of {plan.recipe.optim.epochs}")
+    minutes = plan.recipe.optim.minutes
+    budget = "" if minutes is None else f", with a budget of {clock(60 * minutes)}"
+    narrator.line(
+        f"\ntrained in {clock(trained.seconds)}{budget}; kept epoch {kept.epoch} of {plan.recipe.optim.epochs}"
+    )
     if (advice := data_advice(read_run(run.path))) is not None:
         narrator.line(advice)
     narrator.line(report.one_line())

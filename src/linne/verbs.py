@@ -65,6 +65,7 @@ def train(
     model: str | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
+    time_budget: float | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     device: str | None = None,
@@ -82,6 +83,7 @@ def train(
 
     Args:
         source: A named set, `folder:DIR` or a path, or what `linne.from_arrays` made; without it, the recipe's.
+        time_budget: Minutes that training may take: as many epochs as fit, by their measured speed.
         recipe: A built-in recipe, `FILE.py:function` or a run's recipe.json; what it leaves open is chosen.
         output: The run folder; `runs/NAME-k` without it.
         overrides: Further recipe fields, as {"optim.weight_decay": 0.01}.
@@ -105,6 +107,7 @@ def train(
     flags = {
         "model.name": model,
         "optim.epochs": epochs,
+        "optim.minutes": time_budget,
         "data.batch_size": batch_size,
         "optim.lr": lr,
         "device.name": device,
@@ -155,13 +158,20 @@ def _begin_or_go_on(
 
 def _begin(asked: Asked, output: str | Path | None, lead: Lead) -> TrainResult:
     """Train what `asked` says in a new run folder."""
-    from linne.planning import collect, default_output_name, earlier_run, make_plan
+    from linne.planning import default_output_name, plan_anew
     from linne.run_resume import Start
     from linne.run_start import save_splits, say_plan, warn_of_data, write_plan
 
-    given, reasons = collect(asked.source, asked.recipe, asked.flags, asked.overrides)
-    earlier = earlier_run(asked.recipe, given)
-    plan = make_plan(given, reasons, earlier, asked.opened, require_accelerator=asked.require_accelerator)
+    plan = plan_anew(
+        asked.source,
+        asked.recipe,
+        asked.flags,
+        asked.overrides,
+        asked.opened,
+        require_accelerator=asked.require_accelerator,
+        num_processes=lead.world.size,
+        say=lead.narrator.line,
+    )
     run, start = Run.create(output, default_output_name(plan.recipe)), Start(plan, None, finished=False)
     try:
         with run.held(), run.discarded_unless_begun():

@@ -11,6 +11,7 @@ import click
 FLAGS = {
     "model": "model.name",
     "epochs": "optim.epochs",
+    "time_budget": "optim.minutes",
     "batch_size": "data.batch_size",
     "lr": "optim.lr",
     "device": "device.name",

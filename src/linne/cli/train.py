@@ -22,6 +22,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     help="Start from a recipe or repeat a run.",
 )
 @click.option("--epochs", type=int, metavar="N", help="Passes over the training examples.")
+@click.option("--time-budget", type=float, metavar="MINUTES", help="Instead: as many as fit, measured.")
 @click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
 @click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.")
@@ -120,6 +121,7 @@ def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[
         flags={path: options.get(name) for name, path in FLAGS.items()},
         overrides=overrides,
         require_accelerator=options["require_accelerator"],
+        say=console.note,
     )
     for note in explained.notes:
         console.note(note)
