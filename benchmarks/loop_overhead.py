@@ -30,7 +30,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from linne import models  # noqa: E402
-from linne.data.loading.loader import make_batches, permutation  # noqa: E402
+from linne.data.loading.loader import make_batches  # noqa: E402
+from linne.data.loading.order import permutation  # noqa: E402
 from linne.data.source import Source  # noqa: E402
 from linne.device import Device  # noqa: E402
 from linne.log import Narrator, Run  # noqa: E402

@@ -33,6 +33,7 @@ __all__ = [
 Loader = Literal["resident", "streaming"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
+Balance = Literal["class", "root"]
 Policy = Literal["rand", "trivial"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -75,6 +76,10 @@ class DataConfig:
     """Splits written by `linne data split` or by a run, to use instead of making new ones."""
     quarantine: str | None = None
     """A list of examples to leave out, as `linne data check --quarantine` writes it."""
+    balance: Balance | None = None
+    """Draw an epoch's images so that each `class` is seen equally often, or by the `root` of its size."""
+    repeats: int | None = None
+    """How often an image is in its batch, augmented in other ways; an epoch sees as many images fewer."""
     loader: Loader = "resident"
     """`resident` decodes the set once and keeps it in memory; `streaming` decodes as it goes."""
     num_workers: int = 0
@@ -230,6 +235,12 @@ class Recipe:
                 "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none",
                 hint="use --set data.val_fraction=0.1, or --set optim.schedule=cosine",
             )
+        for name in ("class_balance", "logit_adjustment"):
+            if self.data.balance is not None and getattr(self.optim, name) is not None:
+                raise RecipeError(
+                    f"data.balance and optim.{name} both make up for the sizes of classes: together they overdo it",
+                    hint=f"use --set data.balance=none, or --set optim.{name}=none",
+                )
         if self.optim.patience is not None and self.data.val_fraction is None:
             raise RecipeError(
                 "optim.patience waits for a higher validation accuracy, and data.val_fraction=none leaves none",

@@ -14,6 +14,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "data.height": (1, 8192),
     "data.width": (1, 8192),
     "data.num_workers": (0, 256),
+    "data.repeats": (2, None),
     "data.max_bad_images": (0, None),
     "data.split_seed": (0, 2**63 - 1),
     "data.folds": (2, 1000),

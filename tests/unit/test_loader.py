@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from linne.data.loading.loader import cut, make_batches, permutation
+from linne.data.loading.loader import make_batches
+from linne.data.loading.order import cut, permutation
 from linne.data.source import Source, Split
 from linne.device import Device
 from linne.errors import ImageError, SourceError
@@ -16,6 +17,7 @@ from linne.preprocess import normalise
 from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, OptimConfig, Recipe
 
 CPU = Device.pick("cpu")
+LOADERS = ("resident", "streaming")
 
 
 @dataclass
@@ -112,6 +114,49 @@ def test_both_loaders_give_the_same_batches_augmentation_included():
     resident, _ = make_batches(make_source(store), make_recipe("resident", augment), CPU)
     streaming, _ = make_batches(make_source(store), make_recipe("streaming", augment), CPU)
     assert torch.equal(all_images(resident.epoch(2)), all_images(streaming.epoch(2)))
+
+
+DRAWN = [{"balance": "class"}, {"balance": "root"}, {"repeats": 3}, {"balance": "class", "repeats": 2}]
+
+
+@pytest.mark.parametrize("data", DRAWN, ids=str)
+def test_both_loaders_draw_the_same_images_again_and_augment_each_copy_anew(data):
+    store = Pictures(random_pictures())
+    augment = AugmentConfig(flip=True, crop_padding=2)
+    made = [make_batches(make_source(store), make_recipe(name, augment, **data), CPU) for name in LOADERS]
+    resident, streaming = ([*batches.epoch(2)] for batches, _ in made)
+    assert torch.equal(all_images(resident), all_images(streaming))
+    copies: dict[int, list[bytes]] = {}
+    for one, other in zip(resident, streaming, strict=True):
+        assert one.positions_N.tolist() == other.positions_N.tolist()
+        assert one.labels_N.tolist() == other.labels_N.tolist() == ((one.positions_N + 10) % 3).tolist()
+        for position, image in zip(one.positions_N.tolist(), one.images_NCHW, strict=True):
+            copies.setdefault(position, []).append(image.numpy().tobytes())
+    several = [images for images in copies.values() if len(images) > 1]
+    if "repeats" in data:
+        assert several
+        assert sum(len(set(images)) for images in several) > 0.8 * sum(map(len, several))
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+@pytest.mark.parametrize("data", DRAWN, ids=str)
+def test_an_epoch_of_drawn_images_goes_on_from_any_batch(loader, data):
+    recipe = make_recipe(loader, AugmentConfig(flip=True, mixup_alpha=0.3), **data)
+    train, _ = make_batches(make_source(Pictures(random_pictures())), recipe, CPU)
+    whole = list(train.epoch(1))
+    for first in (1, 4):
+        rest = list(train.epoch(1, first))
+        assert [batch.number for batch in rest] == list(range(first, len(whole)))
+        assert torch.equal(all_images(rest), all_images(whole[first:]))
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_an_unreadable_image_that_is_drawn_several_times_is_one_unreadable_image(loader):
+    store = Pictures(random_pictures(30), lend=False, broken={12})
+    train, _ = make_batches(make_source(store), make_recipe(loader, repeats=4, balance="class"), CPU)
+    seen = [position for epoch in range(40) for batch in train.epoch(epoch) for position in batch.positions_N.tolist()]
+    assert train.bad_images == {2: "`picture[12]` cannot be read: it is broken"}
+    assert set(seen) == set(range(20)) - {2}
 
 
 def test_the_number_of_workers_changes_nothing():

@@ -251,6 +251,16 @@ def test_a_plateau_without_validation_is_refused():
     assert caught.value.hint == "use --set data.val_fraction=0.1, or --set optim.schedule=cosine"
 
 
+@pytest.mark.parametrize("name", ["class_balance", "logit_adjustment"])
+def test_two_ways_of_making_up_for_the_sizes_of_classes_are_refused(name):
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"data.balance": "class", f"optim.{name}": 0.9})
+    assert caught.value.message == (
+        f"data.balance and optim.{name} both make up for the sizes of classes: together they overdo it"
+    )
+    assert caught.value.hint == f"use --set data.balance=none, or --set optim.{name}=none"
+
+
 def test_patience_without_validation_is_refused():
     with pytest.raises(RecipeError) as caught:
         BASE.override({"optim.patience": 3, "data.val_fraction": None})

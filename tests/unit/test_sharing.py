@@ -71,10 +71,9 @@ def source(request, tmp_path_factory):
     return open_source(f"webdataset:{folder}")
 
 
-def batches_of(source, share: Share, loader: str, augment: AugmentConfig):
-    recipe = Recipe(
-        data=DataConfig(source="x", height=9, width=9, batch_size=11, loader=loader, cache=False), augment=augment
-    )
+def batches_of(source, share: Share, loader: str, augment: AugmentConfig, **data):
+    spec = {"height": 9, "width": 9, "batch_size": 11, "loader": loader, "cache": False, **data}
+    recipe = Recipe(data=DataConfig(source="x", **spec), augment=augment)
     return make_batches(source, recipe, CPU, share=share)
 
 
@@ -100,6 +99,18 @@ def test_shards_are_gone_through_as_one_process_goes_through_them(source, loader
     assert sum(len(batch.labels_N) for batch in counted) == val.num_examples == len(source.splits["val"])
     images = {image.numpy().tobytes() for batch in counted for image in batch.images_NCHW}
     assert images == {image.numpy().tobytes() for batch in val.in_order() for image in batch.images_NCHW}
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+@pytest.mark.parametrize("data", [{"balance": "class"}, {"balance": "root", "repeats": 3}], ids=str)
+def test_processes_share_batches_of_drawn_images_too(source, loader, data):
+    augment = AugmentConfig(flip=True, crop_padding=1, mixup_alpha=0.5)
+    train, _ = batches_of(source, Share(), loader, augment, **data)
+    parts = [batches_of(source, Share(rank, 3), loader, augment, **data)[0] for rank in range(3)]
+    for whole, *shared in zip(train.epoch(1), *(mine.epoch(1) for mine in parts), strict=True):
+        assert torch.equal(whole.images_NCHW, torch.cat([batch.images_NCHW for batch in shared]))
+        assert torch.equal(whole.labels_N, torch.cat([batch.labels_N for batch in shared]))
+        assert whole.positions_N.tolist() == shared[0].positions_N.tolist()
 
 
 def test_batches_smaller_than_the_number_of_processes_are_refused():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from linne.data.loading.augment import Augmentation, blank, uniforms
 from linne.data.loading.augment_mix import Mixture
 from linne.data.loading.finish import Finish
+from linne.data.loading.order import count_batches, cut, epoch_batches
 from linne.data.loading.pixel_cache import PixelCache
 from linne.data.loading.resident import load_pixels, too_many_bad_images
 from linne.data.loading.sharing import Share
@@ -74,7 +75,8 @@ class Batches(Protocol):
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield every example once, shuffled and augmented as (seed, epoch) decides, in batches of nearly one size.
 
-        From batch `first` on: those before it are not decoded, and the others are the same without them.
+        With `data.balance` or `data.repeats` some are yielded several times and others not in this epoch. From batch
+        `first` on: those before it are not decoded, and the others are the same without them.
         """
 
     def in_order(self) -> Iterator[Batch]:
@@ -138,27 +140,6 @@ def _as_tensor(array: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def permutation(seed: int, epoch: int, count: int) -> Ints:
-    """Return the order of `count` examples in an epoch: a pure function of its arguments."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-
-
-def cut(order_N: Ints, batch_size: int) -> list[Ints]:
-    """Return `order_N` in the fewest batches of at most `batch_size`, which differ in size by at most one.
-
-    A batch of one image, from which batch norm cannot learn, is put to another, unless `batch_size` is 1.
-    """
-    return np.array_split(order_N, count_batches(len(order_N), batch_size))
-
-
-def count_batches(num_examples: int, batch_size: int) -> int:
-    """Return how many batches `cut` makes; asked for at every step, so nothing is cut for it."""
-    num_batches = max(1, -(-num_examples // batch_size))
-    if batch_size > 1 and num_examples < 2 * num_batches:
-        return max(1, num_examples // 2)
-    return num_batches
-
-
 def input_spec(recipe: Recipe) -> InputSpec:
     """Return the evaluation-time preprocessing that a recipe's model will carry."""
     data = recipe.data
@@ -212,10 +193,12 @@ class _Finish:
         labels_N: Ints,
         epoch: int,
         first: int,
+        num_positions: int,
     ) -> Iterator[Batch]:
         """Yield a batch for each array of `ids`, whose images lie one after another in rows `rows_N`; None for all.
 
-        Several small batches are made as one: the cost of a call is paid once. The first is the epoch's `first`.
+        An id is a draw (see `order`) from the split's `num_positions`, the unreadable ones among them. Several small
+        batches are made as one: the cost of a call is paid once. The first is the epoch's `first`.
         Each array is what `mine` returned.
         """
         if self._augmentation is None:
@@ -234,7 +217,7 @@ class _Finish:
             if self.needs_neighbour and mixture is not None:  # which has done its part
                 images, labels = images[1:], labels[1:]
                 mixture = Mixture(mixture.labels_N[1:], mixture.shares_N[1:])
-            yield Batch(images, labels, mixture, number, ids_B)
+            yield Batch(images, labels, mixture, number, ids_B % num_positions)
             start = part.stop
 
     def _coloured(self, images_BHWC: torch.Tensor) -> torch.Tensor:
@@ -259,7 +242,8 @@ class ResidentBatches:
         readable = rows_N >= 0
         self._images_NHWC = images_NHWC
         self._rows_N = rows_N[readable]
-        self._ids_N = np.flatnonzero(readable)
+        self._positions_N = np.flatnonzero(readable)
+        self._num_positions = len(rows_N)
         self._labels_N = labels_N[readable]
         self.bad_images = dict(zip(np.flatnonzero(~readable).tolist(), bad_images, strict=True))
         self._recipe, self._finish = recipe, finish
@@ -273,18 +257,20 @@ class ResidentBatches:
         return count_batches(self.num_examples, self._recipe.data.batch_size)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        order_N = permutation(self._recipe.seed, epoch, self.num_examples)
-        batches = cut(order_N, self._recipe.data.batch_size)
+        batches = epoch_batches(self._recipe.seed, epoch, self._labels_N, self._recipe.data)
         in_group = max(1, GROUP_BYTES // (self._image_bytes * len(batches[0])))
         # The groups are those of a whole epoch wherever it is entered: kernels may round by the size of their input.
         for start in range(first - first % in_group, len(batches), in_group):
             group = [self._finish.mine(batch) for batch in batches[start : start + in_group]]
-            chosen = np.concatenate(group)
-            ids = [self._ids_N[batch] for batch in group]
-            rows_N, labels_N = self._rows_N[chosen], self._labels_N[chosen]
-            for batch in self._finish.augmented(self._images_NHWC, rows_N, ids, labels_N, epoch, start):
+            chosen = np.concatenate(group) % self.num_examples
+            ids = [self._positions(draws) + draws // self.num_examples * self._num_positions for draws in group]
+            rows_N, labels_N, count = self._rows_N[chosen], self._labels_N[chosen], self._num_positions
+            for batch in self._finish.augmented(self._images_NHWC, rows_N, ids, labels_N, epoch, start, count):
                 if batch.number >= first:
-                    yield self._finish.weighted(batch, self._ids_N[batches[batch.number]])
+                    yield self._finish.weighted(batch, self._positions(batches[batch.number]))
+
+    def _positions(self, draws_D: Ints) -> Ints:
+        return self._positions_N[draws_D % self.num_examples]
 
     def in_order(self) -> Iterator[Batch]:
         size, share = max(1, EVAL_BATCH_BYTES // self._image_bytes), self._finish.share
@@ -317,17 +303,17 @@ class StreamingBatches:
         return count_batches(len(self._split), self._recipe.data.batch_size)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        batches = cut(permutation(self._recipe.seed, epoch, len(self._split)), self._recipe.data.batch_size)
-        finish, share = self._finish, self._finish.share
+        batches = epoch_batches(self._recipe.seed, epoch, self._split.labels_N, self._recipe.data)
+        finish, share, count = self._finish, self._finish.share, len(self._split)
         mine = [finish.mine(batch) for batch in batches]
-        for number, images_BHWC, positions_B in self._decoded(mine, lambda p: self._random_part(p, epoch), first):
-            if len(positions_B) > len(mine[number]) - len(share.of(batches[number])):
-                if positions_B[0] != mine[number][0] and finish.needs_neighbour:  # unreadable: another will do
-                    positions_B = np.concatenate((positions_B[-1:], positions_B))
+        for number, images_BHWC, draws_B in self._decoded(mine, lambda draw: self._random_part(draw, epoch), first):
+            if len(draws_B) > len(mine[number]) - len(share.of(batches[number])):
+                if draws_B[0] != mine[number][0] and finish.needs_neighbour:  # unreadable: another will do
+                    draws_B = np.concatenate((draws_B[-1:], draws_B))
                     images_BHWC = torch.cat((images_BHWC[-1:], images_BHWC))
-                labels_B = self._split.labels_N[positions_B]
-                for batch in finish.augmented(images_BHWC, None, [positions_B], labels_B, epoch, number):
-                    yield finish.weighted(batch, batches[number])
+                labels_B = self._split.labels_N[draws_B % count]
+                for batch in finish.augmented(images_BHWC, None, [draws_B], labels_B, epoch, number, count):
+                    yield finish.weighted(batch, batches[number] % count)
             elif share.size > 1:  # nothing readable: the others must not wait for this process in vain
                 yield dataclasses.replace(finish.nothing(), number=number)
 
@@ -343,17 +329,17 @@ class StreamingBatches:
     def _whole(self, position: int) -> UInt8:
         return self._split.cropped(position, self._finish.spec, torch_resize)
 
-    def _random_part(self, position: int, epoch: int) -> UInt8:
-        smallest_area = self._recipe.augment.resized_crop_area
+    def _random_part(self, draw: int, epoch: int) -> UInt8:
+        smallest_area, position = self._recipe.augment.resized_crop_area, draw % len(self._split)
         if smallest_area is None:
             return self._whole(position)
-        draws_D = uniforms(self._recipe.seed, epoch, np.array([position]))[0]
+        draws_D = uniforms(self._recipe.seed, epoch, np.array([draw]))[0]
         return random_part(self._split, position, self._finish.spec, draws_D, smallest_area, torch_resize)
 
     def _decoded(
         self, batches: Sequence[Ints], decode: Callable[[int], UInt8], first: int = 0
     ) -> Iterator[tuple[int, torch.Tensor, Ints]]:
-        """Yield each batch's number, its uint8 images on the device and their positions, from batch `first` on.
+        """Yield each batch's number, its uint8 images on the device and their draws, from batch `first` on.
 
         Unreadable images are left out and remembered.
         """
@@ -362,7 +348,8 @@ class StreamingBatches:
         limit, pin = data.max_bad_images, device.pins_memory
         decoded = decode_ahead(batches, decode, shape, num_threads=data.num_workers, pin=pin)
         for number, batch in enumerate(decoded, first):
-            self._bad.update({(self._split.name, position): reason for position, reason in batch.problems.items()})
+            bad = {draw % len(self._split): reason for draw, reason in batch.problems.items()}
+            self._bad.update({(self._split.name, position): reason for position, reason in bad.items()})
             if len(self._bad) > limit:
                 raise too_many_bad_images([reason for _, reason in sorted(self._bad.items())], limit)
             yield number, device.put(batch.images_BHWC), batch.positions_B
