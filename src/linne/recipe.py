@@ -122,6 +122,8 @@ class AugmentConfig:
     """Shift by up to this many pixels, filling with reflected borders."""
     cutout: int | None = None
     """Blank a random square with this side in pixels."""
+    erase: float | None = None
+    """Blank a rectangle of random place, size and shape in this share of the images (random erasing)."""
     resized_crop_area: float | None = None
     """Crop a random part of at least this share of the image and resize it (streaming loader only)."""
     rotate_degrees: float | None = None
@@ -150,7 +152,12 @@ class AugmentConfig:
         if self.resized_crop_area is not None:
             check_fraction("augment.resized_crop_area", self.resized_crop_area)
         largest = {"rotate_degrees": 180.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
-        for name, most in {**largest, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
+        if self.cutout is not None and self.erase is not None:
+            raise RecipeError(
+                "augment.cutout and augment.erase both blank a part of the image",
+                hint="leave one of them out: --set augment.cutout=none",
+            )
+        for name, most in {**largest, "erase": 1.0, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
             value = getattr(self, name)
             if value is not None and not 0 < value <= most:
                 raise RecipeError(f"augment.{name} is {value:g}, expected more than 0 and at most {most:g}, or none")

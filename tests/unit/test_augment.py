@@ -8,10 +8,13 @@ import torch
 
 from linne.data.loading import augment_policy as policies
 from linne.data.loading.augment import (
+    ERASE_STREAM,
     NOTHING,
     POLICY_STREAM,
     Augmentation,
+    Plan,
     blank,
+    erasing,
     gather,
     make_plan,
     resized_crop_box,
@@ -20,6 +23,7 @@ from linne.data.loading.augment import (
 from linne.device import Device
 from linne.errors import RecipeError
 from linne.recipe import AugmentConfig, DataConfig, Recipe
+from linne.recipe_values import LIMITS
 
 CPU = Device.pick("cpu")
 EVERYTHING = {
@@ -115,6 +119,67 @@ def test_a_shift_larger_than_the_image_still_reads_only_its_pixels():
     images = numbered(50, 2, 1)
     plan = make_plan(uniforms(0, 0, np.arange(50)), AugmentConfig(crop_padding=7), 2, 1)
     assert gather(images, torch.arange(50), plan).shape == (50, 2, 1, 1)
+
+
+def boxes_of(plan: Plan, height: int, width: int) -> np.ndarray:
+    """Return N x 4: top, left, height and width of what is blanked, 0 high where nothing is."""
+    rows, cols = (~keep.numpy() for keep in (plan.keep_rows_BH, plan.keep_cols_BW))
+    for hidden in (rows, cols):  # each one piece
+        assert (np.abs(np.diff(hidden.astype(int), axis=1, prepend=0, append=0)).sum(axis=1) <= 2).all()
+    return np.stack([rows.argmax(1), cols.argmax(1), rows.sum(1), cols.sum(1)], axis=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 400), (300, 500)])
+def test_erasing_blanks_rectangles_as_its_authors_define_them(height, width):
+    plan = erasing(uniforms(0, 0, np.arange(4000), ERASE_STREAM), 0.5, height, width, NOTHING)
+    boxes = boxes_of(plan, height, width)
+    hit = boxes[:, 2] > 0
+    assert hit.mean() == pytest.approx(0.5, abs=0.04)  # five deviations of a binomial
+    assert (boxes[~hit, 3] == 0).all()
+    top, left, high, wide = boxes[hit].astype(float).T
+    area, aspect = high * wide / (height * width), high / wide
+    # Sides are rounded to pixels, of which the shortest side has about 30.
+    assert 0.018 < area.min() < 0.03
+    assert 0.37 < area.max() < 0.41
+    # Uniform in 0.02 to 0.4: its mean and deviation, the mean within five deviations of itself.
+    assert area.mean() == pytest.approx(0.21, abs=0.013)
+    assert area.std() == pytest.approx(0.38 / np.sqrt(12), rel=0.05)
+    assert 0.28 < aspect.min() < 0.4
+    assert 2.5 < aspect.max() < 3.5
+    small = area < 0.1  # all aspects fit: the logarithm is uniform between -log and log of 10/3
+    assert np.log(aspect[small]).std() == pytest.approx(2 * np.log(10 / 3) / np.sqrt(12), rel=0.12)
+    assert (top + high <= height).all()
+    assert (left + wide <= width).all()
+    # Anywhere within the image: the share of the room before it is uniform.
+    for before, room in ((top, height - high), (left, width - wide)):
+        share = (before / np.maximum(room, 1))[room > 50]
+        assert share.mean() == pytest.approx(0.5, abs=0.04)
+        assert share.std() == pytest.approx(1 / np.sqrt(12), rel=0.06)
+
+
+def test_an_erased_part_reads_as_the_mean_and_the_rest_as_it_was():
+    images = torch.ones(50, 3, 12, 10)
+    plan = erasing(uniforms(0, 0, np.arange(50), ERASE_STREAM), 1.0, 12, 10, NOTHING)
+    blanked = blank(images, plan)
+    for image, (top, left, high, wide) in zip(blanked, boxes_of(plan, 12, 10).tolist(), strict=True):
+        assert high > 0
+        assert (image[:, top : top + high, left : left + wide] == 0).all()
+        assert image.sum() == 3 * (12 * 10 - high * wide)
+
+
+def test_erasing_is_decided_by_the_image_alone_and_moves_no_other_number():
+    images, rows, ids = numbered(20, 12, 10), torch.arange(20), np.arange(20)
+    _, plain = augmentation(flip=True, crop_padding=2).take(images, rows, ids, 5)
+    _, erased = augmentation(flip=True, crop_padding=2, erase=0.5).take(images, rows, ids, 5)
+    _, alone = augmentation(flip=True, crop_padding=2, erase=0.5).take(images, rows[7:8], ids[7:8], 5)
+    assert torch.equal(plain.rows_BH, erased.rows_BH)
+    assert torch.equal(plain.cols_BW, erased.cols_BW)
+    assert torch.equal(erased.keep_rows_BH[7:8], alone.keep_rows_BH)
+    assert torch.equal(erased.keep_cols_BW[7:8], alone.keep_cols_BW)
+
+
+def test_erasing_draws_after_all_operations_of_a_policy():
+    assert POLICY_STREAM + LIMITS["augment.rand_num_ops"][1] == ERASE_STREAM
 
 
 def test_cutout_blanks_one_square_whose_centre_lies_in_the_image():
@@ -249,6 +314,8 @@ def test_mixing_that_is_off_hands_the_batch_through():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"erase": 1.5}, "augment.erase is 1.5, expected more than 0 and at most 1, or none"),
+        ({"erase": 0.5, "cutout": 3}, "augment.cutout and augment.erase both blank a part of the image"),
         ({"rotate_degrees": 200.0}, "augment.rotate_degrees is 200, expected more than 0 and at most 180, or none"),
         ({"brightness": 0.0}, "augment.brightness is 0, expected more than 0 and at most 1, or none"),
         ({"hue": 0.6}, "augment.hue is 0.6, expected more than 0 and at most 0.5, or none"),

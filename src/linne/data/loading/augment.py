@@ -27,8 +27,14 @@ NUM_DRAWS = 8
 """Numbers an example has in an epoch and stream; each use has a fixed place, so that adding one moves no other."""
 FLIP, SHIFT_Y, SHIFT_X, CUTOUT_Y, CUTOUT_X, CROP_AREA, CROP_Y, CROP_X = range(NUM_DRAWS)
 ROTATION, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(5)
+ERASED, ERASE_AREA, ERASE_ASPECT, ERASE_Y, ERASE_X = range(5)
 FRAME_STREAM, LOOK_STREAM, MIX_STREAM, POLICY_STREAM = range(4)
-"""The places above are of the first stream and the second; a policy's operations have one each from the last on."""
+"""The places above are of the first stream, the second and `ERASE_STREAM`; from the last on each operation of a policy
+has one."""
+ERASE_STREAM = 11
+"""After those of the most operations that a policy may have."""
+ERASE_AREAS, ERASE_ASPECT_MOST = (0.02, 0.4), 1 / 0.3
+"""Of the image, and height over width or its inverse (Zhong et al. 2017)."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -72,7 +78,10 @@ class Augmentation:
         """
         config = self._config
         _, height, width, _ = images_NHWC.shape
-        plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width).to(self._device)
+        plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width)
+        if config.erase is not None:
+            plan = erasing(uniforms(self._seed, epoch, ids_B, ERASE_STREAM), config.erase, height, width, plan)
+        plan = plan.to(self._device)
         images_BHWC = gather(images_NHWC, rows_B, plan)
         changes = (
             config.rotate_degrees,
@@ -178,6 +187,23 @@ def make_plan(draws_BD: NDArray[np.float32], config: AugmentConfig, height: int,
     return Plan(*(None if part is None else torch.from_numpy(np.require(part, None, ["C", "W"])) for part in parts))
 
 
+def erasing(draws_BD: NDArray[np.float32], probability: float, height: int, width: int, plan: Plan) -> Plan:
+    """Return `plan` with a random rectangle blanked in this share of the images (Zhong et al. 2017).
+
+    Its area is uniform and its aspect log-uniform among those with which it fits into the image, where it lies anywhere
+    in whole.
+    """
+    low, high = ERASE_AREAS
+    area_B = low + (high - low) * draws_BD[:, ERASE_AREA].astype(np.float64)
+    least_B = np.log(np.maximum(1 / ERASE_ASPECT_MOST, area_B * height / width) * width / height)
+    most_B = np.log(np.minimum(ERASE_ASPECT_MOST, height / width / area_B) * width / height)
+    stretch_B = np.exp(least_B + (most_B - least_B) * draws_BD[:, ERASE_ASPECT])
+    hit_B = draws_BD[:, ERASED] < probability
+    keep_rows = _beside(draws_BD[:, ERASE_Y], np.where(hit_B, np.sqrt(area_B * stretch_B), 0), height)
+    keep_cols = _beside(draws_BD[:, ERASE_X], np.where(hit_B, np.sqrt(area_B / stretch_B), 0), width)
+    return Plan(plan.rows_BH, plan.cols_BW, torch.from_numpy(keep_rows), torch.from_numpy(keep_cols))
+
+
 def gather(images_NHWC: torch.Tensor, indices_B: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Return images `indices_B`, shifted and mirrored as `plan` says, as uint8 B x H x W x C."""
     if plan.rows_BH is None or plan.cols_BW is None:
@@ -219,6 +245,14 @@ def _reflect(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         return np.zeros_like(positions)
     folded = np.abs(positions) % (2 * size - 2)
     return np.where(folded >= size, 2 * size - 2 - folded, folded)
+
+
+def _beside(draws_N: NDArray[np.float32], shares_N: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
+    """Return N x size: True outside a piece that is `shares_N` of the size long and lies anywhere within it."""
+    lengths_N1 = np.clip(np.rint(shares_N * size), shares_N > 0, size).astype(np.int64)[:, None]
+    first_N1 = (draws_N[:, None] * (size - lengths_N1 + 1)).astype(np.int64)
+    positions = np.arange(size)
+    return (positions < first_N1) | (positions >= first_N1 + lengths_N1)
 
 
 def _outside(draws_N: NDArray[np.float32], size: int, side: int) -> NDArray[np.bool_]:
