@@ -201,6 +201,7 @@ def _report(outcomes: Outcomes, predictor: Predictor, source: Source, split: Spl
         split=split.name,
         bundle=str(predictor.bundle.path),
         labels=labels,
+        tta=predictor.tta,
     )
 
 

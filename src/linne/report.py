@@ -110,6 +110,8 @@ class EvalReport:
     split: str
     bundle: str
     labels: tuple[str, ...]
+    tta: str | None
+    """Test-time augmentation: `flip` for the mean over an image and its mirror image."""
 
     @property
     def num_right(self) -> int:
@@ -127,6 +129,7 @@ class EvalReport:
             "source": self.source,
             "split": self.split,
             "bundle": self.bundle,
+            "tta": self.tta,
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
             "num_examples": self.num_examples,
@@ -178,7 +181,8 @@ class EvalReport:
         """Return the result in one sentence without a full stop."""
         low, high = self.accuracy_interval
         return (
-            f"{percent(self.accuracy)} right of {self.num_examples:,} {self.split} images "
+            f"{percent(self.accuracy)} right of {self.num_examples:,} {self.split} images"
+            f"{'' if self.tta is None else ', with their mirror images'} "
             f"(95 % interval {percent_range(low, high)})"
         )
 

@@ -16,7 +16,7 @@ from linne.log import Narrator, Run
 if TYPE_CHECKING:
     from linne.bundle import Bundle
     from linne.data import Source
-    from linne.inference.predictor import Prediction
+    from linne.inference.predictor import Prediction, Views
     from linne.models import ModelListing
     from linne.report import EvalReport
     from linne.run_processes import Lead
@@ -270,13 +270,15 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     splits_file: str | Path | None = None,
+    tta: Views | None = None,
     require_accelerator: bool = False,
     quiet: bool = False,
 ) -> EvalReport:
     """Return how well `bundle` does on a split of `source`.
 
     The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
-    the bundle lies in or the split file it was trained by, or else made again by the options in its provenance.
+    the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
+    `tta="flip"` answers are means over an image and its mirror image.
 
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
@@ -292,7 +294,7 @@ def evaluate(
     narrator = Narrator(quiet=quiet)
     for note in source.notes:
         narrator.line(note)
-    predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator)
+    predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator, tta=tta)
     report, _ = evaluate_bundle(predictor, source, split)
     return report
 
@@ -353,6 +355,7 @@ def predict(
     inputs: str | Path | Iterable[str | Path],
     *,
     top: int = 5,
+    tta: Views | None = None,
     device: str = "auto",
     require_accelerator: bool = False,
 ) -> Iterator[Prediction]:
@@ -362,6 +365,7 @@ def predict(
         inputs: Files, folders (their images, with those of sub-folders; hidden ones are ignored), glob patterns,
             or `-` for one image on stdin.
         top: How many labels an image, the most probable first.
+        tta: "flip" for the mean over an image and its mirror image.
 
     A image that cannot be read is a prediction with `error` set; the others are unaffected.
 
@@ -377,7 +381,7 @@ def predict(
     images = find_images(list(inputs))
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
-    predictor = Predictor.open(bundle, device=device, require_accelerator=require_accelerator)
+    predictor = Predictor.open(bundle, device=device, require_accelerator=require_accelerator, tta=tta)
     return predictor.predict_files(images, top=top)
 
 

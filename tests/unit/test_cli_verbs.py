@@ -158,6 +158,18 @@ def test_evaluate_prints_text_markdown_or_json(bundle):
     )
 
 
+def test_evaluate_and_predict_with_mirror_images_answer_otherwise_and_say_so(bundle, images):
+    with_both, plain = (linne.evaluate(bundle, SOURCE, tta=tta) for tta in ("flip", None))
+    shown = invoke("evaluate", bundle, SOURCE, "--tta", "flip", "--json")
+    assert json.loads(shown.stdout) == with_both.to_dict()
+    assert (with_both.tta, plain.tta) == ("flip", None)
+    assert with_both.loss != plain.loss
+    flipped, once = (
+        next(iter(linne.predict(bundle, images / "a.png", tta=tta, top=3))).probabilities for tta in ("flip", None)
+    )
+    assert flipped == pytest.approx(once, rel=1e-5)  # an image of one colour is its own mirror image
+
+
 def test_evaluate_of_another_split_says_which(bundle):
     assert json.loads(invoke("evaluate", bundle, SOURCE, "--split", "val", "--json").stdout)["split"] == "val"
 

@@ -61,6 +61,7 @@ class FirstPixelPredictor:
         self.bundle = SimpleNamespace(path=Path("runs/fake-1/bundle"), labels=self.labels, input=spec)
         self.strength = strength
         self.resize = pillow_resize
+        self.tta = None
         self.chunks = []
 
     def logits_of_cropped(self, images):

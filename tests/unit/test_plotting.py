@@ -47,6 +47,7 @@ def report_for(labels, confusion):
         split="test",
         bundle="runs/digits-1/bundle",
         labels=tuple(labels),
+        tta=None,
     )
 
 

@@ -336,3 +336,29 @@ def test_the_null_backend_refuses_a_trained_network(bundle: Bundle) -> None:
     trained = dataclasses.replace(bundle, model={"provider": "linne"})
     with pytest.raises(BundleError, match="holds a trained network, which the null backend cannot run"):
         Predictor.open(trained, backend="null")
+
+
+def test_with_tta_the_probabilities_are_the_means_of_the_image_and_its_mirror_image(bundle):
+    flipping = Predictor.open(bundle, backend="null", tta="flip")
+    pixels = [picture(seed, SPEC.height, SPEC.width) for seed in range(5)]
+    logits_NK = flipping.logits_of_cropped(pixels).astype(np.float64)
+    powers_NK = np.exp(logits_NK)
+    # Logits are float32: a relative 6e-8 of numbers up to about 20.
+    np.testing.assert_allclose(powers_NK.sum(axis=1), 1, rtol=5e-6)
+    plain = Predictor.open(bundle, backend="null")
+    for image, powers_K in zip(pixels, powers_NK, strict=True):
+        views = []
+        for view in (image, image[:, ::-1]):
+            exponents_K = np.exp(plain.logits_of_cropped([view])[0].astype(np.float64))
+            views.append(exponents_K / exponents_K.sum())
+        np.testing.assert_allclose(powers_K, np.mean(views, axis=0), rtol=5e-6)
+        assert not np.allclose(views[0], views[1])
+
+
+def test_with_tta_an_image_and_its_mirror_image_get_the_same_answer_and_the_canaries_their_own(bundle):
+    flipping, plain = (Predictor.open(bundle, backend="null", tta=tta) for tta in ("flip", None))
+    pixels = picture(3, SPEC.height, SPEC.width)
+    np.testing.assert_array_equal(
+        flipping.logits_of_cropped([pixels]), flipping.logits_of_cropped([np.ascontiguousarray(pixels[:, ::-1])])
+    )
+    assert flipping.worst_canary() == plain.worst_canary()

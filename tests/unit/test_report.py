@@ -56,6 +56,7 @@ def report(**changes):
         "split": "test",
         "bundle": "runs/digits-1/bundle",
         "labels": ("zero", "one", "never"),
+        "tta": None,
     }
     return EvalReport(**(values | changes))
 
@@ -101,6 +102,10 @@ def test_a_report_whose_counts_disagree_is_refused():
 
 def test_one_line_says_the_result():
     assert report().one_line() == "98.2 % right of 450 test images (95 % interval 96.5 to 99.1 %)"
+
+
+def test_the_headline_says_that_mirror_images_were_seen_too():
+    assert report(tta="flip").one_line().startswith("98.2 % right of 450 test images, with their mirror images (95 %")
 
 
 def test_the_text_starts_with_the_headline_and_aligns_its_columns():

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ Measured on MobileNetV2 with ImageNet weights: other thread counts, batch sizes,
 """
 
 DECODING_THREADS = 4
+
+Views = Literal["flip"]
 
 Image = Path | str | tuple[str, bytes]
 """A file, or what to call an image and the content of its file."""
@@ -68,7 +70,9 @@ class CanaryGap:
 class Predictor:
     """A bundle with its network loaded."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, backend_name: str, reason: str) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, backend_name: str, reason: str, tta: Views | None = None
+    ) -> None:
         self.bundle = bundle
         self.labels = bundle.labels
         self.backend = backend
@@ -77,6 +81,8 @@ class Predictor:
         """Why this backend."""
         self.resize = backend.resize
         """How images come to the bundle's input size."""
+        self.tta = tta
+        """Test-time augmentation: `flip` answers with the mean over an image and its mirror image."""
 
     @classmethod
     def open(
@@ -86,6 +92,7 @@ class Predictor:
         device: str = "auto",
         backend: str = "auto",
         require_accelerator: bool = False,
+        tta: Views | None = None,
     ) -> Predictor:
         """Return a predictor that has just reproduced the bundle's canaries.
 
@@ -96,9 +103,8 @@ class Predictor:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle)
         name, backend_class, reason = choose_backend(backend)
-        predictor = cls(
-            bundle, backend_class.open(bundle, device, require_accelerator=require_accelerator), name, reason
-        )
+        opened = backend_class.open(bundle, device, require_accelerator=require_accelerator)
+        predictor = cls(bundle, opened, name, reason, tta)
         predictor.check_canaries()
         return predictor
 
@@ -132,7 +138,7 @@ class Predictor:
             raise BundleError(f"bundle `{self.bundle.path}`: {error.message}") from error
         # By the reference resize, as when they were written: the backend's own is up to two levels away, which a small
         # network can answer with more than the tolerance.
-        found_NK = self.logits_of_cropped([resize_and_crop(image, self.bundle.input) for image in images])
+        found_NK = self._run([resize_and_crop(image, self.bundle.input) for image in images])
         expected_NK = np.array([canary.logits for canary in canaries])
         if found_NK.shape != expected_NK.shape:
             raise BundleError(f"bundle `{self.bundle.path}`: its model gives {found_NK.shape[1:]} logits an image")
@@ -153,7 +159,19 @@ class Predictor:
         return np.concatenate(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
 
     def logits_of_cropped(self, images: Sequence[UInt8] | UInt8) -> Floats:
-        """Return logits N x K of one batch of images of the bundle's input size, as `decode.to_input` gives them."""
+        """Return logits N x K of one batch of images of the bundle's input size, as `decode.to_input` gives them.
+
+        Over several views of an image they are the logarithm of the mean of probabilities, whose softmax it is. The
+        mean of logits would let one view that is very sure outweigh the other.
+        """
+        logits_NK = self._run(images)
+        if self.tta is None:
+            return logits_NK
+        mirrored_NHWC = np.ascontiguousarray(np.stack(list(images))[:, :, ::-1])
+        mean_NK = (_softmax(logits_NK) + _softmax(self._run(mirrored_NHWC))) / 2
+        return np.log(np.maximum(mean_NK, np.finfo(np.float64).tiny)).astype(np.float32)
+
+    def _run(self, images: Sequence[UInt8] | UInt8) -> Floats:
         return self.backend.run(normalise(np.stack(list(images)), self.bundle.input))
 
     def predict_files(self, images: Iterable[Image], *, top: int = 5, batch_size: int = 64) -> Iterator[Prediction]:
