@@ -136,6 +136,7 @@ TECHNIQUES = [
     {"optim.optimizer": "muon", "optim.schedule": "plateau", "optim.plateau_epochs": 1, "optim.clip_agc": 0.1},
     {"optim.optimizer": "lion", "optim.layer_decay": 0.8, "optim.average_epochs": 2, "optim.swa_lr": 0.1},
     {"optim.optimizer": "adamw", "optim.schedule": "schedule-free", "optim.loss": "focal"},
+    {"data.balance": "class", "data.repeats": 2, "augment.erase": 0.5, "augment.mixup_alpha": 0.2},
     {
         "model.freeze": "backbone",
         "model.unfreeze_epochs": 2,
