@@ -63,7 +63,7 @@ class RunRecord:
     def seconds(self) -> float | None:
         """How long it trained."""
         times = [row["seconds"] for row in self.rows if row.get("seconds") is not None]
-        return max(times) if times else None
+        return times[-1] if times else None  # the end's own, which is not rounded
 
     @property
     def num_resumes(self) -> int:
