@@ -110,6 +110,7 @@ def test_another_question_to_the_same_folder_is_refused_by_the_name_of_the_field
     [
         (["--search", "optim.lr=1..0"], "optim.lr is searched from `1` to `0`, expected a number and a larger one"),
         (["--search", "optim.lr=0.1..1", "--lr", "0.5"], "optim.lr is both set and searched"),
+        (["--search", "optim.lr=0.1..1", "--set", "optim.minutes=2"], "optim.minutes chooses the epochs of one run by"),
         (["--objective", "test_accuracy"], "trials are not compared by `test_accuracy`"),
         (["--objective", "val_acuracy"], "no objective `val_acuracy`"),
         (["--trials", "0"], "--trials is 0, expected 1 or more"),

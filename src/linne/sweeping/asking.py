@@ -64,6 +64,11 @@ def take_up(question: Question, narrator: Narrator) -> Path:
     given, reasons = collect(question.source, question.recipe, question.flags, question.overrides)
     if both := sorted(set(typed) & (set(question.overrides) | {p for p, v in question.flags.items() if v is not None})):
         raise RecipeError(f"{both[0]} is both set and searched")
+    if reasons.get("optim.minutes") == "given" or "optim.minutes" in typed:
+        raise RecipeError(
+            "optim.minutes chooses the epochs of one run by the clock, and trials are compared at the same number",
+            hint="say how many epochs each has: --epochs N",
+        )
     asked = _asked(question, given, typed)
     folder = question.output or Path(SWEEPS_FOLDER) / _name(given)
     folder.parent.mkdir(parents=True, exist_ok=True)
