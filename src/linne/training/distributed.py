@@ -106,7 +106,7 @@ class World:
         return total
 
     def seed(self, seed: int, step: int, device: Device) -> None:
-        """Seed torch for a step on `device`: several processes draw other numbers than one another, and the same after a resume.
+        """Seed torch for a step on `device`: each of several processes draws numbers of its own, and again after a resume.
 
         Alone, the generators go on from where they are, and a checkpoint holds their state.
         """
@@ -159,10 +159,8 @@ def joined() -> Iterator[World]:
         return
     if not dist.is_available():
         raise LinneError(f"this torch ({torch.__version__}) is built for one process only", hint="unset WORLD_SIZE")
-    try:
-        dist.init_process_group(_backends(), timeout=PATIENCE)
-    except RuntimeError as error:
-        raise LinneError(f"process {world.rank} of {world.size} could not meet the others: {error}") from error
+    # What it raises is left as it is: a port that another program took meanwhile is no mistake of the user's.
+    dist.init_process_group(_backends(), timeout=PATIENCE)
     try:
         yield world
     finally:
