@@ -53,12 +53,13 @@ def start(output: Path, epochs: int, max_restarts: int, scratch: Path) -> subpro
     return subprocess.Popen(command, stderr=open(output.with_suffix(".log"), "wb"), env=environment)
 
 
-def wait_for(what: Callable[[], Any], training: subprocess.Popen[bytes], name: str) -> Any:
+def wait_for(what: Callable[[], Any], training: subprocess.Popen[bytes], name: str, log: Path) -> Any:
     """Return what `what` returns when that is true."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not (found := what()):
         if training.poll() is not None:
-            raise SystemExit(f"training ended with {training.returncode} while waiting for {name}")
+            said = log.read_text()[-2000:]
+            raise SystemExit(f"training ended with {training.returncode} while waiting for {name}:\n{said}")
         if time.monotonic() > end:
             raise SystemExit(f"{name} did not come in {PATIENCE_SECONDS} s")
         time.sleep(0.05)
@@ -108,14 +109,17 @@ def main() -> None:
         scratch.mkdir()
         if start(undisturbed, epochs, 0, scratch).wait() != 0:
             raise SystemExit(undisturbed.with_suffix(".log").read_text())
+        log = disturbed.with_suffix(".log")
         training, seconds, before = start(disturbed, epochs, options.kills, scratch), [], 0
         for number in range(options.kills):
             victim = ("rank 0", "rank 1", "rank 0", "rank 1", "agent")[number % 5]
-            wait_for(lambda before=before: newest_step(disturbed) > before, training, "a new checkpoint")
+            wait_for(lambda before=before: newest_step(disturbed) > before, training, "a new checkpoint", log)
             time.sleep(pick.uniform(0, 0.5))
             before, killed = newest_step(disturbed), time.monotonic()
             kill_one(scratch, victim)
-            wait_for(lambda number=number: rows_after_resumes(disturbed) > (number + 1, 0), training, "the next step")
+            wait_for(
+                lambda number=number: rows_after_resumes(disturbed) > (number + 1, 0), training, "the next step", log
+            )
             seconds.append(time.monotonic() - killed)
             print(f"{number + 1:3} {victim} killed after step {before}: {seconds[-1]:.1f} s", flush=True)
         code = training.wait()

@@ -101,3 +101,22 @@ def exchange() -> list:
 def test_processes_tell_each_other_values_of_any_length():
     expected = [0, [1, 10, 100], [2, 0], [4.5], "ab", ""]
     assert run_together(exchange, 3) == [expected] * 3
+
+
+def test_the_networks_own_random_numbers_differ_between_processes_and_steps_and_repeat():
+    def draw(rank: int, step: int) -> float:
+        World(rank, rank, 2, 2).seed(7, step, CPU)
+        return float(torch.rand(()))
+
+    found = [draw(rank, step) for rank in (0, 1) for step in (0, 1)]
+    assert len(set(found)) == 4
+    assert found == [draw(rank, step) for rank in (0, 1) for step in (0, 1)]
+
+
+def test_alone_the_generators_go_on_from_where_they_are():
+    torch.manual_seed(0)
+    first = torch.rand(2)
+    torch.manual_seed(0)
+    again = [torch.rand(())]
+    ALONE.seed(7, 1, CPU)
+    assert torch.equal(torch.stack([*again, torch.rand(())]), first)

@@ -74,6 +74,10 @@ def test_outcomes_and_process_numbers_are_read_as_they_were_written(tmp_path):
         ([DIED, Verdict(1, ("no source",), "hint")], Verdict(1, ("no source",), "hint")),
         ([Verdict(1), Verdict(1, ("no source",), None)], Verdict(1, ("no source",), None)),
         ([DONE, Verdict(None)], Verdict(None, ("a machine was lost",))),
+        (
+            [Verdict(None, ("lost",), place="step-2", moved=True), Verdict(None, ("killed",))],
+            Verdict(None, ("lost", "killed"), place="step-2", moved=True),
+        ),
     ],
 )
 def test_machines_agree_on_an_error_first_and_on_success_only_when_all_had_it(ends, expected):
@@ -198,6 +202,23 @@ def test_a_signal_is_passed_on_and_its_exit_code_is_left_with(tmp_path):
     stage.start = never_over
     assert supervise(stage, tmp_path) == 143
     assert stage.played[0].told == [signal.SIGTERM]
+
+
+def test_a_second_signal_does_not_wait_for_the_processes(tmp_path):
+    stage = Stage([ends(Verdict(None, ("rank 0 was killed by SIGKILL",)))])
+    start = stage.start
+
+    def never_over(arguments):
+        attempt = start(arguments)
+        attempt.pass_on = attempt.told.append
+        attempt.is_over = False
+        for seconds in (0.2, 0.6):
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return attempt
+
+    stage.start = never_over
+    assert supervise(stage, tmp_path) == 130
+    assert set(stage.played[0].told) == {signal.SIGINT}
 
 
 def test_a_signal_while_waiting_ends_without_another_attempt(tmp_path):

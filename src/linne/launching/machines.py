@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -238,15 +238,19 @@ class _Meeting:
 
 
 def join_verdicts(ends: Sequence[Verdict]) -> Verdict:
-    """Return what an attempt came to that ended on each machine as in `ends`: a user's error decides."""
+    """Return what an attempt came to that ended on each machine as in `ends`: a user's error decides.
+
+    The place is machine 0's: the run folder is on its disk, if nowhere else.
+    """
+    at: dict[str, Any] = {"place": ends[0].place, "moved": ends[0].moved}
     errors = [end for end in ends if end.code is not None and 0 < end.code < 128]
     if errors:
-        return next((end for end in errors if end.lines), errors[0])
+        return replace(next((end for end in errors if end.lines), errors[0]), **at)
     codes = [end.code for end in ends if end.code is not None]
     if len(codes) == len(ends):
-        return Verdict(max(codes))
+        return Verdict(max(codes), **at)
     lines = dict.fromkeys(line for end in ends if end.code is None for line in end.lines)
-    return Verdict(None, tuple(lines) or ("a machine was lost",))
+    return Verdict(None, tuple(lines) or ("a machine was lost",), **at)
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> bool:

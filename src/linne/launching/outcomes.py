@@ -64,6 +64,10 @@ class Verdict:
     lines: tuple[str, ...] = ()
     """What to say: an error, or why processes died."""
     hint: str | None = None
+    place: str | None = None
+    """The newest checkpoint at the end, which machine 0 sees."""
+    moved: bool = False
+    """Whether it is newer than at the beginning."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -72,7 +76,7 @@ class Verdict:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Verdict:
         """Return what `to_dict` was called of."""
-        return cls(values["code"], tuple(values["lines"]), values["hint"])
+        return cls(values["code"], tuple(values["lines"]), values["hint"], values["place"], values["moved"])
 
 
 def judge(ranks: range, outcomes: Mapping[int, Outcome], exit_codes: Mapping[int, int]) -> Verdict:

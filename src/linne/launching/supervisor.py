@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self
@@ -97,20 +97,20 @@ class Supervisor:
         wait, restarts = self.first_wait, 0
         with Signals() as signals:
             while True:
-                before = self._place()
-                verdict = self.starter.agree(self._attempt(arguments, signals))
+                before, ended = self._place(), self._attempt(arguments, signals)
+                place = self._place()
+                verdict = self.starter.agree(replace(ended, place=place, moved=place != before))
                 if verdict.code is None and signals.latest is not None:
-                    verdict = Verdict(128 + signals.latest, verdict.lines, verdict.hint)
+                    verdict = replace(verdict, code=128 + signals.latest)
                 if verdict.code is not None:
                     return self._leave(verdict, verdict.code)
-                moved = self._place() != before
-                self._idle = 0 if moved else self._idle + 1
+                self._idle = 0 if verdict.moved else self._idle + 1
                 restarts += 1
                 died = "; ".join(verdict.lines)
                 if restarts > self.max_restarts or self._idle >= MOST_IDLE:
-                    return self._give_up(died, restarts - 1)
-                wait = self.first_wait if moved else wait
-                place = self._place() or "the beginning"
+                    return self._give_up(died, restarts - 1, verdict.place)
+                wait = self.first_wait if verdict.moved else wait
+                place = verdict.place or "the beginning"
                 self.narrator.warn(f"{died}; restart {restarts} of {self.max_restarts} from {place} in {wait:g} s")
                 if self._is_told_to_end_in(wait, signals):
                     return 128 + (signals.latest or signal.SIGTERM)
@@ -122,7 +122,7 @@ class Supervisor:
         try:
             while not attempt.is_over:
                 if signals.latest is not None:
-                    if signals.count > seen + 1 and seen:  # a second one: at once
+                    if signals.count > seen and seen:  # a second one: at once
                         return attempt.end()
                     seen = signals.count
                     attempt.pass_on(signals.latest)
@@ -137,7 +137,7 @@ class Supervisor:
         return verdict
 
     def _place(self) -> str | None:
-        """Return the newest checkpoint of the run."""
+        """Return the newest checkpoint of the run, where this machine sees its folder."""
         try:
             return (self.run / "checkpoints" / "latest").read_text("utf-8").strip()
         except OSError:
@@ -148,10 +148,10 @@ class Supervisor:
             self._say_error("; ".join(verdict.lines), verdict.hint)
         return code
 
-    def _give_up(self, died: str, restarts: int) -> int:
+    def _give_up(self, died: str, restarts: int, place: str | None) -> int:
         why = f"{restarts} restarts are used up"
         if self._idle >= MOST_IDLE:
-            why = f"{self._idle} attempts in a row came no further than {self._place() or 'the beginning'}"
+            why = f"{self._idle} attempts in a row came no further than {place or 'the beginning'}"
         self._say_error(f"{died}; given up: {why}", "LINNE_DEBUG=1 shows where each process failed")
         return FAILED
 

@@ -105,13 +105,17 @@ class World:
             dist.all_reduce(total)
         return total
 
-    def seed(self, seed: int, step: int) -> None:
-        """Seed torch for a step: several processes draw other numbers than one another, and the same after a resume.
+    def seed(self, seed: int, step: int, device: Device) -> None:
+        """Seed torch for a step on `device`: each of several processes draws numbers of its own, and again after a resume.
 
         Alone, the generators go on from where they are, and a checkpoint holds their state.
         """
-        if self.size > 1:
-            torch.manual_seed(int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1, np.uint64)[0]))
+        if self.size == 1:
+            return
+        number = int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(number)  # torch.manual_seed asks every backend: a tenth of a millisecond
+        if device.is_accelerator:
+            getattr(torch, device.torch_type).manual_seed(number)
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -155,10 +159,8 @@ def joined() -> Iterator[World]:
         return
     if not dist.is_available():
         raise LinneError(f"this torch ({torch.__version__}) is built for one process only", hint="unset WORLD_SIZE")
-    try:
-        dist.init_process_group(_backends(), timeout=PATIENCE)
-    except RuntimeError as error:
-        raise LinneError(f"process {world.rank} of {world.size} could not meet the others: {error}") from error
+    # What it raises is left as it is: a port that another program took meanwhile is no mistake of the user's.
+    dist.init_process_group(_backends(), timeout=PATIENCE)
     try:
         yield world
     finally:
