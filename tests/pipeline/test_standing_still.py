@@ -61,6 +61,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.long
 def test_a_read_that_does_not_end_ends_the_run_with_all_stacks_and_the_run_goes_on_to_the_bit(capfd):
     # As many epochs as it takes: the images that are read ahead are learnt from before training stands still.
     overrides = {**OVERRIDES, "optim.epochs": 30}
