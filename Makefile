@@ -6,13 +6,14 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test quick test-slow fuzz check format reference clean
+.PHONY: help demo test quick test-slow test-faults fuzz check format reference clean
 
 help:
 	@echo "make demo       train, evaluate and predict on real images, from nothing"
 	@echo "make test       every check and test"
 	@echo "make quick      the tests that take no processes of their own, under two minutes"
 	@echo "make test-slow  the tests on real data and long runs"
+	@echo "make test-faults  kills, damage and failing disks by the hundred: half an hour"
 	@echo "make fuzz       a million damaged images through the decoder"
 	@echo "make check      format, lint, types, layers, generated docs"
 	@echo "make format     format the code and mend what the linter can"
@@ -30,6 +31,9 @@ quick: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	pytest -m slow
+
+test-faults: $(VENV)/installed-dev
+	python benchmarks/faults.py
 
 fuzz: $(VENV)/installed-dev
 	scripts/fuzz_images --count 1000000 --folder build/fuzz

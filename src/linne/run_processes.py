@@ -27,7 +27,7 @@ class Lead:
     """
 
     def __init__(
-        self, world: World, narrator: Narrator, guards: Mapping[str, bool], *, measure_speed: bool = False
+        self, world: World, narrator: Narrator, guards: Mapping[str, Any], *, measure_speed: bool = False
     ) -> None:
         """The rest is what a training needs besides its plan, as `linne.train` takes it."""
         self.world, self.narrator, self.guards, self.measure_speed = world, narrator, guards, measure_speed

@@ -19,6 +19,7 @@ from linne.report import EvalReport
 from linne.run_facts import RunRecord, value_text
 from linne.run_facts import read_run as read_record
 from linne.run_start import save_splits
+from linne.training.watchdog import was_stuck
 
 if TYPE_CHECKING:
     from linne.training.checkpoint_format import Checkpoint
@@ -199,6 +200,9 @@ def prepare(run: Run, start: Start, narrator: Narrator) -> None:
     (run.path / "report.html").unlink(missing_ok=True)
     for name in run.cut({} if checkpoint is None else checkpoint.state["log_bytes"]):
         narrator.warn(f"`{run.path / name}` is shorter than it was at the checkpoint: rows are missing")
+    for path in sorted(run.path.glob("stuck*.txt")):
+        if was_stuck(path):
+            narrator.warn(f"a process of this run stood still and was ended: `{path}` has where every thread was")
     _write_changes(run, plan, 0 if checkpoint is None else checkpoint.step)
     if checkpoint is None:
         return

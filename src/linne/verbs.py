@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from linne.training.distributed import World
 
 
+MOST_MINUTES = 10_000
+"""That a training may be allowed to stand still: a week."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a training left behind."""
@@ -77,6 +81,7 @@ def train(
     measure_speed: bool = False,
     require_accelerator: bool = False,
     device_check: bool = True,
+    stuck_after: float = 60.0,
     quiet: bool = False,
 ) -> TrainResult:
     """Train a classifier on `source` and return where it is and how good it is.
@@ -92,6 +97,7 @@ def train(
         measure_speed: First time a few steps with and without channels_last and torch.compile, and say the gain.
         require_accelerator: Refuse the CPU, and stop when an operator runs there.
         device_check: Compare the first step on an accelerator with the CPU's, once for each device and model.
+        stuck_after: End the process with exit code 1 where nothing moves for so many minutes; 0 waits for ever.
         quiet: Say nothing on stderr.
 
     Raises:
@@ -113,7 +119,12 @@ def train(
         "device.name": device,
         "seed": seed,
     }
-    guards = {"require_accelerator": require_accelerator, "device_check": device_check}
+    if not 0 <= stuck_after <= MOST_MINUTES:
+        raise LinneError(
+            f"stuck_after is {stuck_after:g} minutes, expected 0 to {MOST_MINUTES:,}",
+            hint="0 waits for ever for a step that stands still",
+        )
+    guards = {"require_accelerator": require_accelerator, "device_check": device_check, "stuck_after": stuck_after}
     asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator)
     with joined() as world:
         if not world.is_first:
@@ -122,7 +133,7 @@ def train(
             return _begin_or_go_on(asked, output, resume, allow_change, lead)
 
 
-def _train_along(world: World, opened: Source | None, guards: Mapping[str, bool]) -> TrainResult:
+def _train_along(world: World, opened: Source | None, guards: Mapping[str, Any]) -> TrainResult:
     """Train as the first process says, and leave when it does."""
     from linne.run_processes import follow, wait_for_end
     from linne.training.loop import train as run_training

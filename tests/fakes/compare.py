@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.state import TrainState
 from linne.training.step import evaluate_model, refresh_average, train_step
+from linne.training.watchdog import Watchdog
 
 NUM_STEPS = 4
 MIX = AugmentConfig(flip=True, crop_padding=1, cutout=4, mixup_alpha=0.4, cutmix_alpha=1.0)
@@ -76,7 +78,7 @@ def train_on(device: Device, recipe: Recipe) -> dict[str, Any]:
         reads = num_reads() - reads
         assert val is not None
         state.epoch = 1
-        refresh_average(state, train, recipe, device, Agreement(ALONE, Interrupt()))
+        refresh_average(state, train, recipe, device, Agreement(ALONE, Interrupt(), Watchdog(Path(), None)))
         scores = evaluate_model(state, val.in_order(), recipe, device)
         state.keep(scores)
     assert state.kept is not None

@@ -145,6 +145,21 @@ def test_a_killed_agent_takes_its_processes_along_and_is_started_again(tmp_path)
 
 
 @pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_attempt_and_training_goes_on_from_the_last_checkpoint(tmp_path):
+    with launched(tmp_path / "a", "--nproc", "2", "train", "digits", *LONG, "--stuck-after", "0.1") as launch:
+        launch.wait_for_checkpoint()
+        os.kill(launch.pid_of(1), signal.SIGSTOP)
+        launch.wait_for(lambda: "resume" in launch.events())
+        assert "warning: rank 0 ended with exit code 1; " in launch.said
+        assert "; restart 1 of 10 from epoch-" in launch.said
+        assert f"stood still and was ended: `{launch.run / 'stuck.txt'}` has where every thread was" in launch.said
+        launch.wait_for_checkpoint()
+        launch.process.send_signal(signal.SIGTERM)
+        assert launch.end() == 143
+    assert "distributed" in (launch.run / "stuck.txt").read_text(), "it waited for the other one"
+
+
+@pytest.mark.slow
 @needs_proc
 def test_a_killed_supervisor_leaves_no_processes_behind(tmp_path):
     with launched(tmp_path / "a", "--nproc", "2", "train", "digits", *LONG) as launch:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from linne.training.watchdog import FILE, Watchdog
+from linne.training.watchdog import Watchdog, stuck_file, was_stuck
 
 STUCK = textwrap.dedent(
     """
@@ -38,8 +38,8 @@ def test_a_step_that_does_not_end_ends_the_process_and_leaves_the_stacks_of_all_
     assert ended.returncode == 1
     assert ended.stdout.strip() == "still moving"
     assert time.monotonic() - start < 50
-    left = (tmp_path / FILE).read_text()
-    assert left.startswith("nothing moved for 0.5 s: this is where every thread was\n")
+    left = stuck_file(tmp_path).read_text()
+    assert left.startswith("Timeout (0:00:00.500000)!\n")
     assert "waits_for_a_device" in left
     assert "waits_for_a_disk" in left
 
@@ -49,3 +49,14 @@ def test_nothing_is_left_of_a_watch_in_which_all_went_well(tmp_path, limit_s):
     with Watchdog(tmp_path, limit_s) as watchdog:
         watchdog.alive()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_earlier_process_left_stays_and_the_empty_file_of_a_killed_one_goes(tmp_path):
+    stuck_file(tmp_path).write_text("Timeout (1:00:00)!\n")
+    stuck_file(tmp_path, rank=1).touch()
+    for rank in (0, 1):
+        with Watchdog(tmp_path, 30.0, rank) as watchdog:
+            watchdog.alive()
+    assert [path.name for path in tmp_path.iterdir()] == ["stuck.txt"]
+    assert was_stuck(stuck_file(tmp_path))
+    assert not was_stuck(stuck_file(tmp_path, rank=1))

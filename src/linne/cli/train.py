@@ -63,6 +63,13 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     default=True,
     help="Do not compare the first step on an accelerator with the CPU's.",
 )
+@click.option(
+    "--stuck-after",
+    type=float,
+    default=60.0,
+    metavar="MINUTES",
+    help="End a training in which nothing moves for so long (60), with its stacks in stuck.txt; 0 waits for ever.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing while training; print the bundle's path at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from linne.training.distributed import World
 from linne.training.interrupt import Interrupt
+from linne.training.watchdog import Watchdog
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN = 0.5
@@ -15,17 +16,22 @@ SECONDS_BETWEEN = 0.5
 
 
 class Agreement:
-    """The signal that any process was sent, known to all of them at the same step."""
+    """The signal that any process was sent, known to all of them at the same step.
 
-    def __init__(self, world: World, interrupt: Interrupt, *, parted: bool = False) -> None:
+    Who asks for it after every step and batch has moved since, which the watchdog is told.
+    """
+
+    def __init__(self, world: World, interrupt: Interrupt, watchdog: Watchdog, *, parted: bool = False) -> None:
         """`parted` says whether each process has only a part of every weight."""
-        self.world, self._interrupt, self._parted = world, interrupt, parted
+        self.world, self._interrupt, self._watchdog, self._parted = world, interrupt, watchdog, parted
         self._agreed: int | None = None
         self._asked_step, self._asked_time, self._next_step = 0, time.monotonic(), 0
 
     def until(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield `items`, alone for as long as no signal has come; several processes go through theirs together."""
-        yield from self._interrupt.until(items) if self.world.size == 1 else items
+        for item in self._interrupt.until(items) if self.world.size == 1 else items:
+            self._watchdog.alive()
+            yield item
 
     def is_time_to_save(self, is_due: bool) -> bool:
         """Return whether the first process's `is_due` holds.
@@ -41,6 +47,7 @@ class Agreement:
 
         When they ask next is the first process's to say: clocks differ, and all must ask at the same step.
         """
+        self._watchdog.alive()
         if self.world.size == 1:
             return self._interrupt.number
         if self._agreed is None and (now or step >= self._next_step):

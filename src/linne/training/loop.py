@@ -33,6 +33,7 @@ from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
 from linne.training.state import Scores, Snapshot, TrainState, place
 from linne.training.step import evaluate_model, refresh_average, train_step
+from linne.training.watchdog import Watchdog
 
 Ending = Literal["finished", "interrupted", "diverged"]
 
@@ -66,11 +67,13 @@ def train(
     *,
     require_accelerator: bool = False,
     device_check: bool = True,
+    stuck_after: float = 0.0,
     world: World = ALONE,
 ) -> Trained:
     """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
 
     With `device_check` the first step on an accelerator is compared with the CPU's, once for each model and device.
+    Where nothing moves for `stuck_after` minutes the process is ended, with its stacks in stuck.txt; 0 waits for ever.
     Goes on from `checkpoint`, if there is one, as if nothing had come between. Ctrl-C, SIGTERM, SIGUSR1 and a loss
     that is no longer a number end the training early: the epoch kept so far becomes the bundle, and signals leave a
     checkpoint of the last step. All processes of a `world` call this with the same recipe, source and checkpoint; the
@@ -93,8 +96,9 @@ def train(
         ref = models.describe_recipe(recipe, source.num_classes)
         model = place(models.build(ref), recipe, device)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
-        with fallbacks.watch(), Interrupt() as interrupt:
-            agreement = Agreement(world, interrupt, parted=recipe.device.parallel == "fsdp")
+        watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
+        with fallbacks.watch(), Interrupt() as interrupt, watchdog:
+            agreement = Agreement(world, interrupt, watchdog, parted=recipe.device.parallel == "fsdp")
             if device_check and device.is_accelerator:
                 prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
             forward = distributed.spread(model, recipe, device, world)

@@ -13,28 +13,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-FILE = "stuck.txt"
 _PATIENCE_S = 1.0
 """How often the thread is told at most: each telling starts it anew, and takes as long as a step of a small network."""
+
+
+def stuck_file(folder: Path, rank: int = 0) -> Path:
+    """Return where the stacks of process `rank` of a run in `folder` go: stuck.txt, or stuck-rank-1.txt."""
+    return folder / (f"stuck-rank-{rank}.txt" if rank else "stuck.txt")
+
+
+def was_stuck(path: Path) -> bool:
+    """Return whether a process stood still; one that was killed leaves an empty file."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 class Watchdog:
     """Ends the process with exit code 1 where `alive` is not called for a while; use it as a context."""
 
-    def __init__(self, folder: Path, limit_s: float | None) -> None:
-        """Stacks go to `folder`/stuck.txt; with no limit nothing is watched."""
-        self._limit_s = limit_s
-        self._path = folder / FILE
+    def __init__(self, folder: Path, limit_s: float | None, rank: int = 0) -> None:
+        """Stacks go to the `stuck_file` of `folder`; with no limit nothing is watched.
+
+        Nor where there is no such folder, on another machine: when this process stands still, so does the first one.
+        """
+        self._limit_s = limit_s if folder.is_dir() else None
+        self._path = stuck_file(folder, rank)
         self._told = 0.0
 
     def __enter__(self) -> Self:
         """Begin to watch."""
         if self._limit_s is not None:
-            self._path.unlink(missing_ok=True)
-            # Open from now on: when it is needed nothing of Python runs any more.
-            self._file = self._path.open("w", encoding="utf-8")
-            self._file.write(f"nothing moved for {self._limit_s:g} s: this is where every thread was\n\n")
-            self._file.flush()
+            # Open from now on: when it is needed nothing of Python runs any more. What an earlier process left stays.
+            self._file = self._path.open("a", encoding="utf-8")
             self.alive()
         return self
 
@@ -48,8 +57,9 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Watch no longer; the file goes, since nothing was stuck."""
+        """Watch no longer; the file goes, unless an earlier process was stuck."""
         if self._limit_s is not None:
             faulthandler.cancel_dump_traceback_later()
             self._file.close()
-            self._path.unlink(missing_ok=True)
+            if not was_stuck(self._path):
+                self._path.unlink(missing_ok=True)
