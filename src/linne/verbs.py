@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.errors import LinneError, SourceError
+from linne.errors import LinneError
 from linne.host import prepare_for_torch
 from linne.log import Narrator, Run
 
 if TYPE_CHECKING:
-    from linne.bundle import Bundle
     from linne.data import Source
     from linne.inference.predictor import Prediction, Views
     from linne.models import ModelListing
@@ -301,64 +300,15 @@ def evaluate(
 
     opened = open_bundle(bundle)
     if isinstance(source, str):
-        source = _as_in_training(opened, source, splits_file)
+        from linne.trained_on import as_in_training
+
+        source = as_in_training(opened, source, splits_file)
     narrator = Narrator(quiet=quiet)
     for note in source.notes:
         narrator.line(note)
     predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator, tta=tta)
     report, _ = evaluate_bundle(predictor, source, split)
     return report
-
-
-def _as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) -> Source:
-    """Return the source `name`, split as it was when `bundle` was trained."""
-    from linne.data import open_source
-
-    data = bundle.provenance.get("recipe", {}).get("data", {})
-    beside = bundle.path.parent / "splits.json"
-    known = bundle.provenance.get("source", {})
-    is_same = name == known.get("name")
-    if splits_file is None:
-        splits_file = _splits_of_training(data, name, beside)
-        is_same = is_same or splits_file is not None
-    # Where a list says who trained, what made that list is done; where the list is of others, it was asked of those.
-    asked = {} if splits_file is not None or beside.is_file() else data
-    quarantine = asked.get("quarantine")
-    source = open_source(
-        name,
-        val_fraction=data.get("val_fraction", 0.1),
-        test_fraction=data.get("test_fraction", 0.15),
-        split_seed=data.get("split_seed", 0),
-        group_by=asked.get("group_by"),
-        folds=asked.get("folds"),
-        fold=asked.get("fold"),
-        splits_file=None if splits_file is None else Path(splits_file),
-        quarantine=None if quarantine is None else Path(quarantine),
-    )
-    if is_same and known.get("fingerprint") not in (None, source.fingerprint):
-        changed = "the source is not what the bundle was trained beside: images, labels or splits have changed"
-        source = replace(source, notes=(f"warning: {changed}", *source.notes))
-    return source
-
-
-def _splits_of_training(data: Mapping[str, Any], name: str, beside: Path) -> Path | None:
-    """Return the list of who trained and who tests, None where the recipe alone decides it or `name` is of others.
-
-    Raises:
-        SourceError: a split file decided it, and neither that file nor the run's copy of it is at hand.
-    """
-    from linne.data import knows_most_of
-
-    stated = data.get("splits_file")
-    for path in (beside, Path(stated or beside)):
-        if knows_most_of(path, name):
-            return path
-    if stated is None or beside.is_file():
-        return None
-    raise SourceError(
-        f"the bundle was trained by the split file `{stated}`, which does not know `{name}` or is not here",
-        hint="the run that made the bundle has a copy: `--splits-file RUN/splits.json`",
-    )
 
 
 def predict(

@@ -106,7 +106,7 @@ class World:
         return total
 
     def seed(self, seed: int, step: int, device: Device) -> None:
-        """Seed torch for a step on `device`: each of several processes draws numbers of its own, and again after a resume.
+        """Seed torch for a step on `device`: each of several processes draws its own numbers, the same after a resume.
 
         Alone, the generators go on from where they are, and a checkpoint holds their state.
         """
