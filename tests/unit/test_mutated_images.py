@@ -18,6 +18,8 @@ from museum.mutations import KINDS, mutated
 
 from linne.errors import ImageError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def fuzzed(python, repository, tmp_path_factory):
