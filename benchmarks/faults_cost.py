@@ -18,7 +18,7 @@ from linne.training.loop import train  # noqa: E402
 
 EVERY_SECONDS = 6
 """Instead of 60: ten times the cost, in runs of a tenth of the time."""
-PAIRS, QUICK_PAIRS = 5, 1
+PAIRS, QUICK_PAIRS = 3, 1
 
 
 def run_once(plan: Plan) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def run_once(plan: Plan) -> dict[str, Any]:
 
 def cost(quick: bool) -> dict[str, Any]:
     """Return the measurements of both sides, and what they say in words."""
-    fixed = {"optim.epochs": 2 if quick else 4, "data.batch_size": 128, "device.num_threads": 1, "log_every": 10}
+    fixed = {"optim.epochs": 1 if quick else 3, "data.batch_size": 128, "device.num_threads": 1, "log_every": 10}
     fixed |= {"device.precision": "fp32", "data.val_fraction": "none"}
     source = f"synthetic:classes=10,size=32,count={500 if quick else 5000}"
     sides = {"with": {"checkpoint.every_minutes": EVERY_SECONDS / 60}, "without": {"checkpoint.keep": "none"}}
