@@ -72,13 +72,14 @@ def newest_step(output: Path) -> int:
     return int(latest.read_text().strip().rpartition("-")[2]) if latest.is_file() else 0
 
 
-def rows_after_resumes(output: Path) -> tuple[int, int]:
-    """Return how often the run went on, and how many steps were measured since."""
-    resumes = steps = 0
-    for line in (output / "metrics.jsonl").read_text().splitlines():
-        event = json.loads(line)["event"] if line.endswith("}") else ""
-        resumes, steps = (resumes + 1, 0) if event == "resume" else (resumes, steps + (event == "step"))
-    return resumes, steps
+def has_gone_on(output: Path, log: Path, times: int) -> bool:
+    """Return whether the run has gone on so often and then measured a step. Rows in no checkpoint are cut off."""
+    if log.read_text().count("resume  at step") < times:
+        return False
+    events = [
+        json.loads(line)["event"] for line in (output / "metrics.jsonl").read_text().splitlines() if line[-1:] == "}"
+    ]
+    return "step" in events[len(events) - events[::-1].index("resume") :] if "resume" in events else False
 
 
 def parent_of(process: int) -> int:
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=0, help="default: enough for all kills")
     options = parser.parse_args()
-    epochs, pick = options.epochs or 4 + options.kills, random.Random(0)
+    epochs, pick = options.epochs or 4 + 2 * options.kills, random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         scratch, undisturbed, disturbed = (Path(folder) / name for name in ("scratch", "undisturbed", "disturbed"))
         scratch.mkdir()
@@ -115,13 +116,12 @@ def main() -> None:
             victim = ("rank 0", "rank 1", "rank 0", "rank 1", "agent")[number % 5]
             wait_for(lambda before=before: newest_step(disturbed) > before, training, "a new checkpoint", log)
             time.sleep(pick.uniform(0, 0.5))
-            before, killed = newest_step(disturbed), time.monotonic()
+            step, killed = newest_step(disturbed), time.monotonic()
             kill_one(scratch, victim)
-            wait_for(
-                lambda number=number: rows_after_resumes(disturbed) > (number + 1, 0), training, "the next step", log
-            )
+            wait_for(lambda number=number: has_gone_on(disturbed, log, number + 1), training, "the next step", log)
             seconds.append(time.monotonic() - killed)
-            print(f"{number + 1:3} {victim} killed after step {before}: {seconds[-1]:.1f} s", flush=True)
+            before = newest_step(disturbed)  # the next one dies when it has come further than this
+            print(f"{number + 1:3} {victim} killed after step {step}: {seconds[-1]:.1f} s", flush=True)
         code = training.wait()
         same = code == 0 and same_weights(undisturbed / "bundle", disturbed / "bundle")
     print(

@@ -21,6 +21,8 @@ from linne.launching.outcomes import Verdict
 
 GRACE_SECONDS = 60.0
 """How long processes that were asked to leave may take to write a checkpoint."""
+DEATH_SECONDS = 3.0
+"""How long killed processes may take to be gone, with what they hold of the run folder."""
 QUIET_TORCH = ("TORCH_CPP_LOG_LEVEL", "ERROR")
 """Its warnings are of names that lead nowhere and partners that are gone; the errors come as exceptions."""
 AGENT_RESULT = "agent.json"
@@ -96,16 +98,24 @@ class Attempt:
         if not self.is_over:
             self.agent.kill()
         self.agent.wait()
-        said = outcomes.read_outcomes(self.folder)
-        for rank, process in outcomes.processes(self.folder).items():
-            if rank not in said:  # their agent is gone, and they leave by themselves, but not at once
-                _send(process, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has one way only
+        if not (self.folder / AGENT_RESULT).exists():  # else it has ended them all, and their numbers may be others'
+            self._end_orphans()
         problem, exit_codes = self._agent_result()
         verdict = outcomes.judge(self.ranks, outcomes.read_outcomes(self.folder), exit_codes)
         shutil.rmtree(self.folder, ignore_errors=True)
         if verdict.code is None and problem is not None and not exit_codes:
             return Verdict(None, (problem,))
         return verdict
+
+    def _end_orphans(self) -> None:
+        """End the processes whose agent is gone: they leave by themselves, but not at once."""
+        said = outcomes.read_outcomes(self.folder)
+        left = [process for rank, process in outcomes.processes(self.folder).items() if rank not in said]
+        for process in left:
+            _send(process, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has one way only
+        end = time.monotonic() + DEATH_SECONDS
+        while os.name == "posix" and any(map(_is_there, left)) and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _agent_result(self) -> tuple[str | None, dict[int, int]]:
         """Return what went wrong with torchrun itself, and the exit codes of processes that failed, by rank."""
@@ -119,6 +129,14 @@ class Attempt:
 def _send(process: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(process, number)
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _signal_name(code: int) -> str:
