@@ -15,6 +15,8 @@ import linne
 from linne.cli import cli
 from linne.errors import RecipeError, SourceError
 
+pytestmark = pytest.mark.long
+
 LABELS = ("dark", "light")
 FAST = {"optim.epochs": 1, "data.batch_size": 16, "device.precision": "fp32", "device.num_threads": 1}
 
