@@ -32,6 +32,8 @@ from linne.inference.predictor import Predictor  # noqa: E402
 from linne.models import ModelRef  # noqa: E402
 from linne.preprocess import InputSpec, normalise, pillow_resize, resize_and_crop  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 LABELS = ("zebra", "ant", "moth", "Ärmelkanal", "fox")
 """Neither sorted nor ASCII, so that an order or an encoding of somebody else's shows."""
 
