@@ -118,10 +118,11 @@ def test_a_check_that_passed_is_remembered_for_this_device_model_and_torch_alone
     others = [
         check_key(RECIPE, newer),
         check_key(replace(RECIPE, model=ModelConfig(name="mlp")), CPU),
+        check_key(replace(RECIPE, model=ModelConfig(blur_pool=True)), CPU),
         check_key(replace(RECIPE, device=DeviceConfig(precision="fp32")), CPU),
     ]
-    assert len({key, *others}) == 4
-    assert [passed.find(other) for other in others] == [None] * 3
+    assert len({key, *others}) == 5
+    assert [passed.find(other) for other in others] == [None] * 4
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", json.dumps({"key": 5})], ids=["empty", "cut", "a list", "no list"])

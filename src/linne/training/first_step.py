@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -271,11 +271,11 @@ class PassedChecks:
 
 
 def check_key(recipe: Recipe, device: Device) -> str:
-    """Return what a check holds for: this hardware, driver and torch, with this model, size and precision."""
+    """Return what a check holds for: this hardware, driver and torch, with this model as built, size and precision."""
     data, hardware = recipe.data, device.hardware
     parts = [
         *(device.kind, device.name, hardware.architecture, hardware.runtime, hardware.driver, torch.__version__),
-        *(recipe.model.name, data.height, data.width, data.channels),
+        *(asdict(recipe.model), data.height, data.width, data.channels),
         *(recipe.device.precision, recipe.device.channels_last),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

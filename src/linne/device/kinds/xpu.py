@@ -61,8 +61,8 @@ def _capabilities(bf16: Fact, fp64: Fact, fp16: Fact) -> Capabilities:
         dtypes={"fp64": fp64, "fp32": yes("every Intel GPU has it"), "bf16": bf16, "fp16": fp16},
         autocast=yes("torch supports it"),
         autocast_dtype="fp16",
-        # It checks for infinities in float64 on some versions, which Arc cards do not have.
-        grad_scaler=fact(fp64.holds, "scaling checks in fp64 in some versions of torch") if not fp64.holds else fp64,
+        # GradScaler inverts the scale in fp64, which Arc cards do not have.
+        grad_scaler=Fact(fp64.answer, f"torch inverts the scale in fp64, and {fp64.evidence}"),
         foreach=yes("one kernel over many tensors"),
         fused=fused_optimizers("XPU"),
         pinned_memory=yes("torch allocates it"),
