@@ -15,7 +15,9 @@ class ModelConfig:
     """Which network, and what of it is trained."""
 
     name: str = "small"
-    """`small`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    """`small`, `speedrun`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    width: float | None = None
+    """How many times as many channels (`small` and `speedrun`); None is as they were made."""
     dropout: float | None = None
     """Probability before the classifier, for models that take one; None keeps the network's own."""
     sync_batch_norm: bool = True
@@ -24,6 +26,12 @@ class ModelConfig:
     """Probability of leaving out the last block, falling to 0 at the first; None keeps the network's own."""
     blur_pool: bool = False
     """Blur before each halving of the map (timm's networks that take an `aa_layer`)."""
+    patch_stride: int | None = None
+    """Pixels from one patch of the first layer to the next (`speedrun`): each is twice as wide. None fits the size."""
+    whiten: bool = False
+    """Make the first convolution's filters those that whiten patches of the training images, and hold them."""
+    dirac: bool = False
+    """Start later convolutions as the identity, as far as their channels go."""
     freeze: Literal["backbone"] | int | None = None
     """Leave `backbone` (all but the classifier), or this many layers from the first, as they are."""
     unfreeze_epochs: int | None = None
@@ -34,6 +42,8 @@ class ModelConfig:
         for name in ("dropout", "drop_path"):
             if getattr(self, name) is not None:
                 check_fraction(f"model.{name}", getattr(self, name))
+        if self.width is not None and not 0.1 <= self.width <= 10:
+            raise RecipeError(f"model.width is {self.width:g}, expected 0.1 to 10, or none")
         if isinstance(self.freeze, int) and self.freeze < 1:
             raise RecipeError(f"model.freeze is {self.freeze}, expected 1 or more, or `backbone`")
         if self.unfreeze_epochs is not None and self.freeze is None:

@@ -15,7 +15,7 @@ Nonfinite = Literal["raise", "skip"]
 LossName = Literal["cross-entropy", "bce", "focal"]
 
 CLIPS = ("clip_norm", "clip_value", "clip_agc")
-POSITIVE = ("lr", "minutes", *CLIPS, "swa_lr", "logit_adjustment", "sam_rho")
+POSITIVE = ("lr", "minutes", "norm_bias_lr", *CLIPS, "swa_lr", "logit_adjustment", "sam_rho")
 SHARES = ("decay_share", "bce_threshold", "class_balance", "ema_decay")
 BELOW_ONE = ("momentum", "beta2", "label_smoothing")
 
@@ -35,6 +35,8 @@ class OptimConfig:
     """Applied to weights of two or more dimensions, not to biases and norms."""
     layer_decay: float | None = None
     """What the learning rate is multiplied by for each layer further from the classifier."""
+    norm_bias_lr: float | None = None
+    """What the learning rate is multiplied by for the biases of norms, whose scales are held; None trains both."""
     epochs: int = 10
     minutes: float | None = None
     """Choose `epochs` so that training takes about so long, measured when the run is planned; None does not."""

@@ -19,6 +19,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "data.split_seed": (0, 2**63 - 1),
     "data.folds": (2, 1000),
     "data.fold": (1, 1000),
+    "model.patch_stride": (1, 64),
     "model.unfreeze_epochs": (1, None),
     "optim.epochs": (1, None),
     "optim.patience": (1, None),

@@ -94,3 +94,16 @@ def test_muon_on_a_network_without_hidden_layers_is_refused():
         "optim.optimizer=muon updates the layers between the first and the last, and this network has none"
     )
     assert caught.value.hint == "use --set optim.optimizer=adamw"
+
+
+def test_biases_of_norms_learn_faster_by_the_factor_and_by_their_layer():
+    model = make_model()
+    groups = parameter_groups(model, OptimConfig(norm_bias_lr=64.0, layer_decay=0.5, weight_decay=0.1))
+    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    names = {name: scales[id(p)] for name, p in model.named_parameters()}
+    assert names == {"0.weight": 0.5, "0.bias": 0.5, "1.weight": 0.5, "1.bias": 32.0, "3.weight": 1.0, "3.bias": 1.0}
+
+
+def test_without_norms_there_are_no_biases_of_norms():
+    with pytest.raises(RecipeError, match="this network has no norms"):
+        parameter_groups(build_mlp(3, 1, 8, 8, None), OptimConfig(norm_bias_lr=64.0))

@@ -1,11 +1,12 @@
 """Where networks come from: a table of providers, and the functions that turn a name into a network.
 
-A name is `small`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them has. Importing this
-module imports no framework; a provider imports its own when it is asked for something.
+A name is `small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them has.
+Importing this module imports no framework; a provider imports its own when it is asked for something.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def describe_recipe(recipe: Recipe, num_classes: int) -> ModelRef:
         channels=data.channels,
         height=data.height,
         width=data.width,
-        variant=Variant(dropout=model.dropout, drop_path=model.drop_path, blur_pool=model.blur_pool),
+        variant=Variant(**{field.name: getattr(model, field.name) for field in dataclasses.fields(Variant)}),
     )
 
 

@@ -18,7 +18,7 @@ At = Callable[[int, int, int, Mapping[str, Any]], ModelRef]
 Wishes = Mapping[str, Mapping[str, Any]]
 """By the field of `Variant` that asks for them: arguments of the constructor."""
 
-WITHOUT = {"dropout": "none", "drop_path": "none", "blur_pool": "false"}
+WITHOUT = {"dropout": "none", "drop_path": "none", "blur_pool": "false", "width": "none", "patch_stride": "none"}
 """The value of each field of `Variant` that wishes nothing, as it is typed."""
 
 SIZES = (16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)

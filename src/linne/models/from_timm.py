@@ -78,6 +78,9 @@ class TimmModels:
             "drop_path": {"drop_path_rate": variant.drop_path},
             "blur_pool": {"aa_layer": BLUR},
         }
+        for wish in ("width", "patch_stride"):
+            if getattr(variant, wish) is not None:
+                raise checks.takes_no(at(channels, height, width, {}), wish)
         wished = checks.wishes(variant, arguments)
         return checks.checked(at, self.build, channels, height, width, wished, designed)
 

@@ -87,6 +87,9 @@ class TorchvisionModels:
                 options=options,
             )
 
+        for wish in ("width", "patch_stride"):
+            if getattr(variant, wish) is not None:
+                raise checks.takes_no(at(channels, height, width, {}), wish)
         if variant.blur_pool:
             raise checks.takes_no(at(channels, height, width, {}), "blur_pool")
         arguments = {

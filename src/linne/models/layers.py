@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 MOST = 0.9
 """A child with more than this share of a network's weights is the network, and is looked into."""
@@ -55,4 +56,14 @@ def matrices_of(model: nn.Module) -> set[str]:
         if isinstance(module, kinds)
         for name, weight in module.named_parameters(recurse=False)
         if weight.ndim > 1 and "bias" not in name
+    }
+
+
+def norms_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return by their path the batch, instance, layer and group norms that have a scale and a bias a channel."""
+    kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, kinds) and module.weight is not None and module.bias is not None
     }

@@ -1,4 +1,4 @@
-"""linne's own networks, which take any size: `small` and `mlp`."""
+"""linne's own networks, which take any size: `small`, `speedrun` and `mlp`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from linne.models.provider import InputDefaults, ModelRef, Variant
 if TYPE_CHECKING:
     from torch import nn
 
-NAMES = ("mlp", "small")
+OPTIONS = {
+    "mlp": ("dropout",),
+    "small": ("dropout", "width"),
+    "speedrun": ("dropout", "width", "patch_stride"),
+}
+"""By network, the fields of `Variant` that it takes, which are also its options in a `ModelRef`."""
+NAMES = tuple(OPTIONS)
 
 
 class OwnModels:
@@ -51,21 +57,30 @@ class OwnModels:
                 options=options,
             )
 
-        for wish in ("drop_path", "blur_pool"):
-            if getattr(variant, wish):
+        arguments = {option: {option: getattr(variant, option)} for option in OPTIONS[name]}
+        for wish in ("drop_path", "blur_pool", "width", "patch_stride"):
+            if wish not in arguments and getattr(variant, wish):
                 raise checks.takes_no(at(channels, height, width, {}), wish)
-        wished = checks.wishes(variant, {"dropout": {"dropout": variant.dropout}})
+        wished = checks.wishes(variant, arguments)
         return checks.checked(at, self.build, channels, height, width, wished)
 
     def build(self, ref: ModelRef) -> nn.Module:
         """Return the network with freshly drawn weights, in training mode."""
         checks.require_known("linne", ref.name, NAMES)
-        checks.require_options(ref, ("dropout",))
+        checks.require_options(ref, OPTIONS[ref.name])
+        size = (ref.num_classes, ref.channels, ref.height, ref.width)
+        options = [ref.options.get(option) for option in OPTIONS[ref.name]]
         if ref.name == "mlp":
-            from linne.models.mlp import build_mlp as build_own
-        else:
-            from linne.models.small import build_small as build_own
-        return build_own(ref.num_classes, ref.channels, ref.height, ref.width, ref.options.get("dropout"))
+            from linne.models.mlp import build_mlp
+
+            return build_mlp(*size, *options)
+        if ref.name == "speedrun":
+            from linne.models.speedrun import build_speedrun
+
+            return build_speedrun(*size, *options)
+        from linne.models.small import build_small
+
+        return build_small(*size, *options)
 
     def config(self, ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """Return timm's layout under an architecture and model type that other libraries refuse by name."""

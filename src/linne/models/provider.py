@@ -41,6 +41,10 @@ class Variant:
     """Probability of leaving out the last block in training, falling to 0 at the first."""
     blur_pool: bool = False
     """Blur before each halving of the map."""
+    width: float | None = None
+    """How many times as many channels."""
+    patch_stride: int | None = None
+    """Pixels from one patch of the first layer to the next."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

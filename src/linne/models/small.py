@@ -18,14 +18,18 @@ MIN_WIDTH = 16
 MANY_CLASSES = 50
 
 
-def build_small(num_classes: int, channels: int, height: int, width: int, dropout: float | None) -> nn.Module:
-    """Return the network for `channels` x `height` x `width` images.
+def build_small(
+    num_classes: int, channels: int, height: int, width: int, dropout: float | None, scale: float | None = None
+) -> nn.Module:
+    """Return the network for `channels` x `height` x `width` images, `scale` times as wide as we would have it.
 
     Grey images get half the channels of colour ones, more than 50 classes twice as many.
     """
     last = LAST_WIDTH if channels == 3 else LAST_WIDTH // 2
     if num_classes > MANY_CLASSES:
         last *= 2
+    if scale is not None:
+        last = max(MIN_WIDTH, 8 * round(last * scale / 8))
     side = min(height, width)
     stride = 1 if side < 16 else 2 if side < 160 else 4
     # Each stage halves the map; enough of them to leave about 2 x 2.

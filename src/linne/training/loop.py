@@ -31,6 +31,7 @@ from linne.training.losses import class_counts
 from linne.training.progress import Progress
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
+from linne.training.starting import prepare
 from linne.training.state import Scores, Snapshot, TrainState, place
 from linne.training.step import evaluate_model, refresh_average, train_step
 from linne.training.watchdog import Watchdog
@@ -95,6 +96,7 @@ def train(
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
         ref = models.describe_recipe(recipe, source.num_classes)
         model = place(models.build(ref), recipe, device)
+        prepare(model, recipe, batches["train"], world)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
         with fallbacks.watch(), Interrupt() as interrupt, watchdog:

@@ -12,7 +12,9 @@ from linne.data.loading.loader import Batch, make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.recipe import Recipe
+from linne.training.distributed import ALONE
 from linne.training.losses import class_counts
+from linne.training.starting import prepare
 from linne.training.state import TrainState
 from linne.training.step import evaluate_model, train_step
 
@@ -50,6 +52,7 @@ def measure_pace(recipe: Recipe, source: Source, device: Device, budget_seconds:
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train, val = make_batches(source, recipe, device)
         network = models.build(models.describe_recipe(recipe, source.num_classes))
+        prepare(network, recipe, train, ALONE)
         state = TrainState.create(network, recipe, device, class_counts(source))
         state.start_epoch()
         endless = itertools.chain.from_iterable(train.epoch(epoch) for epoch in itertools.count())

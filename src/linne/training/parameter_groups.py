@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from linne.errors import RecipeError
-from linne.models.layers import layers_of, matrices_of
+from linne.models.layers import layers_of, matrices_of, norms_of
 from linne.recipe import OptimConfig
 
 BETA1_BESIDE_MUON = 0.9
@@ -18,12 +18,13 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     """Return `model`'s trained weights in groups for a torch optimiser, one for each set of values that they share.
 
     Biases and norms (one dimension) do not decay. `lr_scale` is what the learning rate is multiplied by: with
-    `layer_decay` d, d to the number of layers between a weight and the classifier (Clark et al. 2020; BEiT).
+    `layer_decay` d, d to the number of layers between a weight and the classifier (Clark et al. 2020; BEiT); with
+    `norm_bias_lr`, that for the biases of norms.
 
     Raises:
-        RecipeError: Muon finds nothing to work on.
+        RecipeError: Muon finds nothing to work on, or `norm_bias_lr` no norms.
     """
-    scales = _layer_scales(model, config.layer_decay) if config.layer_decay is not None else {}
+    scales = _learning_rate_scales(model, config)
     hidden = _hidden(model) if config.optimizer == "muon" else set()
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -41,10 +42,23 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return sorted(groups.values(), key=lambda group: -group["weight_decay"])
 
 
-def _layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
-    """Return by a parameter's name what its learning rate is multiplied by: 1 for the classifier."""
+def _learning_rate_scales(model: nn.Module, config: OptimConfig) -> dict[str, float]:
+    """Return by a parameter's name what its learning rate is multiplied by; nothing where all have the same."""
+    if config.layer_decay is None and config.norm_bias_lr is None:
+        return {}
+    decay = config.layer_decay or 1.0
     from_top = enumerate(reversed(layers_of(model)))
-    return {name: decay**distance for distance, names in from_top for name in names}
+    scales = {name: decay**distance for distance, names in from_top for name in names}
+    if config.norm_bias_lr is not None:
+        biases = [f"{path}.bias" for path in norms_of(model)]
+        if not biases:
+            raise RecipeError(
+                "optim.norm_bias_lr is for the biases of norms, and this network has no norms",
+                hint="use --set optim.norm_bias_lr=none",
+            )
+        for name in biases:
+            scales[name] *= config.norm_bias_lr
+    return scales
 
 
 def _hidden(model: nn.Module) -> set[str]:
