@@ -203,6 +203,7 @@ def _train_steps(
     """Train what is left of the epoch at hand, or until a signal comes."""
     num_steps = len(batches)
     for batch in progress.waiting.timed(batches.epoch(state.epoch, state.batch)):
+        keeper.keep_up()
         agreement.world.seed(recipe.seed, state.step, device)
         loss = train_step(state, batch, recipe, device, num_steps)
         state.batch = batch.number + 1
