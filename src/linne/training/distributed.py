@@ -339,6 +339,15 @@ def _is_parted(tensor: torch.Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a tensor of which each has one; any other as it is."""
+    if not _is_parted(tensor):
+        return tensor
+    parted: Any = tensor
+    part: torch.Tensor = parted.to_local()
+    return part
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return all of a tensor of which each process has a part; any other as it is. All processes call it."""
     if not _is_parted(tensor):
