@@ -55,6 +55,7 @@ class JsonLines:
 
     def cut(self, size_bytes: int) -> bool:
         """Take away what comes after the first bytes, half a line included, and return whether they are there."""
+        self._waiting.clear()
         if not self.path.exists():
             return size_bytes == 0
         if self.size_bytes < size_bytes:

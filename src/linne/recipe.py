@@ -237,6 +237,11 @@ class Recipe:
                 "optim.sam_rho takes two gradients a step, and device.precision=fp16 scales one of them",
                 hint="use --set device.precision=bf16, or --set optim.sam_rho=none",
             )
+        if self.optim.nonfinite == "rewind" and self.checkpoint.keep is None:
+            raise RecipeError(
+                "optim.nonfinite=rewind goes back to a checkpoint, and checkpoint.keep=none leaves none",
+                hint="use --set checkpoint.keep=2, or --set optim.nonfinite=raise",
+            )
         if self.optim.schedule == "plateau" and self.data.val_fraction is None:
             raise RecipeError(
                 "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none",

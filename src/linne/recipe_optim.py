@@ -11,7 +11,7 @@ from linne.recipe_values import check_fraction, check_limits
 
 Optimizer = Literal["sgd", "adamw", "muon", "lamb", "lion"]
 Schedule = Literal["cosine", "one-cycle", "wsd", "step", "plateau", "constant", "schedule-free"]
-Nonfinite = Literal["raise", "skip"]
+Nonfinite = Literal["raise", "skip", "rewind"]
 LossName = Literal["cross-entropy", "bce", "focal"]
 
 CLIPS = ("clip_norm", "clip_value", "clip_agc")
@@ -66,7 +66,8 @@ class OptimConfig:
     logit_adjustment: float | None = None
     """Add this times the logarithm of a class's share of the training images to its logit, in training only."""
     nonfinite: Nonfinite = "raise"
-    """What happens when a loss or gradient is no finite number: `raise` ends the run, `skip` leaves the step out."""
+    """What happens when a loss or gradient is no finite number: `raise` ends the run, `skip` leaves the step out, and
+    `rewind` goes back to the newest checkpoint, with half the learning rate from there on, at most three times."""
     clip_norm: float | None = None
     """Largest norm of all gradients together; None does not clip."""
     clip_value: float | None = None

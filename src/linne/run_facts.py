@@ -71,6 +71,11 @@ class RunRecord:
         return sum(row.get("event") == "resume" for row in self.rows)
 
     @property
+    def rewinds(self) -> list[Row]:
+        """The times that it went back to a checkpoint, since a loss or gradient was no number."""
+        return [row for row in self.rows if row.get("event") == "rewind"]
+
+    @property
     def kept(self) -> Row | None:
         """The epoch whose weights are in the bundle."""
         return next((row for row in reversed(self.epochs) if row.get("best")), None)
@@ -214,6 +219,10 @@ def _training_in_words(run: RunRecord) -> str:
         parts.append(f"weights of epoch {run.kept['epoch']} kept")
     if run.num_resumes:
         parts.append("resumed once" if run.num_resumes == 1 else f"resumed {run.num_resumes} times")
+    if run.rewinds:
+        often = "once" if len(run.rewinds) == 1 else f"{len(run.rewinds)} times"
+        factor = run.rewinds[-1].get("lr_factor")
+        parts.append(f"went back {often} since a loss or gradient was no number, learning rate x {factor} in the end")
     return ", ".join(parts)
 
 

@@ -52,6 +52,8 @@ class Lead:
         world = self.world
         if world.size == 1:
             return
+        from linne.training.sending import from_first
+
         plan, batch = start.plan, start.plan.recipe.data.batch_size
         self.narrator.line(
             f"\n{world.size} processes share every batch of {batch:,}: {-(-batch // world.size):,} each at most"
@@ -62,7 +64,7 @@ class Lead:
             "run": str(run.path.resolve()),
         }
         world.from_first(facts)
-        send_checkpoint(start.checkpoint, world)
+        from_first(start.checkpoint, world)
         self._phase = "training"
         problems = [
             problem for problem in world.from_all(_problem_of_device(plan.recipe, world)) if problem is not None
@@ -81,11 +83,13 @@ def follow(world: World, opened: Source | None) -> tuple[Recipe, Source, Run, Ch
     Raises:
         SystemExit: it ended before, and has said why; or this process is not ready, and the first one will say why.
     """
+    from linne.training.sending import from_first
+
     told = world.from_first(None)
     if "ended" in told:
         raise SystemExit(told["ended"])
     recipe, run = Recipe.from_dict(told["recipe"]), Run(Path(told["run"]), writes=False)
-    checkpoint = receive_checkpoint(world)
+    checkpoint = from_first(None, world)
     problem, source = None, None
     try:
         source = _open_same(recipe, told["fingerprint"], run) if opened is None else opened
@@ -95,42 +99,6 @@ def follow(world: World, opened: Source | None) -> tuple[Recipe, Source, Run, Ch
     if any(found is not None for found in world.from_all(problem)) or source is None:
         raise SystemExit(1)
     return recipe, source, run, checkpoint
-
-
-def send_checkpoint(checkpoint: Checkpoint | None, world: World) -> None:
-    """Send the others what the first process has read and verified: they need not see its disk."""
-    from safetensors.torch import save
-
-    from linne.training.checkpoint_format import to_plain
-
-    if checkpoint is None:
-        world.from_first(None)
-        return
-    tensors: dict[str, Any] = {}
-    plain = to_plain(checkpoint.state, "state", tensors)
-    place = {
-        "path": str(checkpoint.path),
-        "epoch": checkpoint.epoch,
-        "step": checkpoint.step,
-        "batch": checkpoint.batch,
-    }
-    world.from_first({**place, "facts": dict(checkpoint.facts), "state": plain, "kept": checkpoint.kept is not None})
-    for part in (tensors, checkpoint.kept or {}):
-        world.bytes_from_first(save({name: tensor.contiguous() for name, tensor in part.items()}))
-
-
-def receive_checkpoint(world: World) -> Checkpoint | None:
-    """Return what the first process has sent by `send_checkpoint`."""
-    from safetensors.torch import load
-
-    from linne.training.checkpoint_format import Checkpoint, from_plain
-
-    told = world.from_first(None)
-    if told is None:
-        return None
-    tensors, kept = (load(world.bytes_from_first(b"")) for _ in ("state", "kept"))
-    told["path"], told["state"] = Path(told["path"]), from_plain(told["state"], tensors)
-    return Checkpoint(**{**told, "kept": kept if told["kept"] else None})
 
 
 def wait_for_end(world: World) -> None:

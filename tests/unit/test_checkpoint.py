@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from linne.device import Device
 from linne.errors import LinneError
 from linne.log import Narrator, Run
 from linne.recipe import CheckpointConfig, DataConfig, ModelConfig, Recipe
+from linne.training import checkpoint
 from linne.training.checkpoint import MOST_FAILURES, Keeper
 from linne.training.checkpoint_format import KEPT, find_checkpoints, newest_good, read_checkpoint
 from linne.training.progress import Progress
@@ -86,7 +88,65 @@ def test_one_is_due_after_so_many_steps_since_the_last(make_keeper):
     assert not keeper.is_due(step_on(keeper, 4))
     assert keeper.is_due(step_on(keeper, 1))
     save(keeper, steps=2)
-    assert not keeper.is_due(step_on(keeper, 4))
+    assert not keeper.is_due(step_on(keeper, 3))
+    assert keeper.is_due(step_on(keeper, 1)), "a step before the interval is over, so that it may take one to write"
+
+
+class SlowDisk:
+    """A disk that has nothing before it is told to go on, `seconds` before it says so."""
+
+    def __init__(self, monkeypatch, seconds: float = 0.0) -> None:
+        self.go_on, real = threading.Event(), checkpoint.write_checkpoint
+
+        def write(*given):
+            self.go_on.wait()
+            time.sleep(seconds)
+            return real(*given)
+
+        monkeypatch.setattr(checkpoint, "write_checkpoint", write)
+
+
+def test_training_waits_for_the_disk_only_where_a_step_more_could_be_lost_beyond_the_interval(make_keeper, monkeypatch):
+    keeper, disk = make_keeper(every_steps=5, every_minutes=None), SlowDisk(monkeypatch, 0.05)
+    step_on(keeper, 3)
+    keeper.save(Progress(0.0, Waiting(CPU)))
+    step_on(keeper, 1)
+    keeper.keep_up()  # or this would never end
+    assert keeper.newest is None
+    step_on(keeper, 1)
+    disk.go_on.set()
+    keeper.keep_up()
+    assert steps_on_disk(keeper) == [3]
+    assert not keeper.is_due(step_on(keeper, 0))
+
+
+def test_minutes_are_an_interval_too(make_keeper, monkeypatch):
+    keeper, disk = make_keeper(every_minutes=60), SlowDisk(monkeypatch)
+    step_on(keeper, 3)
+    keeper.save(Progress(0.0, Waiting(CPU)))
+    keeper.keep_up()
+    assert keeper.newest is None
+    keeper._safe_time -= 3600
+    disk.go_on.set()
+    keeper.keep_up()
+    assert steps_on_disk(keeper) == [3]
+
+
+@pytest.mark.parametrize(("every_steps", "lead"), [(100, 11), (12, 6), (1, 0)])
+def test_the_next_is_begun_earlier_by_what_the_last_took_and_by_half_of_the_interval_at_most(
+    make_keeper, every_steps, lead
+):
+    keeper = make_keeper(every_steps=every_steps)
+    writing = checkpoint._Write(keeper.recorder.take(Progress(0.0, Waiting(CPU))), 0.0, seconds=2.0)
+    step_on(keeper, 10)
+    keeper._set_lead(writing)
+    assert keeper.lead_steps == lead
+    writing.steps_meanwhile, writing.seconds_meanwhile = 5, 1.0  # and then training waited for a second
+    keeper._set_lead(writing)
+    assert keeper.lead_steps == lead
+    save(keeper, steps=0)
+    keeper.lead_steps = lead
+    assert not keeper.is_due(step_on(keeper, every_steps - lead - 1))
     assert keeper.is_due(step_on(keeper, 1))
 
 

@@ -242,3 +242,23 @@ def test_a_package_that_raises_anything_is_a_reason_and_not_the_end(monkeypatch)
 def test_no_backend_from_outside_is_seen_where_none_is_loaded():
     assert private_use.registered_name() is None
     assert private_use.why_unusable() == "no backend from outside torch is loaded"
+
+
+def test_a_device_is_seeded_and_selected_through_torchs_module_for_its_kind_where_that_can(monkeypatch):
+    told = []
+    module = SimpleNamespace(
+        manual_seed=lambda n: told.append(("seed", n)), set_device=lambda n: told.append(("on", n))
+    )
+    monkeypatch.setattr(torch, "strange", module, raising=False)
+    device = replace(Device.pick("cpu"), kind="strange", torch_type="strange", index=2)
+    device.seed(7)
+    device.select()
+    assert told == [("seed", 7), ("on", 2)]
+    monkeypatch.setattr(torch, "strange", SimpleNamespace())
+    device.seed(7)
+    device.select()
+    before = torch.get_rng_state()
+    Device.pick("cpu").seed(7)
+    Device.pick("cpu").select()
+    assert torch.equal(torch.get_rng_state(), before), "the CPU's generator is torch's, which is not touched"
+    assert len(told) == 2

@@ -509,3 +509,10 @@ def test_images_in_memory_need_no_packing_however_long_their_batches_take(tmp_pa
 
 def test_a_run_of_an_earlier_version_says_nothing_about_waiting(tmp_path):
     assert "data" not in dict(facts(read_run(write_run(tmp_path / "run")), None))
+
+
+def test_going_back_to_a_checkpoint_is_told_with_what_became_of_the_learning_rate(tmp_path):
+    rows = [{"event": "rewind", "step": 8, "to_step": 7, "lr_factor": 0.5 ** (n + 1)} for n in range(2)]
+    for number, said in ((1, "once since a loss or gradient was no number, learning rate x 0.5"), (2, "2 times since")):
+        write_run(tmp_path / str(number), [*EPOCHS, *rows[:number], FINISHED])
+        assert f"went back {said}" in dict(facts(read_run(tmp_path / str(number)), None))["training"]

@@ -173,6 +173,18 @@ class Device:
         finally:
             torch.set_num_threads(threads_before)
 
+    def select(self) -> None:
+        """Make it the one that is meant where this process names a kind and no number, such as `cuda`."""
+        set_device = getattr(self._module(), "set_device", None) if self.is_accelerator else None
+        if set_device is not None:  # MPS has one device, and no way to choose
+            set_device(self.index)
+
+    def seed(self, number: int) -> None:
+        """Seed the device's own generator; the CPU has none, its is torch's."""
+        seed = getattr(self._module(), "manual_seed", None) if self.is_accelerator else None
+        if seed is not None:
+            seed(number)
+
     def random_state(self) -> torch.Tensor | None:
         """Return the state of the device's own generator; None where it has none, as the CPU, whose is torch's."""
         ask = getattr(self._module(), "get_rng_state", None) if self.is_accelerator else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from linne.training.distributed import World
@@ -33,14 +33,14 @@ class Agreement:
             self._watchdog.alive()
             yield item
 
-    def is_time_to_save(self, is_due: bool) -> bool:
-        """Return whether the first process's `is_due` holds.
+    def is_time_to_save(self, is_due: bool, is_good: Callable[[], bool] = lambda: True) -> bool:
+        """Return whether the first process's `is_due` holds, and where it does, `is_good()` of all that save.
 
         It saves alone, unless each has only a part of the weights: then all have to know at the same step.
         """
         if self.world.size == 1 or not self._parted:
-            return is_due
-        return bool(self.world.largest([int(is_due)])[0])
+            return is_due and is_good()
+        return bool(self.world.largest([int(is_due)])[0]) and not self.world.largest([int(not is_good())])[0]
 
     def signal(self, step: int, *, now: bool = False) -> int | None:
         """Return the signal that came, if one did; called by all processes after `step` steps, which may ask `now`.

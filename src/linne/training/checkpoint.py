@@ -1,8 +1,14 @@
-"""When checkpoints are written, by whom, how many stay, and what happens when the disk refuses."""
+"""When checkpoints are written, by whom, how many stay, and what happens when the disk refuses.
+
+A kill loses what was trained since the newest checkpoint that is on the disk; one that is being written is not yet. So
+that this is never more than the interval, a checkpoint is begun earlier by as much as the last one took, and where that
+was too little, training waits for it before it goes past the interval.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -48,6 +54,10 @@ class _Write:
     """For which training stood still."""
     problem: str | None = None
     seconds: float = 0.0
+    steps_meanwhile: int | None = None
+    """How many steps were trained until training had to wait for it; None where it had not."""
+    seconds_meanwhile: float = 0.0
+    """For how long that was."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -73,6 +83,13 @@ class Keeper:
     last_time: float = field(default_factory=time.monotonic)
     not_before: float = 0.0
     """When the next may be taken; times are `time.monotonic` seconds."""
+    lead_steps: int = 0
+    """By how many steps the next is begun before the interval is over: as many as the last took to write."""
+    lead_seconds: float = 0.0
+    _safe_step: int = 0
+    """Of the newest that is on the disk."""
+    _safe_time: float = field(default_factory=time.monotonic)
+    """When that was taken."""
     _stored: list[_Stored] = field(default_factory=list)
     """Oldest first."""
     _writing: tuple[threading.Thread, _Write] | None = None
@@ -85,10 +102,16 @@ class Keeper:
         """Return the keeper of `run`, which goes on from `resumed` or begins."""
         keeper = cls(run=run, config=config, narrator=narrator, recorder=recorder)
         if resumed is not None:
-            older = [path for path in find_checkpoints(run.checkpoints) if path.name < resumed.path.name]
-            keeper._stored = [*map(_Stored, reversed(older)), _Stored(resumed.path, resumed.kept)]
-            keeper.last_step = resumed.step
+            keeper.go_on_from(resumed)
         return keeper
+
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
+        """Take `checkpoint` for the newest, from which the run goes on; nothing is being written."""
+        found = find_checkpoints(self.run.checkpoints)
+        older = [path for path in found if path.name < checkpoint.path.name]
+        self._stored = [*map(_Stored, reversed(older)), _Stored(checkpoint.path, checkpoint.kept)]
+        self.last_step = self._safe_step = checkpoint.step
+        self.last_time = self._safe_time = time.monotonic()
 
     @property
     def newest(self) -> Path | None:
@@ -106,12 +129,33 @@ class Keeper:
         now, config = time.monotonic(), self.config
         if config.keep is None or self._writing is not None or now < self.not_before:
             return False
-        if config.every_steps is not None and state.step - self.last_step >= config.every_steps:
-            return True
         waited = now - self.last_time
-        if config.every_minutes is not None and waited >= 60 * config.every_minutes:
+        if self._is_over(state.step - self.last_step + self.lead_steps, waited + self.lead_seconds):
             return True
         return at_epoch_end and waited >= LEAST_SECONDS
+
+    def keep_up(self) -> None:
+        """Wait for the checkpoint that is being written, if a further step could be lost beyond the interval.
+
+        Raises:
+            LinneError: too many in a row could not be written.
+        """
+        if self._writing is None:
+            return
+        thread, writing = self._writing
+        step, now = self.recorder.state.step, time.monotonic()
+        if self._is_over(step - self._safe_step, now - self._safe_time):
+            writing.steps_meanwhile, writing.seconds_meanwhile = step - writing.contents.step, now - self.last_time
+            thread.join()
+            writing.blocked_seconds += time.monotonic() - now
+            self._settle()
+
+    def _is_over(self, steps: int, seconds: float) -> bool:
+        """Return whether so many steps, or seconds, are the interval or more."""
+        every_steps, every_minutes = self.config.every_steps, self.config.every_minutes
+        return (every_steps is not None and steps >= every_steps) or (
+            every_minutes is not None and seconds >= 60 * every_minutes
+        )
 
     def save(self, progress: Progress) -> None:
         """Take a checkpoint now and have it written by a thread."""
@@ -175,12 +219,27 @@ class Keeper:
         for path in self.run.checkpoints.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
+    def _set_lead(self, writing: _Write) -> None:
+        """Begin the next one earlier by as much as this one took, by half of the interval at most."""
+        every_steps, every_minutes = self.config.every_steps, self.config.every_minutes
+        if every_minutes is not None:
+            self.lead_seconds = min(writing.seconds, 30 * every_minutes)
+        if every_steps is not None:
+            steps, seconds = writing.steps_meanwhile, writing.seconds_meanwhile
+            if steps is None:  # it was done before anyone waited for it
+                steps, seconds = self.recorder.state.step - writing.contents.step, writing.seconds
+            pace = steps / max(seconds, 1e-3)
+            # One more: a step that began before it was done. Training that waited from the start has shown no pace.
+            self.lead_steps = min(1 + math.ceil(pace * writing.seconds), every_steps // 2)
+
     def _settle(self, *, may_end: bool = True) -> None:
         """Say how the latest write ended, and raise when that was the last of too many failures."""
         assert self._writing is not None
         (_, writing), self._writing = self._writing, None
         if writing.problem is None:
             self._num_failures, self.not_before = 0, 0.0
+            self._safe_step, self._safe_time = writing.contents.step, self.last_time
+            self._set_lead(writing)
             self.run.log(_row(writing))
             return
         self._num_failures += 1

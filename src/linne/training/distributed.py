@@ -114,8 +114,7 @@ class World:
             return
         number = int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1, np.uint64)[0])
         torch.default_generator.manual_seed(number)  # torch.manual_seed asks every backend: a tenth of a millisecond
-        if device.is_accelerator:
-            getattr(torch, device.torch_type).manual_seed(number)
+        device.seed(number)
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -181,7 +180,7 @@ def pick_device(name: str, world: World, *, require_accelerator: bool = False) -
     if device.kind == "cpu":
         return device
     mine = Device.pick(f"{device.kind}:{world.local_rank}")
-    getattr(torch, mine.torch_type).set_device(mine.index)  # what names no device is on this one from now on
+    mine.select()
     return mine
 
 
@@ -337,6 +336,15 @@ def parted_as(model: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
 def _is_parted(tensor: torch.Tensor) -> bool:
     """Return whether it is a DTensor, whose module torch 2.4 has elsewhere and a build without processes not at all."""
     return hasattr(tensor, "full_tensor")
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a tensor of which each has one; any other as it is."""
+    if not _is_parted(tensor):
+        return tensor
+    parted: Any = tensor
+    part: torch.Tensor = parted.to_local()
+    return part
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

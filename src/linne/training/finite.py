@@ -1,4 +1,4 @@
-"""Steps whose gradients are not finite numbers: seen before they reach the weights, counted, and limited."""
+"""Steps whose gradients are not finite numbers: seen before they reach the weights, or before a checkpoint does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from linne.errors import CheckFailed
+from linne.training.distributed import own_part
+from linne.training.joined import total_norm
 
 MOST_IN_A_ROW = 20
 """A bad batch or a spike is over in a few steps; what goes on is a run that has diverged."""
@@ -40,3 +42,20 @@ def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
     """
     norms = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
     return not norms or bool(torch.isfinite(torch.linalg.vector_norm(torch.stack(norms))))
+
+
+@torch.no_grad()
+def marked(loss: torch.Tensor, parameters: Iterable[nn.Parameter], *, joined: bool) -> torch.Tensor:
+    """Return `loss`, to the bit, or NaN where a gradient is not finite; nothing waits for the device.
+
+    `joined`: whether the device takes many tensors in one call.
+    """
+    gradients = [own_part(p.grad) for p in parameters if p.grad is not None]
+    return loss + 0.0 * total_norm(gradients, joined=joined) if gradients else loss
+
+
+@torch.no_grad()
+def is_good(losses: list[torch.Tensor], parameters: Iterable[nn.Parameter]) -> bool:
+    """Return whether the losses of the latest steps, and the weights, are finite; waits for the device."""
+    found = [*losses, *(torch.linalg.vector_norm(own_part(p)) for p in parameters)]
+    return not found or bool(torch.isfinite(torch.stack(found)).all())

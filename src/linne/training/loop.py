@@ -25,12 +25,14 @@ from linne.training.agreement import Agreement
 from linne.training.checkpoint import Keeper
 from linne.training.checkpoint_format import Checkpoint
 from linne.training.distributed import ALONE, World
+from linne.training.finite import is_good
 from linne.training.first_step import check_gradients, prove_device
 from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.progress import Progress
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
+from linne.training.rewinding import go_back, keep_the_start
 from linne.training.starting import prepare
 from linne.training.state import Scores, Snapshot, TrainState, place
 from linne.training.step import evaluate_model, refresh_average, train_step
@@ -142,30 +144,32 @@ def _train_epochs(
     fallbacks: Fallbacks,
 ) -> str | None:
     """Train until the last epoch or an interrupt; return where the numbers stopped being numbers, or None."""
-    train_batches = batches["train"]
     narrator.epoch_header()
+    rewinds, following = recipe.optim.nonfinite == "rewind", None
     try:
-        with narrator.progress("training", recipe.optim.epochs * len(train_batches)):
+        with narrator.progress("training", recipe.optim.epochs * len(batches["train"])):
             narrator.advance(state.step)
+            if rewinds:
+                keep_the_start(progress, keeper, agreement)
             while not state.is_done(recipe.optim.epochs):
-                state.start_epoch()
-                _train_steps(
-                    state, progress, train_batches, recipe, device, run, narrator, agreement, keeper, fallbacks
-                )
-                scores = _validate(state, batches, recipe, device, agreement)
-                fallbacks.check()
-                if (
-                    agreement.signal(state.step, now=True) is not None
-                ):  # the steps are not all done, or the scores are of a part
-                    _save_now(keeper, progress, agreement)
+                problem = None
+                try:
+                    following = _train_epoch(
+                        state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
+                    )
+                except CheckFailed as error:
+                    if not rewinds:
+                        raise
+                    problem, reached = error.message, state.step
+                if problem is not None:  # outside of the handler: the traceback holds the step that failed
+                    progress = go_back(problem, progress, keeper, agreement)
+                    narrator.advance(state.step - reached)
+                elif following is None:
                     return None
-                state.epoch, state.batch = state.epoch + 1, 0
-                _finish_epoch(progress, state, scores, recipe, run, narrator)
-                progress = Progress.begin(state, device, progress.run_start)
-                if agreement.is_time_to_save(keeper.is_due(state, at_epoch_end=True)):
-                    keeper.save(progress)
+                else:
+                    progress = following
             if recipe.checkpoint.keep_after or agreement.signal(state.step, now=True) is not None:
-                _save_now(keeper, progress, agreement)
+                _save_now(keeper, progress, recipe, agreement)
     except CheckFailed as error:
         return error.message
     except ValueError as error:
@@ -178,11 +182,46 @@ def _train_epochs(
     return None
 
 
-def _save_now(keeper: Keeper, progress: Progress, agreement: Agreement) -> None:
+def _train_epoch(
+    state: TrainState,
+    progress: Progress,
+    batches: Mapping[str, Batches],
+    recipe: Recipe,
+    device: Device,
+    run: Run,
+    narrator: Narrator,
+    agreement: Agreement,
+    keeper: Keeper,
+    fallbacks: Fallbacks,
+) -> Progress | None:
+    """Train what is left of the epoch at hand and validate; return the next one's progress, or None for a signal."""
+    state.start_epoch()
+    _train_steps(state, progress, batches["train"], recipe, device, run, narrator, agreement, keeper, fallbacks)
+    scores = _validate(state, batches, recipe, device, agreement)
+    fallbacks.check()
+    if agreement.signal(state.step, now=True) is not None:  # the steps are not all done, or the scores are of a part
+        _save_now(keeper, progress, recipe, agreement)
+        return None
+    state.epoch, state.batch = state.epoch + 1, 0
+    _finish_epoch(progress, state, scores, recipe, run, narrator)
+    progress = Progress.begin(state, device, progress.run_start)
+    if _is_time_to_save(keeper.is_due(state, at_epoch_end=True), state, progress, recipe, agreement):
+        keeper.save(progress)
+    return progress
+
+
+def _is_time_to_save(is_due: bool, state: TrainState, progress: Progress, recipe: Recipe, agreement: Agreement) -> bool:
+    """Return whether a checkpoint is taken now: where training may go back to it, of finite numbers alone."""
+    if recipe.optim.nonfinite != "rewind":
+        return agreement.is_time_to_save(is_due)
+    return agreement.is_time_to_save(is_due, lambda: is_good(progress.unread, state.parameters))
+
+
+def _save_now(keeper: Keeper, progress: Progress, recipe: Recipe, agreement: Agreement) -> None:
     """Have a checkpoint written before training ends, to which other processes may have to give a part."""
     keeper.wait()  # it may be this step's that is being written
     due = keeper.config.keep is not None and not keeper.is_stored()
-    if not agreement.is_time_to_save(due):
+    if not _is_time_to_save(due, keeper.recorder.state, progress, recipe, agreement):
         return
     if agreement.world.is_first:
         keeper.save_now(progress)
@@ -205,6 +244,7 @@ def _train_steps(
     """Train what is left of the epoch at hand, or until a signal comes."""
     num_steps = len(batches)
     for batch in progress.waiting.timed(batches.epoch(state.epoch, state.batch)):
+        keeper.keep_up()
         agreement.world.seed(recipe.seed, state.step, device)
         loss = train_step(state, batch, recipe, device, num_steps)
         state.batch = batch.number + 1
@@ -216,7 +256,7 @@ def _train_steps(
             fallbacks.check()
         if agreement.signal(state.step) is not None:
             return
-        if state.batch < num_steps and agreement.is_time_to_save(keeper.is_due(state)):
+        if state.batch < num_steps and _is_time_to_save(keeper.is_due(state), state, progress, recipe, agreement):
             keeper.save(progress)
     state.batch = num_steps
     _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
@@ -268,9 +308,11 @@ def _log_steps(
     progress.waiting.read()
     finite = [loss for loss in losses if math.isfinite(loss)]
     for position, loss in enumerate(losses):
-        if not math.isfinite(loss) and recipe.optim.nonfinite == "raise":
+        if not math.isfinite(loss) and recipe.optim.nonfinite != "skip":
             step = state.step - len(losses) + position
-            raise CheckFailed(f"the loss became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
+            progress.failed_step = step + 1
+            what = "the loss" if recipe.optim.nonfinite == "raise" else "the loss or a gradient"
+            raise CheckFailed(f"{what} became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
     rate = num_images / max(now - progress.unread_since, 1e-9)
     row = {
         "event": "step",

@@ -31,6 +31,8 @@ class Progress:
     loss_sum: float = 0.0
     num_steps: int = 0
     num_images: int = 0
+    failed_step: int | None = None
+    """The step, from 1, that was found not to be finite."""
     train_seconds: float = 0.0
     """From the start to the end of the last step; validation comes after."""
 

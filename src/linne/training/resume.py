@@ -69,6 +69,7 @@ class Recorder:
                 "lr": state.lr,
                 "micro_batch": state.micro_batch,
                 "skips": asdict(state.skips),
+                "rewinds": state.rewinds,
                 "best_accuracy": state.best_accuracy,
                 "kept": kept,
                 "progress": progress.to_plain(),
@@ -122,12 +123,13 @@ class Recorder:
                 hint="train anew in another folder: --output DIR",
             ) from error
         state.lr, state.best_accuracy = saved["lr"], saved["best_accuracy"]
-        state.skips = Skips(**saved["skips"])
+        state.skips, state.rewinds = Skips(**saved["skips"]), saved["rewinds"]
         then, now = checkpoint.facts["recipe"]["device"], self._facts["recipe"]["device"]
         if then["micro_batch"] == now["micro_batch"]:  # found by running short of memory, which need not happen again
             state.micro_batch = saved["micro_batch"]
         state.epoch, state.step, state.batch = checkpoint.epoch, checkpoint.step, checkpoint.batch
         self._keep_the_place(checkpoint.facts["batches_an_epoch"])
+        state.kept = None
         if saved["kept"] is not None and checkpoint.kept is not None:
             scores = saved["kept"]["scores"]
             state.kept = Snapshot(saved["kept"]["epoch"], scores and Scores(**scores), checkpoint.kept)

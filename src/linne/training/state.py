@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from linne.training.running_statistics import batch_norms
 from linne.training.sam import Sharpness
 from linne.training.schedule import Plateau
 from linne.training.schedule_free import ScheduleFreeMean
+
+LR_FACTOR = 0.5
+"""What the learning rate is multiplied by each time that training goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class TrainState:
     scaler: torch.amp.GradScaler | None
     """Scales the loss against underflow in fp16; None in the other precisions."""
     skips: Skips = field(default_factory=Skips)
+    rewinds: list[dict[str, Any]] = field(default_factory=list)
+    """One row of the measurements for each time that training has gone back to a checkpoint."""
     lr: float = 0.0
     """Of the latest step."""
     step: int = 0

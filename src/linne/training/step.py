@@ -13,19 +13,20 @@ from linne.recipe import Recipe
 from linne.training.agreement import Agreement
 from linne.training.distributed import ALONE, World
 from linne.training.epoch_mean import measure_norms
-from linne.training.finite import all_finite
+from linne.training.finite import all_finite, marked
 from linne.training.memory import fitting, parts_of
 from linne.training.running_statistics import held
 from linne.training.schedule import lr_factor
-from linne.training.state import Scores, TrainState
+from linne.training.state import LR_FACTOR, Scores, TrainState
 
 
 def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, steps_per_epoch: int) -> torch.Tensor:
     """Update `state` by one batch and return its loss, still on the device.
 
     Mutates the model, the optimiser and the average. Reads nothing back, so nothing waits, but where steps that are
-    not finite are skipped. A batch that does not fit the memory is computed in parts, which `state` remembers. Where
-    several processes share the batch, the mean of what they return is the batch's loss.
+    not finite are skipped; where they are gone back from, a gradient that is not finite makes the loss NaN. A batch
+    that does not fit the memory is computed in parts, which `state` remembers. Where several processes share the batch,
+    the mean of what they return is the batch's loss.
 
     Raises:
         LinneError: a single image does not fit.
@@ -34,6 +35,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     state.lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
     if state.plateau is not None:
         state.lr *= state.plateau.factor
+    if state.rewinds:
+        state.lr *= LR_FACTOR ** len(state.rewinds)
     loss, state.micro_batch = fitting(
         lambda largest: _gradients(state, batch, recipe, device, largest),
         state.micro_batch,
@@ -42,6 +45,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
         state.least_at_once,
     )
     # In fp16 the scaler looks at the gradients itself: it needs to see what overflowed.
+    if recipe.optim.nonfinite == "rewind" and state.scaler is None:
+        loss = marked(loss, state.parameters, joined=device.can.foreach.holds)
     if recipe.optim.nonfinite == "skip" and state.scaler is None and not all_finite(state.parameters):
         state.skips.add(state.step + 1)
     else:
