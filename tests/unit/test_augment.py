@@ -11,10 +11,12 @@ from linne.data.loading.augment import (
     ERASE_STREAM,
     NOTHING,
     POLICY_STREAM,
+    SHIFT_Y,
     Augmentation,
     Plan,
     blank,
     erasing,
+    frame_draws,
     gather,
     make_plan,
     resized_crop_box,
@@ -86,6 +88,50 @@ def test_a_flip_mirrors_about_half_of_the_images_left_to_right(channels):
     same = torch.tensor([torch.equal(o, i) for o, i in zip(out, images, strict=True)])
     assert torch.all(mirrored ^ same)
     assert 150 < mirrored.sum() < 250
+
+
+def mirrored_in(epoch: int, ids: np.ndarray, **fields) -> torch.Tensor:
+    """Whether each of the images `ids`, which all look alike, is mirrored in an epoch."""
+    image = numbered(1, 12, 10, 3)
+    rows = torch.zeros(len(ids), dtype=torch.int64)
+    taken, _ = augmentation(flip=True, **fields).take(image, rows, ids, epoch)
+    assert all(torch.equal(one, image[0]) or torch.equal(one, image[0].flip(1)) for one in taken)
+    return (taken == image.flip(2)).all(dim=(1, 2, 3))
+
+
+def test_with_alternating_flips_each_image_is_seen_both_ways_in_any_two_epochs():
+    ids = np.arange(500)
+    first, *later = (mirrored_in(epoch, ids, alternate=True) for epoch in range(5))
+    for epoch, found in enumerate(later, 1):
+        assert torch.equal(found, first if epoch % 2 == 0 else ~first)
+    assert torch.equal(first, mirrored_in(0, ids)), "the first epoch is that of flips drawn anew each time"
+    assert 200 < first.sum() < 300
+    drawn_anew = mirrored_in(1, ids)
+    assert not torch.equal(drawn_anew, ~first)
+
+
+def test_an_alternating_flip_is_decided_by_seed_image_and_epoch_alone_and_moves_no_shift():
+    ids = np.arange(60)
+    together = mirrored_in(3, ids, alternate=True)
+    assert torch.equal(mirrored_in(3, ids[::-1], alternate=True), together.flip(0))
+    assert torch.equal(mirrored_in(3, ids[17:18], alternate=True), together[17:18])
+    assert torch.equal(mirrored_in(3, ids, alternate=True), together)
+    assert not torch.equal(mirrored_in(3, ids, alternate=True, seed=1), together)
+    draws, plain = (
+        frame_draws(0, 3, ids, AugmentConfig(flip=True, crop_padding=2, alternate=alternate)) for alternate in (1, 0)
+    )
+    assert np.array_equal(draws[:, SHIFT_Y:], plain[:, SHIFT_Y:])
+    assert draws.dtype == np.float32
+    assert ((draws >= 0) & (draws < 1)).all()
+
+
+def test_alternating_flips_without_flips_are_refused():
+    with pytest.raises(RecipeError) as caught:
+        AugmentConfig(alternate=True)
+    assert caught.value.message == (
+        "augment.alternate mirrors each image in every other epoch, and augment.flip=false mirrors none"
+    )
+    assert caught.value.hint == "use --set augment.flip=true, or --set augment.alternate=false"
 
 
 def test_a_single_image_is_mirrored_like_any_other_and_without_a_warning():

@@ -53,6 +53,18 @@ def uniforms(seed: int, epoch: int, ids_N: NDArray[np.int64], stream: int = FRAM
     return numbers
 
 
+def frame_draws(seed: int, epoch: int, ids_N: NDArray[np.int64], config: AugmentConfig) -> NDArray[np.float32]:
+    """Return the `uniforms` by which images are shifted and mirrored in an epoch.
+
+    Where the mirror image alternates it is drawn in the first epoch alone (Jordan 2024): half a turn of the circle on,
+    in every odd epoch, are all those that were not mirrored.
+    """
+    draws_ND = uniforms(seed, epoch, ids_N)
+    if config.alternate:
+        draws_ND[:, FLIP] = (uniforms(seed, 0, ids_N)[:, FLIP] + np.float32(0.5) * (epoch % 2)) % 1
+    return draws_ND
+
+
 def _mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -78,7 +90,7 @@ class Augmentation:
         """
         config = self._config
         _, height, width, _ = images_NHWC.shape
-        plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width)
+        plan = make_plan(frame_draws(self._seed, epoch, ids_B, config), config, height, width)
         if config.erase is not None:
             plan = erasing(uniforms(self._seed, epoch, ids_B, ERASE_STREAM), config.erase, height, width, plan)
         plan = plan.to(self._device)
