@@ -35,6 +35,7 @@ Loader = Literal["resident", "streaming"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
 Balance = Literal["class", "root"]
+Views = Literal["flip", "crops"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -173,6 +174,8 @@ class Recipe:
     """Steps between two measurements of loss and rate."""
     log_samples: bool = False
     """Write which images each step learnt from to samples.jsonl, by their position in the training split."""
+    tta: Views | None = None
+    """How the test at the end looks at an image: with its mirror image (`flip`), or shifted as well (`crops`)."""
 
     def __post_init__(self) -> None:
         check_limits(self, "")
@@ -180,6 +183,11 @@ class Recipe:
             raise RecipeError(
                 "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
                 hint="use --set data.loader=streaming, or --set augment.resized_crop_area=none",
+            )
+        if self.tta is not None and not self.augment.flip:
+            raise RecipeError(
+                f"tta={self.tta} looks at mirror images, and with augment.flip=false the network has seen none",
+                hint="use --set augment.flip=true, or --set tta=none",
             )
         if self.optim.sam_rho is not None and self.device.precision == "fp16":
             raise RecipeError(
