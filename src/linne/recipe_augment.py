@@ -8,7 +8,7 @@ from typing import Literal
 from linne.errors import RecipeError
 from linne.recipe_values import check_fraction, check_limits
 
-Policy = Literal["rand", "trivial"]
+Policy = Literal["rand", "trivial", "augmix"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +38,19 @@ class AugmentConfig:
     hue: float | None = None
     """Turn the hues by up to this part of the colour circle either way, at most 0.5."""
     policy: Policy | None = None
-    """`trivial` (TrivialAugment: one operation of any strength) or `rand` (RandAugment)."""
+    """`trivial` (TrivialAugment: one operation of any strength), `rand` (RandAugment) or `augmix` (AugMix)."""
     rand_magnitude: int = 9
     """For `rand`: how strong its operations are, 0 to 30."""
     rand_num_ops: int = 2
     """For `rand`: how many operations, one after the other."""
+    augmix_severity: int = 3
+    """For `augmix`: the strongest that its operations are, 1 to 10."""
+    augmix_width: int = 3
+    """For `augmix`: how many chains of operations are mixed."""
+    augmix_depth: int | None = None
+    """For `augmix`: operations in a chain; None draws 1 to 3."""
+    augmix_alpha: float = 1.0
+    """For `augmix`: how evenly the chains, and the image itself, are mixed; small lets one of them outweigh."""
     mixup_alpha: float | None = None
     """Blend images and labels by a Beta(alpha, alpha) share (mixup)."""
     cutmix_alpha: float | None = None
@@ -63,6 +71,8 @@ class AugmentConfig:
                 "augment.cutout and augment.erase both blank a part of the image",
                 hint="leave one of them out: --set augment.cutout=none",
             )
+        if not 0.1 <= self.augmix_alpha <= 100:
+            raise RecipeError(f"augment.augmix_alpha is {self.augmix_alpha:g}, expected 0.1 to 100")
         for name, most in {**largest, "erase": 1.0, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
             value = getattr(self, name)
             if value is not None and not 0 < value <= most:

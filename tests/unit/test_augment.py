@@ -8,6 +8,7 @@ import torch
 
 from linne.data.loading import augment_policy as policies
 from linne.data.loading.augment import (
+    AUGMIX_STREAM,
     ERASE_STREAM,
     NOTHING,
     POLICY_STREAM,
@@ -226,6 +227,7 @@ def test_erasing_is_decided_by_the_image_alone_and_moves_no_other_number():
 
 def test_erasing_draws_after_all_operations_of_a_policy():
     assert POLICY_STREAM + LIMITS["augment.rand_num_ops"][1] == ERASE_STREAM
+    assert AUGMIX_STREAM > ERASE_STREAM
 
 
 def test_cutout_blanks_one_square_whose_centre_lies_in_the_image():
@@ -263,7 +265,7 @@ def photos(count: int, channels: int = 3) -> torch.Tensor:
     return fine.permute(0, 2, 3, 1).byte().contiguous()
 
 
-@pytest.mark.parametrize("policy", ["rand", "trivial", None])
+@pytest.mark.parametrize("policy", ["rand", "trivial", "augmix", None])
 def test_what_happens_to_an_image_does_not_depend_on_its_batch(policy):
     augment = augmentation(**EVERYTHING, policy=policy)
     images, rows, ids = photos(60), torch.arange(60), np.arange(100, 160)
@@ -279,7 +281,9 @@ def test_what_happens_to_an_image_does_not_depend_on_its_batch(policy):
     "change",
     [{name: value} for name, value in EVERYTHING.items() if name != "cutout"]
     + [{"policy": "rand"}, {"policy": "rand", "rand_magnitude": 25}, {"policy": "rand", "rand_num_ops": 1}]
-    + [{"policy": "trivial"}],
+    + [{"policy": "trivial"}, {"policy": "augmix"}, {"policy": "augmix", "augmix_severity": 8}]
+    + [{"policy": "augmix", "augmix_width": 2}, {"policy": "augmix", "augmix_depth": 2}]
+    + [{"policy": "augmix", "augmix_alpha": 0.5}],
     ids=str,
 )
 def test_every_field_has_an_effect_of_its_own_that_changes_with_the_epoch_and_the_seed(change):
@@ -288,6 +292,8 @@ def test_every_field_has_an_effect_of_its_own_that_changes_with_the_epoch_and_th
         augmentation(seed=seed, **change).take(images, rows, ids, epoch)[0] for seed, epoch in ((0, 0), (0, 1), (1, 0))
     ]
     others = [augmentation().take(images, rows, ids, 0)[0], augmentation(policy="rand").take(images, rows, ids, 0)[0]]
+    if change.keys() > {"policy"} and change["policy"] == "augmix":
+        others.append(augmentation(policy="augmix").take(images, rows, ids, 0)[0])
     assert torch.equal(others[0], images)
     if change != {"policy": "rand"}:
         results += others
@@ -331,7 +337,7 @@ def test_strengths_are_even_over_their_range():
     assert torch.all((torch.histc(levels, 5, 0.5, 1.5) - 400).abs() < 5 * 18)
 
 
-@pytest.mark.parametrize("policy", ["rand", "trivial"])
+@pytest.mark.parametrize("policy", ["rand", "trivial", "augmix"])
 def test_a_grey_image_and_its_repetition_in_three_colours_stay_the_same(policy):
     # The resident loader keeps a grey set grey for a colour model, the streaming one decodes to colour.
     images, rows, ids = photos(80, 1), torch.arange(80), np.arange(80)
@@ -368,6 +374,10 @@ def test_mixing_that_is_off_hands_the_batch_through():
         ({"mixup_alpha": -1.0}, "augment.mixup_alpha is -1, expected more than 0 and at most 100, or none"),
         ({"rand_magnitude": 31}, "augment.rand_magnitude is 31, expected 0 to 30"),
         ({"rand_num_ops": 0}, "augment.rand_num_ops is 0, expected 1 to 8"),
+        ({"augmix_severity": 11}, "augment.augmix_severity is 11, expected 1 to 10"),
+        ({"augmix_width": 0}, "augment.augmix_width is 0, expected 1 to 8"),
+        ({"augmix_depth": 9}, "augment.augmix_depth is 9, expected 1 to 8"),
+        ({"augmix_alpha": 0.0}, "augment.augmix_alpha is 0, expected 0.1 to 100"),
     ],
     ids=str,
 )
