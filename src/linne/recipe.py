@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from linne.errors import RecipeError, suggest
+from linne.recipe_augment import AugmentConfig
 from linne.recipe_model import DistillConfig, ModelConfig
 from linne.recipe_optim import OptimConfig
 from linne.recipe_values import LIMITS, check_fraction, check_limit, check_limits, convert, describe
@@ -34,7 +35,7 @@ Loader = Literal["resident", "streaming"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
 Balance = Literal["class", "root"]
-Policy = Literal["rand", "trivial"]
+Views = Literal["flip", "crops"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -113,57 +114,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentConfig:
-    """What is done to training images only; None is off."""
-
-    flip: bool = False
-    """Mirror half of the images left to right."""
-    crop_padding: int | None = None
-    """Shift by up to this many pixels, filling with reflected borders."""
-    cutout: int | None = None
-    """Blank a random square with this side in pixels."""
-    erase: float | None = None
-    """Blank a rectangle of random place, size and shape in this share of the images (random erasing)."""
-    resized_crop_area: float | None = None
-    """Crop a random part of at least this share of the image and resize it (streaming loader only)."""
-    rotate_degrees: float | None = None
-    """Turn by up to this angle either way."""
-    brightness: float | None = None
-    """Multiply by 1 - this to 1 + this."""
-    contrast: float | None = None
-    """Take values away from the image's mean grey, or towards it, likewise."""
-    saturation: float | None = None
-    """Take colours away from grey, or towards it, likewise."""
-    hue: float | None = None
-    """Turn the hues by up to this part of the colour circle either way, at most 0.5."""
-    policy: Policy | None = None
-    """`trivial` (TrivialAugment: one operation of any strength) or `rand` (RandAugment)."""
-    rand_magnitude: int = 9
-    """For `rand`: how strong its operations are, 0 to 30."""
-    rand_num_ops: int = 2
-    """For `rand`: how many operations, one after the other."""
-    mixup_alpha: float | None = None
-    """Blend images and labels by a Beta(alpha, alpha) share (mixup)."""
-    cutmix_alpha: float | None = None
-    """Paste a box of another image, labels by its area (CutMix); with mixup, each image has one or the other."""
-
-    def __post_init__(self) -> None:
-        check_limits(self, "augment.")
-        if self.resized_crop_area is not None:
-            check_fraction("augment.resized_crop_area", self.resized_crop_area)
-        largest = {"rotate_degrees": 180.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
-        if self.cutout is not None and self.erase is not None:
-            raise RecipeError(
-                "augment.cutout and augment.erase both blank a part of the image",
-                hint="leave one of them out: --set augment.cutout=none",
-            )
-        for name, most in {**largest, "erase": 1.0, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= most:
-                raise RecipeError(f"augment.{name} is {value:g}, expected more than 0 and at most {most:g}, or none")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceConfig:
     """Where it runs, and in which arithmetic."""
 
@@ -224,6 +174,8 @@ class Recipe:
     """Steps between two measurements of loss and rate."""
     log_samples: bool = False
     """Write which images each step learnt from to samples.jsonl, by their position in the training split."""
+    tta: Views | None = None
+    """How the test at the end looks at an image: with its mirror image (`flip`), or shifted as well (`crops`)."""
 
     def __post_init__(self) -> None:
         check_limits(self, "")
@@ -231,6 +183,11 @@ class Recipe:
             raise RecipeError(
                 "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
                 hint="use --set data.loader=streaming, or --set augment.resized_crop_area=none",
+            )
+        if self.tta is not None and not self.augment.flip:
+            raise RecipeError(
+                f"tta={self.tta} looks at mirror images, and with augment.flip=false the network has seen none",
+                hint="use --set augment.flip=true, or --set tta=none",
             )
         if self.optim.sam_rho is not None and self.device.precision == "fp16":
             raise RecipeError(

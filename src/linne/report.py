@@ -17,6 +17,8 @@ MANY_CLASSES = 30
 NUM_WORST, NUM_BEST = 10, 5
 NUM_PAIRS, NUM_MISTAKES, NUM_SKIPPED = 10, 5, 5
 """Rows of the shorter lists in a text; the JSON holds more."""
+ALSO_SEEN = {"flip": ", with their mirror images", "crops": ", with their mirror images and shifted copies"}
+"""Beside an image itself, by test-time augmentation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,12 +113,17 @@ class EvalReport:
     bundle: str
     labels: tuple[str, ...]
     tta: str | None
-    """Test-time augmentation: `flip` for the mean over an image and its mirror image."""
+    """Test-time augmentation: `flip` or `crops` where answers are means over several views."""
 
     @property
     def num_right(self) -> int:
         """Images whose most probable class is their label."""
         return sum(row[k] for k, row in enumerate(self.confusion))
+
+    @property
+    def also_seen(self) -> str:
+        """What was seen of the images beside themselves, as the clause after them; "" for nothing."""
+        return "" if self.tta is None else ALSO_SEEN[self.tta]
 
     @property
     def num_skipped(self) -> int:
@@ -181,8 +188,7 @@ class EvalReport:
         """Return the result in one sentence without a full stop."""
         low, high = self.accuracy_interval
         return (
-            f"{percent(self.accuracy)} right of {self.num_examples:,} {self.split} images"
-            f"{'' if self.tta is None else ', with their mirror images'} "
+            f"{percent(self.accuracy)} right of {self.num_examples:,} {self.split} images{self.also_seen} "
             f"(95 % interval {percent_range(low, high)})"
         )
 

@@ -46,9 +46,10 @@ def conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eval
         narrator.line(f"\nno examples were held out: nothing to evaluate on. The bundle is {bundle.path}")
         write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
         return None
-    predictor = Predictor.open(bundle, device=plan.recipe.device.name)
+    predictor = Predictor.open(bundle, device=plan.recipe.device.name, tta=plan.recipe.tta)
     report, outcomes = evaluate_bundle(predictor, plan.source, split)
-    bundle = add_metrics(bundle, {split: {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}})
+    found = {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}
+    bundle = add_metrics(bundle, {split: found if report.tta is None else {**found, "tta": report.tta}})
     page = write_run_report(run.path, bundle=bundle, report=report, outcomes=outcomes, split=plan.source.splits[split])
     minutes = plan.recipe.optim.minutes
     budget = "" if minutes is None else f", with a budget of {clock(60 * minutes)}"

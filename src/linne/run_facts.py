@@ -159,7 +159,8 @@ def headline(run: RunRecord, report: EvalReport | None) -> Headline:
         f"Always answering “{commonest.label}”, the most frequent class, "
         f"would be right {percent(commonest.count / report.num_examples)} of the time.",
     )
-    what = f"of {report.num_examples:,} {report.split} images are named right"
+    images = f"{report.num_examples:,} {report.split} images{report.also_seen and report.also_seen + ','}"
+    what = f"of {images} are named right"
     return Headline(report.accuracy, (low, high), what, sentences, warning)
 
 
@@ -326,6 +327,7 @@ def usage(run: RunRecord, bundle: Bundle | None) -> list[tuple[str, str]]:
     again = ("Train the same again", f"linne train --recipe {shlex.quote(str(run.folder / 'recipe.json'))}")
     if bundle is None:
         return [again]
+    tta = run.recipe.get("tta")
     path, source = shlex.quote(str(bundle.path)), shlex.quote(str(run.source.get("name", "SOURCE")))
     python = (
         "import linne\n\n"
@@ -335,7 +337,7 @@ def usage(run: RunRecord, bundle: Bundle | None) -> list[tuple[str, str]]:
     uses = [
         ("Name what is in a picture, or in every picture of a folder", f"linne predict {path} picture.jpg photos/"),
         ("The same in Python", python),
-        ("Measure it again", f"linne evaluate {path} {source}"),
+        ("Measure it again", f"linne evaluate {path} {source}{'' if tta is None else f' --tta {tta}'}"),
         again,
     ]
     if bundle.model.get("provider") == "timm":

@@ -29,7 +29,7 @@ Resume = bool | Literal["auto"]
 
 RECIPE = "recipe.json"
 FINGERPRINT = "source.fingerprint"
-FREE = ("checkpoint.", "data.cache", "data.max_bad_images", "data.num_workers", "log_every", "log_samples")
+FREE = ("checkpoint.", "data.cache", "data.max_bad_images", "data.num_workers", "log_every", "log_samples", "tta")
 """Fields and sections that may change in mid-run: what is learnt does not depend on them."""
 LEFT_BEHIND = {LOCK, "splits.json"}
 """What a process leaves that was killed before it had a recipe."""

@@ -15,8 +15,9 @@ from linne.log import Narrator, Run
 
 if TYPE_CHECKING:
     from linne.data import Source
-    from linne.inference.predictor import Prediction, Views
+    from linne.inference.predictor import Prediction
     from linne.models import ModelListing
+    from linne.recipe import Views
     from linne.report import EvalReport
     from linne.run_processes import Lead
     from linne.run_resume import Asked, Resume, Start
@@ -288,7 +289,7 @@ def evaluate(
 
     The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
     the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
-    `tta="flip"` answers are means over an image and its mirror image.
+    `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well.
 
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
@@ -326,7 +327,7 @@ def predict(
         inputs: Files, folders (their images, with those of sub-folders; hidden ones are ignored), glob patterns,
             or `-` for one image on stdin.
         top: How many labels an image, the most probable first.
-        tta: "flip" for the mean over an image and its mirror image.
+        tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
 
     A image that cannot be read is a prediction with `error` set; the others are unaffected.
 

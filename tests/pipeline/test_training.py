@@ -98,6 +98,16 @@ def test_the_bundle_evaluates_to_the_score_that_training_reported(trained):
     assert linne.evaluate(trained.bundle, "digits").accuracy == trained.report.accuracy
 
 
+def test_the_test_at_the_end_looks_at_several_views_where_asked_and_validation_at_one():
+    result = linne.train(SYNTHETIC, overrides={**FAST, "augment.flip": True, "tta": "crops"}, quiet=True)
+    assert result.report.tta == "crops"
+    assert open_bundle(result.bundle).metrics["test"]["tta"] == "crops"
+    again, once = (linne.evaluate(result.bundle, SYNTHETIC, tta=tta, quiet=True) for tta in ("crops", None))
+    assert (again.loss, again.accuracy) == (result.report.loss, result.report.accuracy)
+    assert once.loss != again.loss
+    assert linne.evaluate(result.bundle, SYNTHETIC, split="val", quiet=True).accuracy == result.val_accuracy
+
+
 def test_the_bundle_predicts_an_image_file_by_name(trained, tmp_path):
     from linne.data import open_source
 

@@ -8,13 +8,16 @@ import torch
 
 from linne.data.loading import augment_policy as policies
 from linne.data.loading.augment import (
+    AUGMIX_STREAM,
     ERASE_STREAM,
     NOTHING,
     POLICY_STREAM,
+    SHIFT_Y,
     Augmentation,
     Plan,
     blank,
     erasing,
+    frame_draws,
     gather,
     make_plan,
     resized_crop_box,
@@ -86,6 +89,50 @@ def test_a_flip_mirrors_about_half_of_the_images_left_to_right(channels):
     same = torch.tensor([torch.equal(o, i) for o, i in zip(out, images, strict=True)])
     assert torch.all(mirrored ^ same)
     assert 150 < mirrored.sum() < 250
+
+
+def mirrored_in(epoch: int, ids: np.ndarray, **fields) -> torch.Tensor:
+    """Whether each of the images `ids`, which all look alike, is mirrored in an epoch."""
+    image = numbered(1, 12, 10, 3)
+    rows = torch.zeros(len(ids), dtype=torch.int64)
+    taken, _ = augmentation(flip=True, **fields).take(image, rows, ids, epoch)
+    assert all(torch.equal(one, image[0]) or torch.equal(one, image[0].flip(1)) for one in taken)
+    return (taken == image.flip(2)).all(dim=(1, 2, 3))
+
+
+def test_with_alternating_flips_each_image_is_seen_both_ways_in_any_two_epochs():
+    ids = np.arange(500)
+    first, *later = (mirrored_in(epoch, ids, alternate=True) for epoch in range(5))
+    for epoch, found in enumerate(later, 1):
+        assert torch.equal(found, first if epoch % 2 == 0 else ~first)
+    assert torch.equal(first, mirrored_in(0, ids)), "the first epoch is that of flips drawn anew each time"
+    assert 200 < first.sum() < 300
+    drawn_anew = mirrored_in(1, ids)
+    assert not torch.equal(drawn_anew, ~first)
+
+
+def test_an_alternating_flip_is_decided_by_seed_image_and_epoch_alone_and_moves_no_shift():
+    ids = np.arange(60)
+    together = mirrored_in(3, ids, alternate=True)
+    assert torch.equal(mirrored_in(3, ids[::-1], alternate=True), together.flip(0))
+    assert torch.equal(mirrored_in(3, ids[17:18], alternate=True), together[17:18])
+    assert torch.equal(mirrored_in(3, ids, alternate=True), together)
+    assert not torch.equal(mirrored_in(3, ids, alternate=True, seed=1), together)
+    draws, plain = (
+        frame_draws(0, 3, ids, AugmentConfig(flip=True, crop_padding=2, alternate=alternate)) for alternate in (1, 0)
+    )
+    assert np.array_equal(draws[:, SHIFT_Y:], plain[:, SHIFT_Y:])
+    assert draws.dtype == np.float32
+    assert ((draws >= 0) & (draws < 1)).all()
+
+
+def test_alternating_flips_without_flips_are_refused():
+    with pytest.raises(RecipeError) as caught:
+        AugmentConfig(alternate=True)
+    assert caught.value.message == (
+        "augment.alternate mirrors each image in every other epoch, and augment.flip=false mirrors none"
+    )
+    assert caught.value.hint == "use --set augment.flip=true, or --set augment.alternate=false"
 
 
 def test_a_single_image_is_mirrored_like_any_other_and_without_a_warning():
@@ -180,6 +227,7 @@ def test_erasing_is_decided_by_the_image_alone_and_moves_no_other_number():
 
 def test_erasing_draws_after_all_operations_of_a_policy():
     assert POLICY_STREAM + LIMITS["augment.rand_num_ops"][1] == ERASE_STREAM
+    assert AUGMIX_STREAM > ERASE_STREAM
 
 
 def test_cutout_blanks_one_square_whose_centre_lies_in_the_image():
@@ -217,7 +265,7 @@ def photos(count: int, channels: int = 3) -> torch.Tensor:
     return fine.permute(0, 2, 3, 1).byte().contiguous()
 
 
-@pytest.mark.parametrize("policy", ["rand", "trivial", None])
+@pytest.mark.parametrize("policy", ["rand", "trivial", "augmix", None])
 def test_what_happens_to_an_image_does_not_depend_on_its_batch(policy):
     augment = augmentation(**EVERYTHING, policy=policy)
     images, rows, ids = photos(60), torch.arange(60), np.arange(100, 160)
@@ -233,7 +281,9 @@ def test_what_happens_to_an_image_does_not_depend_on_its_batch(policy):
     "change",
     [{name: value} for name, value in EVERYTHING.items() if name != "cutout"]
     + [{"policy": "rand"}, {"policy": "rand", "rand_magnitude": 25}, {"policy": "rand", "rand_num_ops": 1}]
-    + [{"policy": "trivial"}],
+    + [{"policy": "trivial"}, {"policy": "augmix"}, {"policy": "augmix", "augmix_severity": 8}]
+    + [{"policy": "augmix", "augmix_width": 2}, {"policy": "augmix", "augmix_depth": 2}]
+    + [{"policy": "augmix", "augmix_alpha": 0.5}],
     ids=str,
 )
 def test_every_field_has_an_effect_of_its_own_that_changes_with_the_epoch_and_the_seed(change):
@@ -242,6 +292,8 @@ def test_every_field_has_an_effect_of_its_own_that_changes_with_the_epoch_and_th
         augmentation(seed=seed, **change).take(images, rows, ids, epoch)[0] for seed, epoch in ((0, 0), (0, 1), (1, 0))
     ]
     others = [augmentation().take(images, rows, ids, 0)[0], augmentation(policy="rand").take(images, rows, ids, 0)[0]]
+    if change.keys() > {"policy"} and change["policy"] == "augmix":
+        others.append(augmentation(policy="augmix").take(images, rows, ids, 0)[0])
     assert torch.equal(others[0], images)
     if change != {"policy": "rand"}:
         results += others
@@ -285,7 +337,7 @@ def test_strengths_are_even_over_their_range():
     assert torch.all((torch.histc(levels, 5, 0.5, 1.5) - 400).abs() < 5 * 18)
 
 
-@pytest.mark.parametrize("policy", ["rand", "trivial"])
+@pytest.mark.parametrize("policy", ["rand", "trivial", "augmix"])
 def test_a_grey_image_and_its_repetition_in_three_colours_stay_the_same(policy):
     # The resident loader keeps a grey set grey for a colour model, the streaming one decodes to colour.
     images, rows, ids = photos(80, 1), torch.arange(80), np.arange(80)
@@ -322,6 +374,10 @@ def test_mixing_that_is_off_hands_the_batch_through():
         ({"mixup_alpha": -1.0}, "augment.mixup_alpha is -1, expected more than 0 and at most 100, or none"),
         ({"rand_magnitude": 31}, "augment.rand_magnitude is 31, expected 0 to 30"),
         ({"rand_num_ops": 0}, "augment.rand_num_ops is 0, expected 1 to 8"),
+        ({"augmix_severity": 11}, "augment.augmix_severity is 11, expected 1 to 10"),
+        ({"augmix_width": 0}, "augment.augmix_width is 0, expected 1 to 8"),
+        ({"augmix_depth": 9}, "augment.augmix_depth is 9, expected 1 to 8"),
+        ({"augmix_alpha": 0.0}, "augment.augmix_alpha is 0, expected 0.1 to 100"),
     ],
     ids=str,
 )

@@ -22,6 +22,7 @@ from linne.errors import BundleError, LinneError
 from linne.inference.backends import choose_backend, load_backend
 from linne.inference.backends.null import NullBackend, null_weights, write_null_bundle
 from linne.inference.predictor import Prediction, Predictor
+from linne.inference.views import views_of
 from linne.preprocess import InputSpec, UInt8, normalise, resize_and_crop
 
 LABELS = ("cat", "dog", "owl")
@@ -353,6 +354,18 @@ def test_with_tta_the_probabilities_are_the_means_of_the_image_and_its_mirror_im
             views.append(exponents_K / exponents_K.sum())
         np.testing.assert_allclose(powers_K, np.mean(views, axis=0), rtol=5e-6)
         assert not np.allclose(views[0], views[1])
+
+
+def test_crops_answer_by_the_weighted_mean_of_probabilities_over_six_views(bundle):
+    pixels = np.stack([picture(seed, SPEC.height, SPEC.width) for seed in range(3)])
+    plain = Predictor.open(bundle, backend="null")
+    wanted_NK = np.zeros((3, len(plain.labels)))
+    for weight, seen in views_of(pixels, "crops"):
+        powers_NK = np.exp(plain.logits_of_cropped(seen).astype(np.float64))
+        wanted_NK += weight * powers_NK / powers_NK.sum(axis=1, keepdims=True)
+    found_NK = Predictor.open(bundle, backend="null", tta="crops").logits_of_cropped(pixels)
+    np.testing.assert_allclose(np.exp(found_NK.astype(np.float64)), wanted_NK, rtol=5e-6)  # as above
+    assert not np.allclose(found_NK, Predictor.open(bundle, backend="null", tta="flip").logits_of_cropped(pixels))
 
 
 def test_with_tta_an_image_and_its_mirror_image_get_the_same_answer_and_the_canaries_their_own(bundle):

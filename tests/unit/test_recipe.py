@@ -164,6 +164,17 @@ def test_a_random_resized_crop_asks_for_the_streaming_loader_and_says_how():
     assert BASE.override({"augment.resized_crop_area": 0.3, "data.loader": "streaming"}).data.loader == "streaming"
 
 
+@pytest.mark.parametrize("views", ["flip", "crops"])
+def test_mirror_images_in_the_test_are_refused_where_training_has_none(views):
+    with pytest.raises(RecipeError) as caught:
+        BASE.override({"tta": views})
+    assert caught.value.message == (
+        f"tta={views} looks at mirror images, and with augment.flip=false the network has seen none"
+    )
+    assert caught.value.hint == "use --set augment.flip=true, or --set tta=none"
+    assert BASE.override({"tta": views, "augment.flip": True}).tta == views
+
+
 def test_every_field_can_be_set_to_the_value_it_has():
     values = BASE.to_dict()
     for path in recipe_fields():

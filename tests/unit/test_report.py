@@ -108,6 +108,12 @@ def test_the_headline_says_that_mirror_images_were_seen_too():
     assert report(tta="flip").one_line().startswith("98.2 % right of 450 test images, with their mirror images (95 %")
 
 
+def test_the_headline_says_that_shifted_copies_were_seen_too():
+    assert report(tta="crops").one_line() == (
+        "98.2 % right of 450 test images, with their mirror images and shifted copies (95 % interval 96.5 to 99.1 %)"
+    )
+
+
 def test_the_text_starts_with_the_headline_and_aligns_its_columns():
     lines = report().to_text().splitlines()
     assert lines[0] == report().one_line()

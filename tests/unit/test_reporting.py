@@ -23,7 +23,17 @@ from linne.preprocess import InputSpec
 from linne.recipe import DataConfig, Recipe
 from linne.report import EvalReport
 from linne.reporting import write_run_report
-from linne.run_facts import bytes_in_words, command_line, curves_note, data_advice, duration, facts, headline, read_run
+from linne.run_facts import (
+    bytes_in_words,
+    command_line,
+    curves_note,
+    data_advice,
+    duration,
+    facts,
+    headline,
+    read_run,
+    usage,
+)
 
 EPOCHS = [
     {"event": "step", "step": 5, "epoch": 0.5, "loss": 2.0, "lr": 0.1, "images_per_second": 900.0, "seconds": 1.0},
@@ -285,6 +295,17 @@ def test_a_result_on_validation_images_says_that_they_chose_the_epoch(tmp_path, 
     head = headline(read_run(write_run(tmp_path / "run")), replace(evaluated[1], split="val"))
     assert head.what == "of 24 val images are named right"
     assert head.sentences[0].startswith("These images chose the epoch that was kept, so expect a little less on new")
+
+
+def test_a_result_over_several_views_says_so_and_how_to_measure_it_again(tmp_path, evaluated):
+    bundle, report, _, _ = evaluated
+    run = read_run(write_run(tmp_path / "run", **{"augment.flip": True, "tta": "crops"}))
+    assert headline(run, replace(report, tta="crops")).what == (
+        "of 24 test images, with their mirror images and shifted copies, are named right"
+    )
+    commands = [code for _, code in usage(run, bundle)]
+    assert f"linne evaluate {bundle.path} synthetic --tta crops" in commands
+    assert all("--tta" not in code for _, code in usage(read_run(write_run(tmp_path / "other")), bundle))
 
 
 def test_an_interrupted_run_says_so_and_shows_what_there_is(tmp_path, evaluated):

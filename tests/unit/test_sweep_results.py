@@ -55,6 +55,14 @@ def test_when_nothing_is_better_that_is_said():
     assert "nothing that was tried is better" in sentences(report(trial(1, 0.95), trial(2, 0.9)))[0]
 
 
+@pytest.mark.parametrize(("tta", "also"), [(None, ""), ("flip", ", with their mirror images")])
+def test_the_best_trials_test_says_what_was_seen(tta, also):
+    test = {"accuracy": 0.985, "accuracy_interval": [0.97, 0.99], "num_examples": 450, "tta": tta}
+    assert sentences(report(trial(1, 0.985), test=test))[-1] == (
+        f"Trial 1 has 98.5 % right of 450 test images{also} (95 % interval 97.0 to 99.0 %), which chose nothing."
+    )
+
+
 def test_a_failed_trial_is_listed_with_its_message():
     text = to_text(report(trial(1, 0.9), trial(2, state="failed", message="no memory")))
     assert "2 of 2 trials (1 finished, 1 failed)" in text

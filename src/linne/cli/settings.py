@@ -93,7 +93,11 @@ def train_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of a verb that runs a bundle: `device`, `require_accelerator` and `tta`."""
-    views = click.option("--tta", type=click.Choice(["flip"]), help="Answer by the mean over an image and its mirror.")
+    views = click.option(
+        "--tta",
+        type=click.Choice(["flip", "crops"]),
+        help="Answer by the mean over an image and its mirror, or over both and shifted copies.",
+    )
     required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
     device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
     return views(device(required(command)))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from linne.data.images.decode import decode_file, read_file, to_input
 from linne.errors import BundleError, ImageError, LinneError
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import Backend
+from linne.inference.views import views_of
 from linne.preprocess import Floats, UInt8, normalise, resize_and_crop
+from linne.recipe import Views
 
 CANARY_TOLERANCE = 1e-3
 """Largest difference of a canary's logits, as a share of the largest logit of all canaries.
@@ -30,8 +32,6 @@ Measured on MobileNetV2 with ImageNet weights: other thread counts, batch sizes,
 """
 
 DECODING_THREADS = 4
-
-Views = Literal["flip"]
 
 Image = Path | str | tuple[str, bytes]
 """A file, or what to call an image and the content of its file."""
@@ -82,7 +82,7 @@ class Predictor:
         self.resize = backend.resize
         """How images come to the bundle's input size."""
         self.tta = tta
-        """Test-time augmentation: `flip` answers with the mean over an image and its mirror image."""
+        """Test-time augmentation: the views over which answers are means, as `inference.views` lists them."""
 
     @classmethod
     def open(
@@ -162,13 +162,12 @@ class Predictor:
         """Return logits N x K of one batch of images of the bundle's input size, as `decode.to_input` gives them.
 
         Over several views of an image they are the logarithm of the mean of probabilities, whose softmax it is. The
-        mean of logits would let one view that is very sure outweigh the other.
+        mean of logits would let one view that is very sure outweigh the others.
         """
-        logits_NK = self._run(images)
         if self.tta is None:
-            return logits_NK
-        mirrored_NHWC = np.ascontiguousarray(np.stack(list(images))[:, :, ::-1])
-        mean_NK = (_softmax(logits_NK) + _softmax(self._run(mirrored_NHWC))) / 2
+            return self._run(images)
+        views = views_of(np.stack(list(images)), self.tta)
+        mean_NK = sum(weight * _softmax(self._run(seen_NHWC)) for weight, seen_NHWC in views)
         return np.log(np.maximum(mean_NK, np.finfo(np.float64).tiny)).astype(np.float32)
 
     def _run(self, images: Sequence[UInt8] | UInt8) -> Floats:

@@ -40,5 +40,5 @@ def _test_of(run: Path) -> Mapping[str, Any] | None:
         found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    told = ("accuracy", "accuracy_interval", "num_examples")
+    told = ("accuracy", "accuracy_interval", "num_examples", "tta")
     return {name: found[name] for name in told} if found.get("split") == "test" else None

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from linne.log import clock
-from linne.report import percent
+from linne.report import ALSO_SEEN, percent
 from linne.sweeping.results import SweepReport, Trial
 from linne.sweeping.space import shown
 
@@ -146,9 +146,10 @@ def sentences(report: SweepReport) -> list[str]:
         said.append("What decided: " + ", ".join(f"{p} {100 * s:.0f} %" for p, s in report.importance.items()) + ".")
     if report.test is not None:
         low, high = report.test["accuracy_interval"]
+        images = f"{report.test['num_examples']:,} test images{ALSO_SEEN.get(report.test['tta'], '')}"
         said.append(
-            f"Trial {best.number} has {percent(report.test['accuracy'])} right of {report.test['num_examples']:,} test "
-            f"images (95 % interval {100 * low:.1f} to {100 * high:.1f} %), which chose nothing."
+            f"Trial {best.number} has {percent(report.test['accuracy'])} right of {images} (95 % interval "
+            f"{100 * low:.1f} to {100 * high:.1f} %), which chose nothing."
         )
     return said
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from linne.data.loading import augment_augmix as chains
 from linne.data.loading import augment_ops as ops
 from linne.data.loading import augment_policy as policies
 from linne.data.loading.augment_mix import Mixture, mix
@@ -33,6 +34,8 @@ FRAME_STREAM, LOOK_STREAM, MIX_STREAM, POLICY_STREAM = range(4)
 has one."""
 ERASE_STREAM = 11
 """After those of the most operations that a policy may have."""
+AUGMIX_STREAM = 12
+"""Of the first operation of AugMix's first chain; the others follow."""
 ERASE_AREAS, ERASE_ASPECT_MOST = (0.02, 0.4), 1 / 0.3
 """Of the image, and height over width or its inverse (Zhong et al. 2017)."""
 
@@ -53,6 +56,18 @@ def uniforms(seed: int, epoch: int, ids_N: NDArray[np.int64], stream: int = FRAM
     return numbers
 
 
+def frame_draws(seed: int, epoch: int, ids_N: NDArray[np.int64], config: AugmentConfig) -> NDArray[np.float32]:
+    """Return the `uniforms` by which images are shifted and mirrored in an epoch.
+
+    Where the mirror image alternates it is drawn in the first epoch alone (Jordan 2024): half a turn of the circle on,
+    in every odd epoch, are all those that were not mirrored.
+    """
+    draws_ND = uniforms(seed, epoch, ids_N)
+    if config.alternate:
+        draws_ND[:, FLIP] = (uniforms(seed, 0, ids_N)[:, FLIP] + np.float32(0.5) * (epoch % 2)) % 1
+    return draws_ND
+
+
 def _mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -67,7 +82,8 @@ class Augmentation:
         # What normalises to 0 fills what a turned image leaves open, as cutout does.
         self._fill_C = device.put(torch.tensor(recipe.data.mean) * 255)
         size = recipe.data.height, recipe.data.width
-        self._table = policies.rand(*size) if self._config.policy == "rand" else policies.trivial_wide(*size)
+        tables = {"rand": policies.rand, "augmix": chains.table}
+        self._table = tables.get(self._config.policy or "trivial", policies.trivial_wide)(*size)
 
     def take(
         self, images_NHWC: torch.Tensor, rows_B: torch.Tensor, ids_B: NDArray[np.int64], epoch: int
@@ -78,7 +94,7 @@ class Augmentation:
         """
         config = self._config
         _, height, width, _ = images_NHWC.shape
-        plan = make_plan(uniforms(self._seed, epoch, ids_B), config, height, width)
+        plan = make_plan(frame_draws(self._seed, epoch, ids_B, config), config, height, width)
         if config.erase is not None:
             plan = erasing(uniforms(self._seed, epoch, ids_B, ERASE_STREAM), config.erase, height, width, plan)
         plan = plan.to(self._device)
@@ -128,11 +144,17 @@ class Augmentation:
         return images_BCHW
 
     def _follow_policy(self, images_BCHW: torch.Tensor, ids_B: NDArray[np.int64], epoch: int) -> torch.Tensor:
-        """Return images after one operation of TrivialAugment, or RandAugment's few of one strength."""
+        """Return images after one operation of TrivialAugment, RandAugment's few of one strength or AugMix."""
         config = self._config
+        fill_C = self._fill_C[: images_BCHW.shape[1]]
+        if config.policy == "augmix":
+
+            def draw(stream: int) -> NDArray[np.float32]:
+                return uniforms(self._seed, epoch, ids_B, AUGMIX_STREAM + stream)
+
+            return chains.augmix(images_BCHW, draw, config, self._table, fill_C, self._device)
         num_layers = {None: 0, "trivial": 1, "rand": config.rand_num_ops}[config.policy]
         level = config.rand_magnitude if config.policy == "rand" else None
-        fill_C = self._fill_C[: images_BCHW.shape[1]]
         for layer in range(num_layers):
             draws_BD = uniforms(self._seed, epoch, ids_B, POLICY_STREAM + layer)
             images_BCHW = policies.apply(images_BCHW, draws_BD, self._table, level, fill_C, self._device)

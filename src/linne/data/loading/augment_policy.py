@@ -114,17 +114,26 @@ def rand(height: int, width: int) -> dict[str, Scale]:
     return _table(0.3, 150 / 331 * height, 150 / 331 * width, 30.0, 0.9, 4)
 
 
-def _table(shear: float, down: float, across: float, degrees: float, factor: float, bits: int) -> dict[str, Scale]:
-    geometry = {
+def geometry(shear: float, down: float, across: float, degrees: float) -> dict[str, Scale]:
+    """Return how far images are sheared, shifted (in pixels) and turned at most."""
+    return {
         "shear_x": Scale(0, shear, True),
         "shear_y": Scale(0, shear, True),
         "translate_x": Scale(0, across, True),
         "translate_y": Scale(0, down, True),
         "rotate": Scale(0, degrees, True),
     }
+
+
+def _table(shear: float, down: float, across: float, degrees: float, factor: float, bits: int) -> dict[str, Scale]:
     colour = {name: Scale(0, factor, True) for name in ("brightness", "color", "contrast", "sharpness")}
     tables = {"posterize": Scale(8, bits), "solarize": Scale(255, 0)}
-    return {**geometry, **colour, **tables, **{name: Scale() for name in ("autocontrast", "equalize", "identity")}}
+    return {
+        **geometry(shear, down, across, degrees),
+        **colour,
+        **tables,
+        **{name: Scale() for name in ("autocontrast", "equalize", "identity")},
+    }
 
 
 def apply(
@@ -139,9 +148,21 @@ def apply(
 
     `draws_BD` are `uniforms` at the places `OP`, `LEVEL` and `SIGN`.
     """
+    levels_B = np.floor(draws_BD[:, LEVEL] * NUM_LEVELS) if level is None else np.full(len(draws_BD), level, np.float32)
+    return apply_at(images_BCHW, draws_BD, levels_B, table, fill_C, device)
+
+
+def apply_at(
+    images_BCHW: torch.Tensor,
+    draws_BD: Floats,
+    levels_B: Floats,
+    table: Mapping[str, Scale],
+    fill_C: torch.Tensor,
+    device: Device,
+) -> torch.Tensor:
+    """Return each image after one operation of `table`, all equally likely, at the level of its own."""
     _, _, height, width = images_BCHW.shape
     ops_B = (draws_BD[:, OP] * len(table)).astype(np.int64)
-    levels_B = np.floor(draws_BD[:, LEVEL] * NUM_LEVELS) if level is None else np.full(len(ops_B), level, np.float32)
     negative_B = draws_BD[:, SIGN] < 0.5
     # Sorted by operation, images that share one lie side by side, and every warp is part of one.
     order_B = np.argsort(ops_B, kind="stable")
