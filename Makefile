@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test quick test-slow test-faults fuzz check format reference clean
+.PHONY: help demo test quick test-slow test-faults bench-gpu fuzz check format reference clean
 
 help:
 	@echo "make demo       train, evaluate and predict on real images, from nothing"
@@ -14,6 +14,7 @@ help:
 	@echo "make quick      the tests that take no processes of their own, under two minutes"
 	@echo "make test-slow  the tests on real data and long runs"
 	@echo "make test-faults  kills, damage and failing disks by the hundred: half an hour"
+	@echo "make bench-gpu  what is measured on an accelerator, in parts of ten minutes; call it again to go on"
 	@echo "make fuzz       a million damaged images through the decoder"
 	@echo "make check      format, lint, types, layers, generated docs"
 	@echo "make format     format the code and mend what the linter can"
@@ -34,6 +35,9 @@ test-slow: $(VENV)/installed-dev
 
 test-faults: $(VENV)/installed-dev
 	python benchmarks/faults.py
+
+bench-gpu: $(VENV)/installed-train
+	benchmarks/gpu_all.sh
 
 fuzz: $(VENV)/installed-dev
 	scripts/fuzz_images --count 1000000 --folder build/fuzz
