@@ -20,7 +20,7 @@ def test_any_size_trains_and_gives_one_logit_a_class(size, channels):
 
 
 def test_it_has_the_size_of_the_record():
-    model = build_speedrun(10, 3, 32, 32, None, None, None)
+    model = build_speedrun(10, 3, 32, 32, None, None, 1)
     convolutions = [tuple(p.shape) for p in model.parameters() if p.ndim == 4]
     widths = ((24, 3, 2), (64, 24, 3), (64, 64, 3), (256, 64, 3), (256, 256, 3), (256, 256, 3), (256, 256, 3))
     assert convolutions == [(out, into, side, side) for out, into, side in widths]
@@ -34,7 +34,7 @@ def test_width_is_how_many_times_as_many_channels():
     assert (shapes(None), shapes(0.5), shapes(2.0)) == ([64, 256, 256], [32, 128, 128], [128, 512, 512])
 
 
-@pytest.mark.parametrize(("side", "stride"), [(8, 1), (32, 1), (48, 1), (64, 2), (96, 2), (128, 4), (224, 8)])
+@pytest.mark.parametrize(("side", "stride"), [(8, 1), (16, 2), (32, 2), (96, 2), (160, 4), (224, 4)])
 def test_patches_grow_with_the_image(side, stride):
     first = build_speedrun(10, 3, side, side, None, 0.25, None).patches
     assert (first.stride, first.kernel_size) == ((stride,) * 2, (2 * stride,) * 2)
@@ -42,7 +42,7 @@ def test_patches_grow_with_the_image(side, stride):
 
 
 def test_the_stride_of_patches_can_be_said():
-    assert build_speedrun(10, 3, 32, 32, None, 0.25, 2).patches.stride == (2, 2)
+    assert build_speedrun(10, 3, 32, 32, None, 0.25, 3).patches.stride == (3, 3)
 
 
 def test_dropout_works_in_training_only():

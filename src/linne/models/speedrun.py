@@ -7,14 +7,10 @@ fields of its own: `model.whiten`, `model.dirac`, `optim.norm_bias_lr`, `optim.o
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-NATIVE_SIDE = 48
-"""Images up to this side have a patch at every pixel, as the record's of 32; larger ones at every second, fourth..."""
 MOST_DIRECTIONS = 96
 """Large patches vary little in most directions, which cost as much as the others."""
 WIDTHS = (64, 256, 256)
@@ -34,10 +30,13 @@ def build_speedrun(
 ) -> nn.Module:
     """Return the network for `channels` x `height` x `width` images, its groups `scale` times as wide.
 
-    A patch lies every `stride` pixels, and its side is twice that: every pixel is in four of them.
+    A patch lies every `stride` pixels, and its side is twice that: every pixel is in four of them. The records have
+    one at every pixel; where time is counted on a CPU, one at every second is as accurate in two thirds of it
+    (docs/guides/recipes.md).
     """
     if stride is None:
-        stride = 2 ** max(0, math.ceil(math.log2(min(height, width) / NATIVE_SIDE)))
+        side = min(height, width)
+        stride = 1 if side < 16 else 2 if side < 160 else 4
     widths = [max(8, 8 * round(planes * (scale or 1) / 8)) for planes in WIDTHS]
     return SpeedrunNet(num_classes, channels, (height, width), stride, widths, dropout)
 

@@ -18,7 +18,9 @@ from linne.recipe import Recipe, parse_value
 
 RECIPES = {
     "keras-mlp": "linne.recipes.keras_mlp:keras_mlp",
+    "fast": "linne.recipes.speedrun:fast",
     "quick": "linne.recipes.quick:quick",
+    "speedrun": "linne.recipes.speedrun:speedrun",
 }
 
 FORMAT_VERSION = 1
