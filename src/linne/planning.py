@@ -82,7 +82,8 @@ def plan_anew(
             hint="say how many epochs: --epochs N",
         )
     epochs, why = _epochs_in_budget(plan, say)
-    given, reasons = collect(source, recipe, {**flags, "optim.epochs": epochs}, overrides)
+    found = {"optim.epochs": epochs, "optim.minutes": plan.recipe.optim.minutes}
+    given, reasons = collect(source, recipe, {**flags, **found}, overrides)
     reasons["optim.epochs"] = why
     return make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
 
@@ -152,6 +153,8 @@ def asked_for(
         reasons["optim.warmup_epochs"] += ", the same share of other epochs"
     if "optim.epochs" in typed and "optim.minutes" not in typed and "optim.minutes" in given:
         given["optim.minutes"] = None  # a recipe's, of another number of epochs
+    if typed.keys() & {"optim.epochs", "optim.minutes"} and given.get("optim.shortened") is not None:
+        given["optim.shortened"] = None
     given.update(typed)
     reasons.update(dict.fromkeys(typed, "given"))
     return given, reasons
