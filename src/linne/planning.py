@@ -327,8 +327,12 @@ def _task(source: Source, device: Device) -> Task:
 
 def default_output_name(recipe: Recipe) -> str:
     """Return what to call a run: its source and its model."""
-    source = recipe.data.source
+    return f"{source_in_names(recipe.data.source)}-{recipe.model.name.replace('/', '-')}"
+
+
+def source_in_names(source: str) -> str:
+    """Return what a source is called in the name of a folder."""
     if ":" in source or "/" in source or "\\" in source:
         kind, _, rest = source.partition(":")
         source = kind if rest and kind in SOURCES and kind != "folder" else Path(rest or source).resolve().name
-    return f"{source}-{recipe.model.name.replace('/', '-')}"
+    return source

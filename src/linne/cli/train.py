@@ -29,6 +29,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
 @click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
 @click.option("--splits-file", metavar="FILE", help="Splits of `linne data split` or of a run.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `linne data check --quarantine` listed.")
+@click.option("--folds", type=int, metavar="K", help="Cross-validate: train one run for each of K folds.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
 @click.option(
     "--resume",
@@ -94,12 +95,15 @@ def command(
     if not named:
         raise click.MissingParameter(ctx=click.get_current_context(), param=command.params[0])
     overrides = settle(settings, options)
-    for name in ("group_by", "splits_file", "quarantine"):
+    for name in ("group_by", "splits_file", "quarantine", "folds"):
         value = options.pop(name)
         if value is not None:
             overrides[f"data.{name}"] = value
     if explain:
         _explain(source, overrides, options, as_json=as_json)
+        return
+    if _means_all_folds(overrides, options):
+        _cross_validate(source, overrides, options, as_json=as_json)
         return
     from linne.verbs import train
 
@@ -114,6 +118,34 @@ def command(
         raise SystemExit(128 + (result.signal_number or 0))
 
 
+def _means_all_folds(overrides: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Return whether folds are asked for and none of them is named, or such a cross-validation is gone on with."""
+    if overrides.get("data.fold") is not None:
+        return False
+    if overrides.get("data.folds") is not None:
+        return True
+    if not options["resume"]:
+        return False
+    from linne.cross_validation import is_cross_validation
+
+    return is_cross_validation(options["output"])
+
+
+def _cross_validate(
+    source: str | None, overrides: Mapping[str, Any], options: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Train all folds, and print what they say together."""
+    from linne.cross_validation import SUMMARY, cross_validate
+
+    result = cross_validate(source, overrides=overrides, **options)
+    if as_json:
+        console.data_json(result.to_dict())
+    elif options["quiet"] and result.report is not None:
+        console.data(str(result.folder / SUMMARY))
+    if result.signal_number is not None:
+        raise SystemExit(128 + result.signal_number)
+
+
 def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what would be trained."""
     from linne.explaining import explain
@@ -122,6 +154,9 @@ def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[
         if options[name]:
             typed = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"`--explain` and `{typed}` disagree", click.get_current_context())
+    if _means_all_folds(overrides, options):
+        overrides = {**overrides, "data.fold": 1}
+        console.note("the first fold; the others differ from it in data.fold alone")
     explained = explain(
         source,
         recipe=options["recipe"],
