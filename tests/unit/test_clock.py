@@ -49,6 +49,15 @@ def test_one_more_step_is_done_where_no_time_is_left():
     assert make_clock_of(200.0).fitting(50, 2, 200, used_seconds=300.0, step_seconds=1.0) == 51
 
 
+def test_steps_that_would_last_until_the_next_decision_stay_while_there_is_much_time():
+    clock = make_clock_of(200.0)
+    clock.fastest = 0.5  # of a machine that was not busy
+    assert (
+        clock.fitting(60, 2, 200, used_seconds=100.0, step_seconds=40.0) == 60 + 44
+    )  # 1.1 x a fifth of 100 s, in steps of 0.5 s
+    assert clock.fitting(60, 2, 200, used_seconds=190.0, step_seconds=40.0) == 61
+
+
 def test_the_last_step_changes_nothing():
     assert make_clock_of(200.0).fitting(150, 7, 150, used_seconds=300.0, step_seconds=1.0) == 150
 

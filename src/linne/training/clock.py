@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import time
 from collections.abc import Mapping
 
@@ -11,10 +12,12 @@ from linne.recipe import OptimConfig
 
 LOOK_SHARE = 0.01
 """Of the budget: about how often the clock is looked at."""
-WINDOW_SHARE = 0.04
-"""Of the budget: over how long steps are timed before anything is decided by it."""
+WINDOW_SHARE, WINDOW_OF_REST = 0.04, 0.2
+"""Of the budget, and of what is left of it: the longer of the two is timed before anything is decided by it."""
 LATE, AIM, EARLY = 1.01, 0.98, 0.9
 """Shares of the budget: an end that is expected later than the first or earlier than the last is put to the middle."""
+SURE = 0.8
+"""Of the budget: until then some steps stay in any case, so that those taken away in a bad moment can come back."""
 FIRST_STEPS = 2
 """That are not timed: kernels are chosen, the network is compiled."""
 
@@ -30,7 +33,9 @@ class Clock:
         self.next_step = 0
         """When all processes look next."""
         self._budget, self._planned, self._steps_per_epoch = budget_seconds, planned_steps, steps_per_epoch
-        self._end_steps, self._end_seconds = end_steps, 0.0
+        self._end_steps, self._step_seconds = end_steps, 0.0
+        self.fastest = math.inf
+        """Seconds of a step, at its best so far."""
         self._since, self._since_step = 0.0, -1
         self._steps_ended: float | None = None
 
@@ -40,8 +45,9 @@ class Clock:
         if self._steps_ended is None:
             self.next_step = step + FIRST_STEPS
         else:
-            self._end_seconds = now - self._steps_ended
-            self._since += self._end_seconds
+            self._since += now - self._steps_ended
+            if self._step_seconds > 0:
+                self._end_steps = (now - self._steps_ended) / self._step_seconds
 
     def end_steps(self) -> None:
         """Note that the steps of an epoch are done."""
@@ -61,26 +67,33 @@ class Clock:
             self._since, self._since_step, self.next_step = now, step, step + 1
             return total
         taken, steps = now - self._since, step - self._since_step
-        step_seconds = max(taken, 1e-6) / steps
-        self.next_step = step + max(1, int(LOOK_SHARE * self._budget / step_seconds))
-        if taken < WINDOW_SHARE * self._budget:
+        self._step_seconds = max(taken, 1e-6) / steps
+        self.next_step = step + max(1, int(LOOK_SHARE * self._budget / self._step_seconds))
+        if taken < self._window(used_seconds):
             return total
         self._since, self._since_step = now, step
-        return self.fitting(step, epoch, total, used_seconds, step_seconds)
+        self.fastest = min(self.fastest, self._step_seconds)
+        return self.fitting(step, epoch, total, used_seconds, self._step_seconds)
+
+    def _window(self, used_seconds: float) -> float:
+        """Return over how many seconds steps are timed before anything is decided by it."""
+        return max(WINDOW_SHARE * self._budget, WINDOW_OF_REST * (self._budget - used_seconds))
 
     def fitting(self, step: int, epoch: int, total: int, used_seconds: float, step_seconds: float) -> int:
         """Return how many steps training should have in all, if each takes `step_seconds`; the rest is as in `look`."""
-        end_seconds = self._end_seconds or self._end_steps * step_seconds
 
         def end(steps: int) -> float:
             ends = -(-steps // self._steps_per_epoch) - epoch
-            return used_seconds + (steps - step) * step_seconds + ends * end_seconds
+            return used_seconds + (steps - step) * step_seconds + ends * self._end_steps * step_seconds
 
         late = end(total) > LATE * self._budget
         early = end(total) < EARLY * self._budget and total < self._planned
         if step >= total or not (late or early):
             return total
-        choices = range(step + 1, self._planned + 1)
+        least = 1
+        if used_seconds < SURE * self._budget:  # at full speed they last until the next decision
+            least = max(1, int(1.1 * self._window(used_seconds) / min(self.fastest, step_seconds)))
+        choices = range(min(step + least, total if late else self._planned), self._planned + 1)
         fit = bisect.bisect_right(choices, AIM * self._budget, key=end)
         return choices[max(fit - 1, 0)]
 
