@@ -21,16 +21,20 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     shell_complete=complete.recipes,
     help="Start from a recipe or repeat a run.",
 )
-@click.option("--epochs", type=int, metavar="N", help="Passes over the training examples.")
-@click.option("--time-budget", type=float, metavar="MINUTES", help="Instead: as many as fit, measured.")
-@click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
+@click.option("--epochs", type=int, metavar="N", help="Passes over the training images.")
+@click.option("--time-budget", type=float, metavar="MINUTES", help="Instead of epochs: as many as fit.")
+@click.option("--batch-size", type=int, metavar="N", help="Images that a step learns from.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
-@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.")
-@click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
-@click.option("--splits-file", metavar="FILE", help="Splits of `linne data split` or of a run.")
+@click.option(
+    "--device", metavar="NAME", help="Where to train: `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`."
+)
+@click.option("--group-by", metavar="COLUMN|REGEX", help="Keep images for which this is the same in one split.")
+@click.option("--splits-file", metavar="FILE", help="Who trains and who tests, from `linne data split` or a run.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `linne data check --quarantine` listed.")
 @click.option("--folds", type=int, metavar="K", help="Cross-validate: train one run for each of K folds.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder of all that is written; else runs/NAME-k."
+)
 @click.option(
     "--resume",
     is_flag=False,
@@ -43,16 +47,16 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     *("--allow-change", "allow_change"),
     multiple=True,
     metavar="FIELD",
-    help="Go on although this is not what it was; repeatable.",
+    help="With --resume: this recipe field may differ from what it was; repeatable.",
 )
-@click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
+@click.option("--seed", type=int, metavar="N", help="Another seed, another run: first weights, order, augmentation.")
 @click.option(
     *("--set", "settings"),
     multiple=True,
     metavar="section.field=value",
     callback=read_settings,
     shell_complete=complete.fields,
-    help="Any field of the recipe; repeatable.",
+    help="Any field of the recipe, as listed by --explain; repeatable.",
 )
 @click.option("--explain", is_flag=True, help="Print every field with its value and reason, and train nothing.")
 @click.option("--measure-speed", is_flag=True, help="First time what channels_last and torch.compile would gain.")
@@ -71,7 +75,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     metavar="MINUTES",
     help="End a training in which nothing moves for so long (60), with its stacks in stuck.txt; 0 waits for ever.",
 )
-@click.option("--quiet", is_flag=True, help="Say nothing while training; print the bundle's path at the end.")
+@click.option("--quiet", is_flag=True, help="Say nothing while training; print where the result is.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     source: str | None, settings: tuple[tuple[str, str], ...], explain: bool, as_json: bool, **options: Any
@@ -86,6 +90,8 @@ def command(
     \b
     linne train digits
     linne train photos/ --model timm/resnet18 --epochs 20
+    linne train photos/ --time-budget 10
+    linne train photos/ --folds 5
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
     linne train photos/ --explain
     linne train --recipe runs/digits-small-1/recipe.json
