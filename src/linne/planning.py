@@ -85,7 +85,9 @@ def plan_anew(
     found = {"optim.epochs": epochs, "optim.minutes": plan.recipe.optim.minutes}
     given, reasons = collect(source, recipe, {**flags, **found}, overrides)
     reasons["optim.epochs"] = why
-    return make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
+    plan = make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
+    later = {"optim.shortened": "decided by the clock, where the epochs turn out not to fit"}
+    return dataclasses.replace(plan, reasons={**plan.reasons, **later})
 
 
 def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:

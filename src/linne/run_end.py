@@ -84,4 +84,5 @@ def write_outcome(run: Run, plan: Plan, trained: Trained) -> None:
 
     if trained.recipe != plan.recipe:
         document = read_run(run.path / "recipe.json")
-        run.write_json("recipe.json", {**document, "recipe": trained.recipe.to_dict()})
+        reasons = {**document.get("reasons", {}), "optim.shortened": "as decided by the clock"}
+        run.write_json("recipe.json", {**document, "recipe": trained.recipe.to_dict(), "reasons": reasons})

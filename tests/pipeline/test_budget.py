@@ -75,6 +75,8 @@ def test_a_shortened_training_ends_with_its_schedule_and_repeats_to_the_bit_with
     assert f"epochs of {end['epochs']}," not in said
     assert f"kept epoch {end['best_epoch']} of {end['epochs']}" in said
     assert "shortened from 2000 epochs to" in (first.run / "report.md").read_text()
+    reasons = json.loads((first.run / "recipe.json").read_text())["reasons"]
+    assert reasons["optim.shortened"] == "as decided by the clock"
     provenance = open_bundle(first.run / "bundle").provenance
     assert (provenance["finished"], provenance["recipe"]["optim"]["shortened"]) == (True, cuts_of(first.run))
     again = linne.train(recipe=str(first.run / "recipe.json"), output="again", quiet=True)

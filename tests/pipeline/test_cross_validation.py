@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 import statistics
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +174,27 @@ def test_a_cross_validation_that_was_cut_off_goes_on_with_the_fold_that_is_not_f
         linne.cross_validate(SOURCE, folds=4, output=folder, resume="auto", quiet=True)
     assert caught.value.message == f"`{folder}` holds 3 folds, and 4 are asked for"
     assert caught.value.hint == "use --folds 3"
+
+
+@pytest.mark.long
+def test_a_signal_ends_the_fold_at_hand_and_begins_no_other(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    measured = Path("cv/fold-2/metrics.jsonl")
+
+    def interrupt() -> None:
+        while not (measured.is_file() and '"epoch": 1,' in measured.read_text()):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    # Fewer epochs would be over before the signal comes.
+    result = linne.cross_validate(SOURCE, folds=3, output="cv", **{**FAST, "epochs": 100})
+    assert result.signal_number == signal.SIGUSR1
+    assert result.report is None
+    assert len(result.runs) == 2
+    assert sorted(path.name for path in Path("cv").iterdir()) == ["fold-1", "fold-2"]
+    assert capfd.readouterr().err.endswith("to go on: linne train --output cv --resume\n")
+    assert result.to_dict()["interrupted"] is True
 
 
 @pytest.mark.long

@@ -26,7 +26,9 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
 @click.option("--batch-size", type=int, metavar="N", help="Images that a step learns from.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
 @click.option(
-    "--device", metavar="NAME", help="Where to train: `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`."
+    "--device",
+    metavar="NAME",
+    help="Where to train: `auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.",
 )
 @click.option("--group-by", metavar="COLUMN|REGEX", help="Keep images for which this is the same in one split.")
 @click.option("--splits-file", metavar="FILE", help="Who trains and who tests, from `linne data split` or a run.")
