@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from linne.bundle import Bundle, open_bundle
+    from linne.cross_validation import CrossValidation, FoldsReport, cross_validate
     from linne.data import open_source
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
@@ -46,10 +47,12 @@ __all__ = [
     "BundleError",
     "CheckFailed",
     "CheckpointConfig",
+    "CrossValidation",
     "DataConfig",
     "DeviceConfig",
     "DeviceError",
     "EvalReport",
+    "FoldsReport",
     "ImageError",
     "InputSpec",
     "LinneError",
@@ -65,6 +68,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check_data",
+    "cross_validate",
     "evaluate",
     "examine",
     "from_arrays",
@@ -83,6 +87,7 @@ __all__ = [
 
 _MODULES = {
     "linne.bundle": ("Bundle", "open_bundle"),
+    "linne.cross_validation": ("CrossValidation", "FoldsReport", "cross_validate"),
     "linne.data": ("open_source",),
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),

@@ -275,6 +275,11 @@ class Narrator:
             if now is not None:
                 self._progress.update(self._task, now=now)
 
+    def retotal(self, total: int) -> None:
+        """Have the live line go up to another `total`."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=total)
+
     def epoch_header(self) -> None:
         """Say the heads of the columns of `epoch`."""
         self.line()

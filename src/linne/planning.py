@@ -82,9 +82,12 @@ def plan_anew(
             hint="say how many epochs: --epochs N",
         )
     epochs, why = _epochs_in_budget(plan, say)
-    given, reasons = collect(source, recipe, {**flags, "optim.epochs": epochs}, overrides)
+    found = {"optim.epochs": epochs, "optim.minutes": plan.recipe.optim.minutes}
+    given, reasons = collect(source, recipe, {**flags, **found}, overrides)
     reasons["optim.epochs"] = why
-    return make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
+    plan = make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
+    later = {"optim.shortened": "decided by the clock, where the epochs turn out not to fit"}
+    return dataclasses.replace(plan, reasons={**plan.reasons, **later})
 
 
 def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:
@@ -152,6 +155,8 @@ def asked_for(
         reasons["optim.warmup_epochs"] += ", the same share of other epochs"
     if "optim.epochs" in typed and "optim.minutes" not in typed and "optim.minutes" in given:
         given["optim.minutes"] = None  # a recipe's, of another number of epochs
+    if typed.keys() & {"optim.epochs", "optim.minutes"} and given.get("optim.shortened") is not None:
+        given["optim.shortened"] = None
     given.update(typed)
     reasons.update(dict.fromkeys(typed, "given"))
     return given, reasons
@@ -324,8 +329,12 @@ def _task(source: Source, device: Device) -> Task:
 
 def default_output_name(recipe: Recipe) -> str:
     """Return what to call a run: its source and its model."""
-    source = recipe.data.source
+    return f"{source_in_names(recipe.data.source)}-{recipe.model.name.replace('/', '-')}"
+
+
+def source_in_names(source: str) -> str:
+    """Return what a source is called in the name of a folder."""
     if ":" in source or "/" in source or "\\" in source:
         kind, _, rest = source.partition(":")
         source = kind if rest and kind in SOURCES and kind != "folder" else Path(rest or source).resolve().name
-    return f"{source}-{recipe.model.name.replace('/', '-')}"
+    return source

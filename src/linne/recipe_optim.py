@@ -39,7 +39,12 @@ class OptimConfig:
     """What the learning rate is multiplied by for the biases of norms, whose scales are held; None trains both."""
     epochs: int = 10
     minutes: float | None = None
-    """Choose `epochs` so that training takes about so long, measured when the run is planned; None does not."""
+    """Choose `epochs` so that training takes about so long, and train fewer where they will not fit; None does not."""
+    shortened: tuple[float, ...] | None = None
+    """Where `minutes` shortened training: pairs of an epoch and of how many there were in all from then on.
+
+    A run writes it down at its end, and a repeated run follows it; None goes by the clock.
+    """
     patience: int | None = None
     """End training when so many epochs brought no higher validation accuracy; None trains all epochs."""
     schedule: Schedule = "cosine"
@@ -108,7 +113,25 @@ class OptimConfig:
             raise RecipeError(
                 f"optim.average_epochs is {self.average_epochs}, expected 1 to the {self.epochs} epochs of training"
             )
+        self._check_shortened()
         self._check_pairs()
+
+    def _check_shortened(self) -> None:
+        cuts = self.shortened
+        if cuts is None:
+            return
+        pairs, before = list(zip(cuts[::2], cuts[1::2], strict=False)), 0.0
+        for at, total in pairs:
+            if not before <= at < total <= self.epochs:
+                raise RecipeError(
+                    f"optim.shortened has training at epoch {at:g} get {total:g} epochs in all, "
+                    f"expected epochs that rise from {before:g} and more in all, up to {self.epochs}"
+                )
+            before = at
+        if not pairs or len(cuts) % 2:
+            raise RecipeError(
+                f"optim.shortened has {len(cuts)} numbers, expected pairs: an epoch, and how many there are in all then"
+            )
 
     def _check_pairs(self) -> None:
         """Refuse fields that contradict each other."""

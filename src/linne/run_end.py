@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,9 @@ def conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eval
     page = write_run_report(run.path, bundle=bundle, report=report, outcomes=outcomes, split=plan.source.splits[split])
     minutes = plan.recipe.optim.minutes
     budget = "" if minutes is None else f", with a budget of {clock(60 * minutes)}"
-    narrator.line(
-        f"\ntrained in {clock(trained.seconds)}{budget}; kept epoch {kept.epoch} of {plan.recipe.optim.epochs}"
-    )
+    cuts = trained.recipe.optim.shortened
+    of = plan.recipe.optim.epochs if cuts is None else math.ceil(cuts[-1])
+    narrator.line(f"\ntrained in {clock(trained.seconds)}{budget}; kept epoch {kept.epoch} of {of}")
     if (advice := data_advice(read_run(run.path))) is not None:
         narrator.line(advice)
     narrator.line(report.one_line())
@@ -75,3 +76,13 @@ def _say_what_is_left(trained: Trained, run: Run, narrator: Narrator) -> str:
     narrator.line(f"\n{trained.ending}: the weights of epoch {kept.epoch}{of} are kept")
     narrator.line(f"bundle  {run.path / 'bundle'}")
     return f"the weights of epoch {kept.epoch} are kept"
+
+
+def write_outcome(run: Run, plan: Plan, trained: Trained) -> None:
+    """Write into recipe.json what training decided by the clock, so that it repeats whatever the clock says then."""
+    from linne.recipes import read_run
+
+    if trained.recipe != plan.recipe:
+        document = read_run(run.path / "recipe.json")
+        reasons = {**document.get("reasons", {}), "optim.shortened": "as decided by the clock"}
+        run.write_json("recipe.json", {**document, "recipe": trained.recipe.to_dict(), "reasons": reasons})

@@ -53,11 +53,17 @@ class RunRecord:
     @property
     def ended_early(self) -> int | None:
         """How many epochs without a higher accuracy ended it before its last epoch; None where that is not why."""
-        optim = self.recipe.get("optim", {})
-        if self.ending != "finished" or len(self.epochs) >= optim.get("epochs", 0):
+        if self.ending != "finished" or len(self.epochs) >= (self.num_epochs or 0):
             return None
-        patience: int | None = optim.get("patience")
+        patience: int | None = self.recipe.get("optim", {}).get("patience")
         return patience
+
+    @property
+    def num_epochs(self) -> int | None:
+        """How many epochs it was to train, those not counted that its time budget took away."""
+        optim = self.recipe.get("optim", {})
+        epochs: int | None = optim.get("epochs")
+        return math.ceil(optim["shortened"][-1]) if optim.get("shortened") else epochs
 
     @property
     def seconds(self) -> float | None:
@@ -214,8 +220,11 @@ def _training_in_words(run: RunRecord) -> str:
     if run.images_per_second:
         parts.append(f"{run.images_per_second:,.0f} images/s")
     if (patience := run.ended_early) is not None:
-        planned = run.recipe["optim"]["epochs"]
-        parts.append(f"ended early, of {planned} epochs: {patience} brought no higher validation accuracy")
+        parts.append(f"ended early, of {run.num_epochs} epochs: {patience} brought no higher validation accuracy")
+    if (shortened := run.recipe.get("optim", {}).get("shortened")) and shortened[-1] < run.recipe["optim"]["epochs"]:
+        planned, minutes = run.recipe["optim"]["epochs"], run.recipe["optim"].get("minutes")
+        budget = "" if minutes is None else f" by its budget of {duration(60 * minutes)}"
+        parts.append(f"shortened from {planned} epochs to {shortened[-1]:.3g}{budget}")
     if run.kept is not None:
         parts.append(f"weights of epoch {run.kept['epoch']} kept")
     if run.num_resumes:

@@ -29,8 +29,17 @@ Resume = bool | Literal["auto"]
 
 RECIPE = "recipe.json"
 FINGERPRINT = "source.fingerprint"
-FREE = ("checkpoint.", "data.cache", "data.max_bad_images", "data.num_workers", "log_every", "log_samples", "tta")
-"""Fields and sections that may change in mid-run: what is learnt does not depend on them."""
+FREE = (
+    "checkpoint.",
+    "data.cache",
+    "data.max_bad_images",
+    "data.num_workers",
+    "log_every",
+    "log_samples",
+    "tta",
+    "optim.shortened",
+)
+"""Fields and sections that may change in mid-run: what is learnt does not depend on them, or a checkpoint says it."""
 LEFT_BEHIND = {LOCK, "splits.json"}
 """What a process leaves that was killed before it had a recipe."""
 
@@ -99,6 +108,8 @@ def plan_to_go_on(run: Run, asked: Asked, resume: Resume, allow_change: Collecti
     recipe_before = Recipe.from_dict(document["recipe"])
     fields, reasons = asked_for(asked.source, asked.recipe, asked.flags, asked.overrides)
     given = {**recipe_before.to_fields(), **fields}
+    if "optim.epochs" in fields and given["optim.epochs"] != recipe_before.optim.epochs:  # nor is time taken away then
+        given["optim.shortened"], given["optim.minutes"] = None, fields.get("optim.minutes")
     earlier = earlier_run(str(run.path / RECIPE), given)
     if earlier is not None:
         earlier = dataclasses.replace(earlier, fingerprint=None)  # compared below, with its own words
@@ -112,6 +123,8 @@ def plan_to_go_on(run: Run, asked: Asked, resume: Resume, allow_change: Collecti
             checkpoint.facts["fingerprint"],
         )
     changes = _changes(recipe_before, plan, fingerprint_before)
+    if "optim.epochs" in allow_change and fields.get("optim.minutes") is None:
+        allow_change = {*allow_change, "optim.minutes"}
     refused = {path: values for path, values in changes.items() if not _is_free(path) and path not in allow_change}
     if refused:
         raise _other_run(run, refused)

@@ -218,7 +218,7 @@ def _require(*packages: str) -> None:
 
 def _train_in(run: Run, start: Start, lead: Lead) -> TrainResult:
     """Train in a folder in which everything is written down that decides the result."""
-    from linne.run_end import conclude
+    from linne.run_end import conclude, write_outcome
     from linne.training.checkpoint import clear
     from linne.training.loop import train as run_training
 
@@ -239,6 +239,7 @@ def _train_in(run: Run, start: Start, lead: Lead) -> TrainResult:
         return TrainResult(run.path, None, None, None, 0.0, _number_of(interrupt))
     report, signal_number = None, trained.signal_number
     try:
+        write_outcome(run, plan, trained)
         report = conclude(run, plan, trained, narrator)
         if trained.ending == "finished" and not plan.recipe.checkpoint.keep_after:
             clear(run.checkpoints)

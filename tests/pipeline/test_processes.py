@@ -115,6 +115,17 @@ def test_batch_norm_over_parts_trains_other_weights_alike_in_all_processes():
     assert largest_difference(alone, found[0][0]) > 10 * THROUGH_BATCH_NORM
 
 
+def test_two_processes_shorten_a_training_at_the_same_step_by_the_first_ones_clock():
+    # Nobody has the time for so many epochs.
+    found = run_together(train_here, 2, {"model.name": "mlp", "optim.minutes": 0.01, "optim.epochs": 5000}, "of-2")
+    assert largest_difference(found[0][0], found[1][0]) == 0
+    rows = found[0][1]
+    shortened = [row for row in rows if row["event"] == "shortened"]
+    assert shortened
+    assert [row["step"] for row in rows if row["event"] == "step"][-1] == shortened[-1]["steps"]
+    assert rows[-1]["reason"] == "finished"
+
+
 def test_sharded_weights_train_as_whole_ones_do():
     network = {"model.name": "small", "device.parallel": "fsdp"}
     alone, _ = train_here(network, "alone")

@@ -50,6 +50,8 @@ def test_a_budget_sets_the_epochs_by_what_was_measured_and_twice_of_it_about_twi
     assert small.recipe.optim.epochs > 1
     assert small.reasons["optim.epochs"].endswith("s, as measured, fit into 0.05 min")
     assert small.reasons["optim.minutes"] == "given"
+    assert small.recipe.optim.shortened is None
+    assert small.reasons["optim.shortened"] == "decided by the clock, where the epochs turn out not to fit"
     measured = measure_pace(small.recipe, small.source, small.device, 3.0)
     assert measured.epoch > 0
     once, twice = (measured.epochs_in(seconds, small.recipe) for seconds in (100.0, 200.0))
@@ -67,9 +69,15 @@ def test_a_repeated_run_has_the_epochs_it_had_and_measures_nothing(tmp_path):
 
 def test_epochs_that_are_typed_replace_a_budget_of_the_recipe_and_a_typed_budget_its_epochs(tmp_path):
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps({"format": 1, "recipe": make_recipe(minutes=0.02, epochs=7).to_dict()}))
+    path.write_text(
+        json.dumps({"format": 1, "recipe": make_recipe(minutes=0.02, epochs=7, shortened=(1.5, 3.0)).to_dict()})
+    )
     given, _ = collect(None, str(path), {"optim.epochs": 4}, {})
-    assert (given["optim.epochs"], given["optim.minutes"]) == (4, None)
+    assert (given["optim.epochs"], given["optim.minutes"], given["optim.shortened"]) == (4, None, None)
+    given, _ = collect(None, str(path), {"optim.minutes": 0.5}, {})
+    assert given["optim.shortened"] is None
+    given, _ = collect(None, str(path), {"seed": 3}, {})
+    assert given["optim.shortened"] == (1.5, 3.0)
     plan, said = plan_with("quick", flags={"optim.minutes": 0.02, "model.name": "small"})
     assert len(said) == 1
     assert "as measured" in plan.reasons["optim.epochs"]
@@ -87,3 +95,11 @@ def test_a_budget_of_several_processes_is_refused():
         plan_with(flags={"optim.minutes": 0.02}, num_processes=2)
     assert caught.value.message == "optim.minutes is measured by one process, and 2 train together"
     assert caught.value.hint == "say how many epochs: --epochs N"
+
+
+def test_a_budget_that_a_recipe_brings_is_kept_when_its_epochs_are_found(tmp_path):
+    path = tmp_path / "ten.py"
+    path.write_text('def plan():\n    return {"optim.minutes": 0.02}\n')
+    plan, said = plan_with(f"{path}:plan")
+    assert len(said) == 1
+    assert plan.recipe.optim.minutes == 0.02

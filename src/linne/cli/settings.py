@@ -19,6 +19,7 @@ FLAGS = {
     "group_by": "data.group_by",
     "splits_file": "data.splits_file",
     "quarantine": "data.quarantine",
+    "folds": "data.folds",
 }
 """The field each flag of `linne train` stands for."""
 

@@ -21,15 +21,22 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     shell_complete=complete.recipes,
     help="Start from a recipe or repeat a run.",
 )
-@click.option("--epochs", type=int, metavar="N", help="Passes over the training examples.")
-@click.option("--time-budget", type=float, metavar="MINUTES", help="Instead: as many as fit, measured.")
-@click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
+@click.option("--epochs", type=int, metavar="N", help="Passes over the training images.")
+@click.option("--time-budget", type=float, metavar="MINUTES", help="Instead of epochs: as many as fit.")
+@click.option("--batch-size", type=int, metavar="N", help="Images that a step learns from.")
 @click.option("--lr", type=float, metavar="X", help="Peak learning rate.")
-@click.option("--device", metavar="NAME", help="`auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.")
-@click.option("--group-by", metavar="COLUMN|REGEX", help="Keep what this gives alike in one split.")
-@click.option("--splits-file", metavar="FILE", help="Splits of `linne data split` or of a run.")
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Where to train: `auto`, `cpu`, `cuda`, `cuda:1`, `rocm`, `xpu`, `npu`, `mps`, `dml`.",
+)
+@click.option("--group-by", metavar="COLUMN|REGEX", help="Keep images for which this is the same in one split.")
+@click.option("--splits-file", metavar="FILE", help="Who trains and who tests, from `linne data split` or a run.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `linne data check --quarantine` listed.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default runs/NAME-k.")
+@click.option("--folds", type=int, metavar="K", help="Cross-validate: train one run for each of K folds.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder of all that is written; else runs/NAME-k."
+)
 @click.option(
     "--resume",
     is_flag=False,
@@ -42,16 +49,16 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     *("--allow-change", "allow_change"),
     multiple=True,
     metavar="FIELD",
-    help="Go on although this is not what it was; repeatable.",
+    help="With --resume: this recipe field may differ from what it was; repeatable.",
 )
-@click.option("--seed", type=int, metavar="N", help="Decides weights, order and augmentation.")
+@click.option("--seed", type=int, metavar="N", help="Another seed, another run: first weights, order, augmentation.")
 @click.option(
     *("--set", "settings"),
     multiple=True,
     metavar="section.field=value",
     callback=read_settings,
     shell_complete=complete.fields,
-    help="Any field of the recipe; repeatable.",
+    help="Any field of the recipe, as listed by --explain; repeatable.",
 )
 @click.option("--explain", is_flag=True, help="Print every field with its value and reason, and train nothing.")
 @click.option("--measure-speed", is_flag=True, help="First time what channels_last and torch.compile would gain.")
@@ -70,7 +77,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     metavar="MINUTES",
     help="End a training in which nothing moves for so long (60), with its stacks in stuck.txt; 0 waits for ever.",
 )
-@click.option("--quiet", is_flag=True, help="Say nothing while training; print the bundle's path at the end.")
+@click.option("--quiet", is_flag=True, help="Say nothing while training; print where the result is.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     source: str | None, settings: tuple[tuple[str, str], ...], explain: bool, as_json: bool, **options: Any
@@ -85,6 +92,8 @@ def command(
     \b
     linne train digits
     linne train photos/ --model timm/resnet18 --epochs 20
+    linne train photos/ --time-budget 10
+    linne train photos/ --folds 5
     linne train cifar10 --set optim.schedule=one-cycle --set augment.cutout=8
     linne train photos/ --explain
     linne train --recipe runs/digits-small-1/recipe.json
@@ -94,12 +103,15 @@ def command(
     if not named:
         raise click.MissingParameter(ctx=click.get_current_context(), param=command.params[0])
     overrides = settle(settings, options)
-    for name in ("group_by", "splits_file", "quarantine"):
+    for name in ("group_by", "splits_file", "quarantine", "folds"):
         value = options.pop(name)
         if value is not None:
             overrides[f"data.{name}"] = value
     if explain:
         _explain(source, overrides, options, as_json=as_json)
+        return
+    if _means_all_folds(overrides, options):
+        _cross_validate(source, overrides, options, as_json=as_json)
         return
     from linne.verbs import train
 
@@ -114,6 +126,34 @@ def command(
         raise SystemExit(128 + (result.signal_number or 0))
 
 
+def _means_all_folds(overrides: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Return whether folds are asked for and none of them is named, or such a cross-validation is gone on with."""
+    if overrides.get("data.fold") is not None:
+        return False
+    if overrides.get("data.folds") is not None:
+        return True
+    if not options["resume"]:
+        return False
+    from linne.cross_validation import is_cross_validation
+
+    return is_cross_validation(options["output"])
+
+
+def _cross_validate(
+    source: str | None, overrides: Mapping[str, Any], options: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Train all folds, and print what they say together."""
+    from linne.cross_validation import SUMMARY, cross_validate
+
+    result = cross_validate(source, overrides=overrides, **options)
+    if as_json:
+        console.data_json(result.to_dict())
+    elif options["quiet"] and result.report is not None:
+        console.data(str(result.folder / SUMMARY))
+    if result.signal_number is not None:
+        raise SystemExit(128 + result.signal_number)
+
+
 def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what would be trained."""
     from linne.explaining import explain
@@ -122,6 +162,9 @@ def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[
         if options[name]:
             typed = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"`--explain` and `{typed}` disagree", click.get_current_context())
+    if _means_all_folds(overrides, options):
+        overrides = {**overrides, "data.fold": 1}
+        console.note("the first fold; the others differ from it in data.fold alone")
     explained = explain(
         source,
         recipe=options["recipe"],

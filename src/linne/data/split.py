@@ -71,7 +71,8 @@ class SplitPlan:
         if self.folds is None or self.fold is None:
             raise RecipeError(
                 f"folds is {_shown(self.folds)} and fold is {_shown(self.fold)}; expected both or neither",
-                hint="`--set data.folds=5 --set data.fold=1` trains on four fifths and validates on the first",
+                hint="`--set data.folds=5 --set data.fold=1` trains on four fifths and validates on the first; "
+                "`linne train SOURCE --folds 5` does all of them, one after the other",
             )
         if self.folds < 2:
             raise RecipeError(f"folds is {self.folds}, expected 2 or more")

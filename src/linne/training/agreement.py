@@ -1,4 +1,4 @@
-"""What all processes must decide at the same step, though only one of them may know of it: that a signal came."""
+"""What all processes decide at the same step, though one of them knows of it: that a signal came, or time is short."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from linne.device import Device
+from linne.training.clock import Clock
 from linne.training.distributed import World
 from linne.training.interrupt import Interrupt
+from linne.training.state import TrainState
 from linne.training.watchdog import Watchdog
 
 Item = TypeVar("Item")
@@ -21,8 +24,17 @@ class Agreement:
     Who asks for it after every step and batch has moved since, which the watchdog is told.
     """
 
-    def __init__(self, world: World, interrupt: Interrupt, watchdog: Watchdog, *, parted: bool = False) -> None:
-        """`parted` says whether each process has only a part of every weight."""
+    def __init__(
+        self,
+        world: World,
+        interrupt: Interrupt,
+        watchdog: Watchdog,
+        *,
+        parted: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """`parted` says whether each process has only a part of every weight; `clock`, how late it is in a budget."""
+        self.clock = clock
         self.world, self._interrupt, self._watchdog, self._parted = world, interrupt, watchdog, parted
         self._agreed: int | None = None
         self._asked_step, self._asked_time, self._next_step = 0, time.monotonic(), 0
@@ -57,3 +69,17 @@ class Agreement:
             self._agreed = number or None
             self._asked_step, self._asked_time, self._next_step = step, time.monotonic(), step + stride
         return self._agreed
+
+    def num_steps(self, state: TrainState, total: int, run_start: float, device: Device) -> int:
+        """Return how many steps training should have in all, which are `total` now, by the first process's clock.
+
+        `run_start`: when training began, of `time.perf_counter`.
+        """
+        clock = self.clock
+        if clock is None or state.step < clock.next_step:
+            return total
+        if self.world.is_first:
+            device.synchronise()
+            total = clock.look(state.step, state.epoch, total, time.perf_counter() - run_start)
+        total, clock.next_step = self.world.from_first([total, clock.next_step])
+        return total

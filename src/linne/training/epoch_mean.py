@@ -26,7 +26,7 @@ class EpochMean:
         """`joined`: whether the device takes many tensors in one call."""
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._after = total_epochs - num_epochs
-        self._num_averaged, self._joined = 0, joined
+        self._num_averaged, self._last, self._joined = 0, 0, joined
         self._mine, self._theirs = ([p.detach() for p in network.parameters()] for network in (self.model, model))
 
     @property
@@ -35,23 +35,24 @@ class EpochMean:
         return self._num_averaged > 0
 
     @torch.no_grad()
-    def end_epoch(self, epoch: int) -> None:
+    def end_epoch(self, epoch: int, planned: float | None = None) -> None:
         """Take the weights at the end of `epoch`, counted from 1, into the mean, if it is one of the last.
 
-        An epoch that is in it already changes nothing: a run may be cut off while it is validated.
+        `planned`: how many epochs of the plan are done: more than `epoch` where training was shortened. An epoch that
+        is in it already changes nothing: a run may be cut off while it is validated.
         """
-        if epoch > self._after + self._num_averaged:
-            self._num_averaged += 1
+        if (epoch if planned is None else planned) > self._after and epoch > self._last:
+            self._num_averaged, self._last = self._num_averaged + 1, epoch
             move_towards(self._mine, self._theirs, 1 / self._num_averaged, joined=self._joined)
 
     def state(self) -> dict[str, Any]:
         """Return what a restart needs: numbers and tensors, which go on changing."""
         weights = {f"weights.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        return {"num_averaged": self._num_averaged, **weights}
+        return {"num_averaged": self._num_averaged, "last": self._last, **weights}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self._num_averaged = state["num_averaged"]
+        self._num_averaged, self._last = state["num_averaged"], state["last"]
         self.model.load_state_dict({name: state[f"weights.{name}"] for name in self.model.state_dict()})
 
 

@@ -24,6 +24,7 @@ from linne.training import distributed
 from linne.training.agreement import Agreement
 from linne.training.checkpoint import Keeper
 from linne.training.checkpoint_format import Checkpoint
+from linne.training.clock import make_clock
 from linne.training.distributed import ALONE, World
 from linne.training.finite import is_good
 from linne.training.first_step import check_gradients, prove_device
@@ -59,6 +60,8 @@ class Trained:
     """From the first step to the last, evaluation included, loading and writing not; those before a resume too."""
     checkpoint: Path | None
     """The newest from which training can go on."""
+    recipe: Recipe
+    """With what a finished training decided by the clock."""
 
 
 def train(
@@ -102,7 +105,8 @@ def train(
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
         with fallbacks.watch(), Interrupt() as interrupt, watchdog:
-            agreement = Agreement(world, interrupt, watchdog, parted=recipe.device.parallel == "fsdp")
+            parted, clock = recipe.device.parallel == "fsdp", make_clock(recipe.optim, batches)
+            agreement = Agreement(world, interrupt, watchdog, parted=parted, clock=clock)
             if device_check and device.is_accelerator:
                 prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
             forward = distributed.spread(model, recipe, device, world)
@@ -118,7 +122,8 @@ def train(
             seconds = time.perf_counter() - progress.run_start
             signal_number = agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
-            kept = state.kept
+            kept, all_done = state.kept, problem is None and state.is_done(recipe.optim.epochs)
+            recipe = _as_decided(recipe, state) if all_done and clock is not None else recipe
             unreadable = _all_bad_images(batches, world)
             row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
             run.log({**row, "reason": ending, "unreadable": unreadable, "fallbacks": dict(fallbacks.counts)})
@@ -126,9 +131,14 @@ def train(
                 narrator.warn(left)
             bundle = None
             if kept is not None and world.is_first:
-                all_done = problem is None and state.is_done(recipe.optim.epochs)
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
-    return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest)
+    return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest, recipe)
+
+
+def _as_decided(recipe: Recipe, state: TrainState) -> Recipe:
+    """Return the recipe of a training that went by the clock, as one that does the same without."""
+    cuts = state.cuts or (0.0, float(recipe.optim.epochs))
+    return replace(recipe, optim=replace(recipe.optim, shortened=cuts))
 
 
 def _train_epochs(
@@ -147,7 +157,7 @@ def _train_epochs(
     narrator.epoch_header()
     rewinds, following = recipe.optim.nonfinite == "rewind", None
     try:
-        with narrator.progress("training", recipe.optim.epochs * len(batches["train"])):
+        with narrator.progress("training", state.num_steps(recipe.optim.epochs, len(batches["train"]))):
             narrator.advance(state.step)
             if rewinds:
                 keep_the_start(progress, keeper, agreement)
@@ -195,7 +205,8 @@ def _train_epoch(
     fallbacks: Fallbacks,
 ) -> Progress | None:
     """Train what is left of the epoch at hand and validate; return the next one's progress, or None for a signal."""
-    state.start_epoch()
+    num_steps = len(batches["train"])
+    state.start_epoch(int(state.planned_step(state.epoch * num_steps, num_steps, recipe.optim.epochs) // num_steps))
     _train_steps(state, progress, batches["train"], recipe, device, run, narrator, agreement, keeper, fallbacks)
     scores = _validate(state, batches, recipe, device, agreement)
     fallbacks.check()
@@ -242,8 +253,12 @@ def _train_steps(
     fallbacks: Fallbacks,
 ) -> None:
     """Train what is left of the epoch at hand, or until a signal comes."""
-    num_steps = len(batches)
-    for batch in progress.waiting.timed(batches.epoch(state.epoch, state.batch)):
+    num_steps, clock = len(batches), agreement.clock
+    last = state.num_steps(recipe.optim.epochs, num_steps)
+    if clock is not None:
+        clock.start_steps(state.step)
+    todo = batches.epoch(state.epoch, state.batch) if state.step < last else iter(())
+    for batch in progress.waiting.timed(todo):
         keeper.keep_up()
         agreement.world.seed(recipe.seed, state.step, device)
         loss = train_step(state, batch, recipe, device, num_steps)
@@ -256,11 +271,41 @@ def _train_steps(
             fallbacks.check()
         if agreement.signal(state.step) is not None:
             return
+        if clock is not None:
+            last = _keep_to_budget(state, last, num_steps, progress, recipe, device, run, narrator, agreement)
+        if state.step >= last:
+            break
         if state.batch < num_steps and _is_time_to_save(keeper.is_due(state), state, progress, recipe, agreement):
             keeper.save(progress)
     state.batch = num_steps
     _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
     progress.end_steps()
+    if clock is not None:
+        clock.end_steps()
+
+
+def _keep_to_budget(
+    state: TrainState,
+    last: int,
+    steps_per_epoch: int,
+    progress: Progress,
+    recipe: Recipe,
+    device: Device,
+    run: Run,
+    narrator: Narrator,
+    agreement: Agreement,
+) -> int:
+    """Return after which step training ends, which was `last` so far: another one where the clock asks for it."""
+    steps = agreement.num_steps(state, last, progress.run_start, device)
+    if steps == last:
+        return last
+    state.cuts = (*state.cuts, state.step / steps_per_epoch, steps / steps_per_epoch)
+    seconds = round(time.perf_counter() - progress.run_start, 3)
+    run.log({"event": "shortened", "step": state.step, "steps": steps, "before": last, "seconds": seconds})
+    epochs = f"{steps / steps_per_epoch:.3g} epochs instead of {last / steps_per_epoch:.3g}"
+    narrator.line(f"{'time is short' if steps < last else 'there is time again'}: {epochs}, with a schedule that ends")
+    narrator.retotal(steps)
+    return steps
 
 
 def load(
@@ -396,6 +441,6 @@ def _finish_epoch(
     for lines in (run.metrics, run.samples):
         if lines.problem is not None:
             narrator.warn(f"{lines.problem}; its rows wait")
-    narrator.epoch(row, recipe.optim.epochs, progress.num_images / progress.train_seconds)
-    if state.patience is not None and state.patience.is_over and state.epoch < recipe.optim.epochs:
+    narrator.epoch(row, state.num_epochs(recipe.optim.epochs), progress.num_images / progress.train_seconds)
+    if state.patience is not None and state.patience.is_over and state.epoch < state.num_epochs(recipe.optim.epochs):
         narrator.line(f"ended early: {state.patience.most} epochs brought no higher validation accuracy")

@@ -67,6 +67,7 @@ class Recorder:
                 "scaler": None if state.scaler is None else state.scaler.state_dict(),
                 "random": random_state(device),
                 "lr": state.lr,
+                "cuts": list(state.cuts),
                 "micro_batch": state.micro_batch,
                 "skips": asdict(state.skips),
                 "rewinds": state.rewinds,
@@ -124,8 +125,11 @@ class Recorder:
             ) from error
         state.lr, state.best_accuracy = saved["lr"], saved["best_accuracy"]
         state.skips, state.rewinds = Skips(**saved["skips"]), saved["rewinds"]
-        then, now = checkpoint.facts["recipe"]["device"], self._facts["recipe"]["device"]
-        if then["micro_batch"] == now["micro_batch"]:  # found by running short of memory, which need not happen again
+        then, now = checkpoint.facts["recipe"], self._facts["recipe"]
+        # Of another number of epochs nothing was taken away yet.
+        state.cuts = tuple(saved["cuts"]) if then["optim"]["epochs"] == now["optim"]["epochs"] else ()
+        # Found by running short of memory, which need not happen again:
+        if then["device"]["micro_batch"] == now["device"]["micro_batch"]:
             state.micro_batch = saved["micro_batch"]
         state.epoch, state.step, state.batch = checkpoint.epoch, checkpoint.step, checkpoint.batch
         self._keep_the_place(checkpoint.facts["batches_an_epoch"])

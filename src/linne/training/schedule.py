@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from linne.recipe import OptimConfig
@@ -13,8 +14,24 @@ PLATEAU_THRESHOLD = 1e-4
 """A loss counts as lower when it is by this share (torch's `ReduceLROnPlateau`)."""
 
 
-def lr_factor(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
-    """Return what `config.lr` is multiplied by at `step`, counted from 0.
+def planned_step(step: int, steps_per_epoch: int, epochs: int, cuts: Sequence[float]) -> float:
+    """Return the step of the plan, of `epochs`, at whose rate `step` is done, counted from 0.
+
+    `cuts` are pairs as in `optim.shortened`: from each on, what is left of the plan is spread evenly over what is left
+    of training. Before the first, a step is that of the plan.
+    """
+    place, since, pace = 0.0, 0, 1.0
+    for at, total in zip(cuts[::2], cuts[1::2], strict=True):
+        start, end = round(at * steps_per_epoch), round(total * steps_per_epoch)
+        if start > step:
+            break
+        place += (start - since) * pace
+        since, pace = start, (epochs * steps_per_epoch - place) / max(end - start, 1)
+    return place + (step - since) * pace
+
+
+def lr_factor(step: float, steps_per_epoch: int, config: OptimConfig) -> float:
+    """Return what `config.lr` is multiplied by at `step` of the plan, counted from 0.
 
     `cosine` falls along half a cosine to 0 (Loshchilov and Hutter 2016); `one-cycle` rises linearly from 1/25 for
     `warmup_epochs` (30 % of training without it) and falls linearly to 0; `wsd` stays and falls in the last
@@ -40,7 +57,7 @@ def lr_factor(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
         decay = config.decay_share * total
         return 1 - math.sqrt(max(step - (total - decay), 0.0) / decay)
     if config.schedule == "step":
-        return config.step_factor ** (step // (config.step_epochs * steps_per_epoch))
+        return config.step_factor ** int(step // (config.step_epochs * steps_per_epoch))
     return 1.0
 
 

@@ -47,7 +47,7 @@ class ScheduleFreeMean:
         """Go on from what `state` returned."""
 
     @torch.no_grad()
-    def end_epoch(self, epoch: int) -> None:
+    def end_epoch(self, epoch: int, planned: float | None = None) -> None:
         """Bring the copy up to date, leaving the network as it is, to the bit."""
         before = [weight.clone() for weight in self._theirs]
         self._optimizer.eval()

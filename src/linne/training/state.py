@@ -28,7 +28,7 @@ from linne.training.optimizer import Stepper, make_optimizer
 from linne.training.patience import Patience
 from linne.training.running_statistics import batch_norms
 from linne.training.sam import Sharpness
-from linne.training.schedule import Plateau
+from linne.training.schedule import Plateau, planned_step
 from linne.training.schedule_free import ScheduleFreeMean
 
 LR_FACTOR = 0.5
@@ -91,6 +91,8 @@ class TrainState:
     skips: Skips = field(default_factory=Skips)
     rewinds: list[dict[str, Any]] = field(default_factory=list)
     """One row of the measurements for each time that training has gone back to a checkpoint."""
+    cuts: tuple[float, ...] = ()
+    """Where training was shortened, as in `optim.shortened`."""
     lr: float = 0.0
     """Of the latest step."""
     step: int = 0
@@ -155,12 +157,13 @@ class TrainState:
             if any(isinstance(module, _BatchNorm) for module in model.modules())
             else 1,
             scaler=device.grad_scaler() if fp16 else None,
+            cuts=optim.shortened or (),
         )
 
-    def start_epoch(self) -> None:
-        """Freeze and thaw the layers that are due in this epoch."""
+    def start_epoch(self, planned_epoch: int | None = None) -> None:
+        """Freeze and thaw the layers that are due in this epoch, which in a shortened training is a later one's."""
         if self.freezing is not None:
-            self.freezing.start_epoch(self.epoch)
+            self.freezing.start_epoch(self.epoch if planned_epoch is None else planned_epoch)
             self.train_mode()
 
     def train_mode(self) -> None:
@@ -170,8 +173,20 @@ class TrainState:
             self.freezing.hold()
 
     def is_done(self, epochs: int) -> bool:
-        """Return whether nothing is left to learn: `epochs` are done, or patience is over."""
-        return self.epoch >= epochs or (self.patience is not None and self.patience.is_over)
+        """Return whether nothing is left to learn: of planned `epochs` none is left, or patience is over."""
+        return self.epoch >= self.num_epochs(epochs) or (self.patience is not None and self.patience.is_over)
+
+    def num_epochs(self, epochs: int) -> int:
+        """Return how many of planned `epochs` are trained, of which the last may have been cut short."""
+        return math.ceil(self.cuts[-1]) if self.cuts else epochs
+
+    def num_steps(self, epochs: int, steps_per_epoch: int) -> int:
+        """Return how many steps there are in all, as things stand."""
+        return round((self.cuts[-1] if self.cuts else epochs) * steps_per_epoch)
+
+    def planned_step(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Return which step of the plan, of `epochs`, is due at `step`."""
+        return planned_step(step, steps_per_epoch, epochs, self.cuts) if self.cuts else step
 
     @property
     def kept_model(self) -> nn.Module:

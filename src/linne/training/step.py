@@ -32,7 +32,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
         LinneError: a single image does not fit.
         CheckFailed: too many steps in a row were not finite.
     """
-    state.lr = recipe.optim.lr * lr_factor(state.step, steps_per_epoch, recipe.optim)
+    planned = state.planned_step(state.step, steps_per_epoch, recipe.optim.epochs)
+    state.lr = recipe.optim.lr * lr_factor(planned, steps_per_epoch, recipe.optim)
     if state.plateau is not None:
         state.lr *= state.plateau.factor
     if state.rewinds:
@@ -135,7 +136,7 @@ def refresh_average(state: TrainState, batches: Batches, recipe: Recipe, device:
     average, epoch = state.late_average, state.epoch + 1
     if average is None:
         return
-    average.end_epoch(epoch)
+    average.end_epoch(epoch, state.planned_step(state.step, len(batches), recipe.optim.epochs) / len(batches))
     if average.ready:
         measure_norms(average.model, agreement.until(batches.epoch(epoch)), device, recipe.device.precision)
 
