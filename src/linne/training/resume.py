@@ -126,7 +126,8 @@ class Recorder:
         state.skips, state.rewinds = Skips(**saved["skips"]), saved["rewinds"]
         then, now = checkpoint.facts["recipe"]["device"], self._facts["recipe"]["device"]
         if then["micro_batch"] == now["micro_batch"]:  # found by running short of memory, which need not happen again
-            state.micro_batch = saved["micro_batch"]
+            found = [number for number in (saved["micro_batch"], state.micro_batch) if number is not None]
+            state.micro_batch = min(found, default=None)
         state.epoch, state.step, state.batch = checkpoint.epoch, checkpoint.step, checkpoint.batch
         self._keep_the_place(checkpoint.facts["batches_an_epoch"])
         state.kept = None
