@@ -86,7 +86,7 @@ def train_arm(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any
     from linne.recipe import parse_value
     from linne.recipes import read_recipe
 
-    recipe, *fields = arm.split()
+    recipe, *fields = [*arm.split(), *options.set]
     given = dict(field.partition("=")[::2] for field in fields)
     if options.quick:
         given |= {"optim.epochs": "1", "model.width": "0.2"}
@@ -97,7 +97,7 @@ def train_arm(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any
         result = linne.train(
             source,
             recipe=None if recipe == "default" else recipe,
-            overrides={**given, **({"device.num_threads": options.threads} if options.threads else {})},
+            overrides=given,
             seed=seed,
             device=options.device,
             output=Path(folder) / "run",
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("arms", nargs="+", metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from --first-seed on")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="for all; without it torch's own choice")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every arm")
     parser.add_argument("--device", help="as for `linne train`")
     options = parser.parse_args()
     measure.use_checkout()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -30,6 +30,8 @@ from linne.training.finite import is_good
 from linne.training.first_step import check_gradients, prove_device
 from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
+from linne.training.measurements import finish_epoch, log_steps
+from linne.training.memory_probe import probe_memory
 from linne.training.progress import Progress
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
@@ -109,8 +111,11 @@ def train(
             agreement = Agreement(world, interrupt, watchdog, parted=parted, clock=clock)
             if device_check and device.is_accelerator:
                 prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
+            counts_K = class_counts(source)
+            at_once = probe_memory(model, batches["train"], recipe, device, counts_K, narrator, world)
             forward = distributed.spread(model, recipe, device, world)
-            state = TrainState.create(model, recipe, device, class_counts(source), forward)
+            state = TrainState.create(model, recipe, device, counts_K, forward)
+            state.micro_batch = at_once
             recorder = Recorder(run, recipe, source, device, state, batches)
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
             config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
@@ -214,7 +219,7 @@ def _train_epoch(
         _save_now(keeper, progress, recipe, agreement)
         return None
     state.epoch, state.batch = state.epoch + 1, 0
-    _finish_epoch(progress, state, scores, recipe, run, narrator)
+    finish_epoch(progress, state, scores, recipe, run, narrator)
     progress = Progress.begin(state, device, progress.run_start)
     if _is_time_to_save(keeper.is_due(state, at_epoch_end=True), state, progress, recipe, agreement):
         keeper.save(progress)
@@ -267,7 +272,7 @@ def _train_steps(
         if recipe.log_samples and batch.positions_N is not None:
             run.log_samples(state.step, state.epoch, batch.positions_N.tolist())
         if len(progress.unread) >= recipe.log_every:
-            _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
+            log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
             fallbacks.check()
         if agreement.signal(state.step) is not None:
             return
@@ -278,7 +283,7 @@ def _train_steps(
         if state.batch < num_steps and _is_time_to_save(keeper.is_due(state), state, progress, recipe, agreement):
             keeper.save(progress)
     state.batch = num_steps
-    _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
+    log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
     progress.end_steps()
     if clock is not None:
         clock.end_steps()
@@ -329,67 +334,6 @@ def _all_bad_images(batches: Mapping[str, Batches], world: World) -> tuple[str, 
     return tuple(dict.fromkeys(why for found in world.from_all(mine) for why in found))
 
 
-def _log_steps(
-    progress: Progress,
-    state: TrainState,
-    recipe: Recipe,
-    steps_per_epoch: int,
-    run: Run,
-    narrator: Narrator,
-    world: World,
-) -> None:
-    """Read the losses of the last steps, once for all of them, and log their mean.
-
-    Raises:
-        CheckFailed: one of them is not a finite number.
-    """
-    if not progress.unread:
-        return
-    losses, num_images = torch.stack(progress.unread).tolist(), progress.unread_images
-    if world.size > 1:
-        *losses, images = world.sum(torch.tensor([*losses, float(num_images)], dtype=torch.float64)).tolist()
-        losses, num_images = [loss / world.size for loss in losses], round(images)
-    now = time.perf_counter()
-    progress.waiting.read()
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    for position, loss in enumerate(losses):
-        if not math.isfinite(loss) and recipe.optim.nonfinite != "skip":
-            step = state.step - len(losses) + position
-            progress.failed_step = step + 1
-            what = "the loss" if recipe.optim.nonfinite == "raise" else "the loss or a gradient"
-            raise CheckFailed(f"{what} became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
-    rate = num_images / max(now - progress.unread_since, 1e-9)
-    row = {
-        "event": "step",
-        "step": state.step,
-        "epoch": round(state.step / steps_per_epoch, 4),
-        "loss": sum(finite) / len(finite) if finite else math.nan,
-        "lr": state.lr,
-        "images_per_second": round(rate, 1),
-        "seconds": round(now - progress.run_start, 3),
-    }
-    if state.skips.total:
-        row["skipped"] = state.skips.total
-    if state.micro_batch is not None:
-        row["micro_batch"] = state.micro_batch
-        _say_memory(progress, state, narrator)
-    run.log(row)
-    narrator.advance(len(losses), f"loss {row['loss']:.3f}, {rate:,.0f} images/s")
-    progress.loss_sum += sum(finite)
-    progress.num_steps += len(finite)
-    progress.num_images += num_images
-    progress.unread, progress.unread_images, progress.unread_since = [], 0, now
-
-
-def _say_memory(progress: Progress, state: TrainState, narrator: Narrator) -> None:
-    if state.micro_batch != progress.micro_batch:
-        narrator.warn(
-            f"memory is short: {state.micro_batch} images are computed at once; their gradients add up to those of the "
-            "batch, whose size and schedule stay"
-        )
-        progress.micro_batch = state.micro_batch
-
-
 def _validate(
     state: TrainState, batches: Mapping[str, Batches], recipe: Recipe, device: Device, agreement: Agreement
 ) -> Scores | None:
@@ -420,27 +364,3 @@ def _validate(
     if not math.isfinite(scores.loss):
         raise CheckFailed(f"the validation loss became {scores.loss} after epoch {epoch}")
     return scores
-
-
-def _finish_epoch(
-    progress: Progress, state: TrainState, scores: Scores | None, recipe: Recipe, run: Run, narrator: Narrator
-) -> None:
-    """Keep the weights if they are the best so far, and say what the epoch came to."""
-    row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step}
-    row["data_wait"] = round(min(progress.waiting.read() / progress.train_seconds, 1.0), 4)
-    row["train_loss"] = progress.loss_sum / max(progress.num_steps, 1)
-    if scores is not None:
-        row |= {"val_loss": scores.loss, "val_accuracy": scores.accuracy}
-        if state.plateau is not None:
-            state.plateau.update(scores.loss)
-        if state.patience is not None:
-            state.patience.update(scores.accuracy)
-    row["best"] = state.keep(scores)
-    row["seconds"] = round(time.perf_counter() - progress.run_start, 3)
-    run.log(row)
-    for lines in (run.metrics, run.samples):
-        if lines.problem is not None:
-            narrator.warn(f"{lines.problem}; its rows wait")
-    narrator.epoch(row, state.num_epochs(recipe.optim.epochs), progress.num_images / progress.train_seconds)
-    if state.patience is not None and state.patience.is_over and state.epoch < state.num_epochs(recipe.optim.epochs):
-        narrator.line(f"ended early: {state.patience.most} epochs brought no higher validation accuracy")

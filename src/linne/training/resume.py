@@ -130,7 +130,8 @@ class Recorder:
         state.cuts = tuple(saved["cuts"]) if then["optim"]["epochs"] == now["optim"]["epochs"] else ()
         # Found by running short of memory, which need not happen again:
         if then["device"]["micro_batch"] == now["device"]["micro_batch"]:
-            state.micro_batch = saved["micro_batch"]
+            found = [number for number in (saved["micro_batch"], state.micro_batch) if number is not None]
+            state.micro_batch = min(found, default=None)
         state.epoch, state.step, state.batch = checkpoint.epoch, checkpoint.step, checkpoint.batch
         self._keep_the_place(checkpoint.facts["batches_an_epoch"])
         state.kept = None

@@ -39,7 +39,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     if state.rewinds:
         state.lr *= LR_FACTOR ** len(state.rewinds)
     loss, state.micro_batch = fitting(
-        lambda largest: _gradients(state, batch, recipe, device, largest),
+        lambda largest: add_gradients(state, batch, recipe, device, largest),
         state.micro_batch,
         len(batch.labels_N),
         device,
@@ -59,7 +59,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
     return loss
 
 
-def _gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
+def add_gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
     """Add the gradients of the mean loss of `batch` to the parameters', at most `largest` images at once.
 
     Leaves no gradients behind when it raises.
