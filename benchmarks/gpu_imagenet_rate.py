@@ -230,9 +230,13 @@ def print_results(rates: dict[str, list[float]], device: Device, options: argpar
         f"{options.model} at {options.side} px, batches of {options.batch}; {options.rounds} turns of "
         f"{options.seconds:g} s each, taking turns; ratios are medians over turns",
         f"published: {PUBLISHED:,.0f} images/s a card, MLPerf Training v4.0, 8 x H200; to be compared on an H200 only",
-        f"photographs: {'packed, ' if options.pack else ''}{options.workers} threads, a random part of 0.25 to 1 of "
-        f"the area; {REAL_SHARE:.2f} of synthetic pixels' rate required",
     ]
+    if not options.no_photographs:
+        packed = "packed, " if options.pack else ""
+        notes.append(
+            f"photographs: {packed}{options.workers} threads, a random part of 0.25 to 1 of the area; "
+            f"{REAL_SHARE:.2f} of synthetic pixels' rate required"
+        )
     if not device.can.compile_backends:
         notes.append(f"torch.compile builds nothing that is known to work on `{device.address}`: not measured")
     heads = ["side", "images/s, median (spread)", "over timm, eager", "of the published H200", "of synthetic pixels"]
