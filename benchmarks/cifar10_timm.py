@@ -11,8 +11,8 @@ It reads the same images from PNG files without compression, which this script w
 documentation (hfdocs/source/training_script.mdx, "SE-ResNeXt-26-D and SE-ResNeXt-26-T") calls good for a wide range of
 ResNets, and does so in several `WAYS`, of which the fastest counts. A whole run would take hours: the rate is measured
 for `--seconds` in all, half before linne and half after, and multiplied by a number of epochs, which `EPOCHS_TO_TARGET`
-states with its source; `--timm-summary` reads it from the summary.csv of a whole run of yours. Its validation passes and
-its start are left out of its time.
+states with its source; `--timm-summary` reads it from the summary.csv of a whole run of yours. Its validation passes
+and its start are left out of its time.
 """
 
 from __future__ import annotations
@@ -59,11 +59,17 @@ class Epochs:
     source: str
 
 
-EPOCHS_TO_TARGET = Epochs(
-    26,
-    reached=False,
-    source="filled in below",
-)
+EPOCHS_TO_TARGET = [
+    Epochs(18, reached=False, source="FILL"),
+    Epochs(
+        80,
+        reached=True,
+        source="published for this network: torchvision's ResNet-18 at 32 pixels, unchanged, batches of 100, Adam, "
+        "shifts and flips reaches 85.85 % after 80 epochs (84.50 to 85.46 % on several cards); earlier epochs are not "
+        "stated: "
+        "github.com/hpcaitech/ColossalAI, examples/images/resnet/README.md",
+    ),
+]
 
 
 def write_pngs(folder: Path, data: str | None) -> None:
@@ -192,7 +198,7 @@ def print_results(
     about_linne: str,
     options: argparse.Namespace,
 ) -> None:
-    epochs = EPOCHS_TO_TARGET if options.timm_summary is None else first_epoch_at(options.timm_summary, TARGET)
+    needed = EPOCHS_TO_TARGET if options.timm_summary is None else [first_epoch_at(options.timm_summary, TARGET)]
     seconds = [run["training_seconds"] for run in ours]
     whole = [run["whole"]["wall_seconds"] for run in ours]
     accuracies = [run["accuracy"] for run in ours]
@@ -201,18 +207,23 @@ def print_results(
     visits = f"{recipe['optim']['epochs']} epochs of {recipe['model']['name']}"
     ours_say = measure.middle([100 * accuracy for accuracy in accuracies])
     rows = [["linne", visits, "", measure.middle(seconds, 1), measure.middle(whole, 1), f"{ours_say} %", ""]]
-    bound = "" if epochs.reached else "> "
     for way, turns in rates.items():
-        projected = epochs.number * NUM_TRAIN / per_second(turns)
         spread = measure.middle([turn["images"] / turn["wall_seconds"] for turn in turns], 1)
-        ratio = f"{bound}{projected / statistics.median(seconds):.1f}x" if reached == len(ours) else "not comparable"
-        needed = f"{bound}{epochs.number} epochs, projected"
-        accuracy = "85 %" if epochs.reached else "below 85 %"
-        mark = " (fastest)" if way == fastest else ""
-        rows.append([f"timm, {way}{mark}", needed, spread, f"{bound}{projected:,.0f}", "", accuracy, ratio])
+        for epochs in needed if way == fastest else []:
+            projected, bound = epochs.number * NUM_TRAIN / per_second(turns), "" if epochs.reached else "> "
+            ratio = (
+                f"{bound}{projected / statistics.median(seconds):.1f}x" if reached == len(ours) else "not comparable"
+            )
+            cells = [f"{bound}{epochs.number} epochs, projected", spread, f"{bound}{projected:,.0f}", "", "85 %", ratio]
+            rows.append([f"timm, {way} (fastest)", *cells])
+        if way != fastest:
+            rows.append([f"timm, {way}", "", spread, "", "", "", ""])
     notes = [
         f"{about_linne}; {reached} of {len(ours)} runs reached 85 %; seconds of training, all of it",
-        f"timm's epochs: {epochs.source}",
+        *(
+            f"timm's epochs, {'' if epochs.reached else 'more than '}{epochs.number}: {epochs.source}"
+            for epochs in needed
+        ),
         f"timm's train.py with {' '.join(options.timm_options)}; {options.workers} loader processes",
     ]
     heads = ["side", "what", "images/s", "s of training", "s of the program", "test accuracy", "timm / linne"]
@@ -222,7 +233,7 @@ def print_results(
         rows,
         notes=notes,
         packages=["torch", "timm", "torchvision"],
-        raw={"timm": rates, "fastest": fastest, "linne": ours, "epochs": epochs.__dict__},
+        raw={"timm": rates, "fastest": fastest, "linne": ours, "epochs": [epochs.__dict__ for epochs in needed]},
         options=options,
     )
 

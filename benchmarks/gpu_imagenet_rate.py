@@ -20,6 +20,7 @@ On a CPU it runs too: --model resnet18 --side 64 --batch 8 --seconds 3
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import os
 import statistics
@@ -141,21 +142,34 @@ def rate_of(steps: Iterator[int], device: Device, seconds: float) -> Callable[[]
     return turn
 
 
+def whole_batches(source: Source, batch: int) -> Source:
+    """Return `source` with as many training images as fill whole batches.
+
+    linne cuts an epoch into batches of nearly one size: with two sizes `torch.compile` builds kernels for any size.
+    """
+    train = source.splits["train"]
+    count = max(len(train) // batch, 1) * batch
+    cut = dataclasses.replace(train, indices_N=train.indices_N[:count], labels_N=train.labels_N[:count])
+    return dataclasses.replace(source, splits={**source.splits, "train": cut})
+
+
 def noise(options: argparse.Namespace) -> Source:
     """Return a set of random pixels, some batches of it, of a thousand classes; the loader's work is real."""
     rng = np.random.default_rng(0)
-    count = max(CLASSES, 4 * options.batch)
+    count = CLASSES + 4 * options.batch
     images_NHWC = rng.integers(0, 256, (count, options.side, options.side, 3), dtype=np.uint8)
-    return from_arrays(images_NHWC, np.arange(count) % CLASSES, val_fraction=None, test_fraction=0.01, name="noise")
+    labels_N = np.arange(count) % CLASSES
+    made = from_arrays(images_NHWC, labels_N, test=(images_NHWC[:1], labels_N[:1]), val_fraction=None, name="noise")
+    return whole_batches(made, options.batch)
 
 
 def photographs(options: argparse.Namespace, scratch: Path) -> Source:
     """Return the photographs to read, packed where that was asked for."""
-    folder = options.folder or write_photos(scratch / "photos", max(8 * options.batch, 80))
+    folder = options.folder or write_photos(scratch / "photos", max(9 * options.batch, 80))
     if options.pack:
         pack_data(str(folder), scratch / "pack", quiet=True)
         folder = scratch / "pack"
-    return open_source(str(folder), val_fraction=None, test_fraction=0.01)
+    return whole_batches(open_source(str(folder), val_fraction=None, test_fraction=0.01), options.batch)
 
 
 def measured(options: argparse.Namespace, device: Device, scratch: Path) -> dict[str, list[float]]:
@@ -230,9 +244,13 @@ def print_results(rates: dict[str, list[float]], device: Device, options: argpar
         f"{options.model} at {options.side} px, batches of {options.batch}; {options.rounds} turns of "
         f"{options.seconds:g} s each, taking turns; ratios are medians over turns",
         f"published: {PUBLISHED:,.0f} images/s a card, MLPerf Training v4.0, 8 x H200; to be compared on an H200 only",
-        f"photographs: {'packed, ' if options.pack else ''}{options.workers} threads, a random part of 0.25 to 1 of "
-        f"the area; {REAL_SHARE:.2f} of synthetic pixels' rate required",
     ]
+    if not options.no_photographs:
+        packed = "packed, " if options.pack else ""
+        notes.append(
+            f"photographs: {packed}{options.workers} threads, a random part of 0.25 to 1 of the area; "
+            f"{REAL_SHARE:.2f} of synthetic pixels' rate required"
+        )
     if not device.can.compile_backends:
         notes.append(f"torch.compile builds nothing that is known to work on `{device.address}`: not measured")
     heads = ["side", "images/s, median (spread)", "over timm, eager", "of the published H200", "of synthetic pixels"]

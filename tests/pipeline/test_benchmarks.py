@@ -67,7 +67,7 @@ def test_timms_rate_is_read_from_its_log_and_projected_beside_a_whole_training_o
     summary = written(tmp_path / "summary.csv", "epoch,eval_top1\n0,51.5\n1,84.99\n2,85.0\n3,84.0\n")
     options = ["--quick", "--data", cifar, "--timm-train", timm, "--timm-summary", summary, "--recipe", "none"]
     rows, printed, raw = benchmark("cifar10_timm.py", *options)
-    assert raw["epochs"]["number"] == 3
+    assert [epochs["number"] for epochs in raw["epochs"]] == [3]
     turns = raw["timm"][raw["fastest"]]
     assert len(raw["timm"]) == 3
     assert len(turns) == 2
@@ -93,14 +93,15 @@ def test_a_train_script_that_trains_nothing_is_refused_with_what_it_said(python,
 def test_the_runs_of_a_session_that_was_cut_off_are_not_measured_again(benchmark, cifar, tmp_path):
     record = written(tmp_path / "record.py", RECORD)
     common = ["--device", "cpu", "--recipe", "none", "--set", "model.name=mlp", "--images", 50, "--epochs", 1]
+    common += ["--ways", "as typed"]
     common += ["--data", cifar, "--keep", tmp_path / "kept.jsonl"]
     rows, _, raw = benchmark("gpu_cifar10.py", *common, "--runs", 1, "--record-script", record)
     assert [(run["side"], run["warm"]) for run in raw["runs"]] == [
         *(("record", False), ("record", True)),
-        *(("linne", False), ("linne", True)),
+        *(("as typed", False), ("as typed", True)),
     ]
     assert rows["the record script"][:5] == ["1", "94.05 %", "yes", "2.600", "0.0"]
-    assert rows["linne, without a recipe"][2] == "no"
+    assert rows["linne, without a recipe, as typed"][2] == "no"
     first = raw["runs"]
     written(tmp_path / "record.py", "raise SystemExit('it was to be left alone')")
     rows, _, raw = benchmark("gpu_cifar10.py", *common, "--runs", 1, "--record-script", record)
