@@ -22,6 +22,7 @@ from linne.log import Narrator, Run
 from linne.recipe import Recipe
 from linne.training import distributed
 from linne.training.agreement import Agreement
+from linne.training.budget import as_decided, keep_to_budget
 from linne.training.checkpoint import Keeper
 from linne.training.checkpoint_format import Checkpoint
 from linne.training.clock import make_clock
@@ -30,7 +31,7 @@ from linne.training.finite import is_good
 from linne.training.first_step import check_gradients, prove_device
 from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
-from linne.training.progress import Progress
+from linne.training.progress import Progress, log_steps
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
 from linne.training.rewinding import go_back, keep_the_start
@@ -123,7 +124,7 @@ def train(
             signal_number = agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
             kept, all_done = state.kept, problem is None and state.is_done(recipe.optim.epochs)
-            recipe = _as_decided(recipe, state) if all_done and clock is not None else recipe
+            recipe = as_decided(recipe, state) if all_done and clock is not None else recipe
             unreadable = _all_bad_images(batches, world)
             row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
             run.log({**row, "reason": ending, "unreadable": unreadable, "fallbacks": dict(fallbacks.counts)})
@@ -133,12 +134,6 @@ def train(
             if kept is not None and world.is_first:
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
     return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest, recipe)
-
-
-def _as_decided(recipe: Recipe, state: TrainState) -> Recipe:
-    """Return the recipe of a training that went by the clock, as one that does the same without."""
-    cuts = state.cuts or (0.0, float(recipe.optim.epochs))
-    return replace(recipe, optim=replace(recipe.optim, shortened=cuts))
 
 
 def _train_epochs(
@@ -267,45 +262,21 @@ def _train_steps(
         if recipe.log_samples and batch.positions_N is not None:
             run.log_samples(state.step, state.epoch, batch.positions_N.tolist())
         if len(progress.unread) >= recipe.log_every:
-            _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
+            log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
             fallbacks.check()
         if agreement.signal(state.step) is not None:
             return
         if clock is not None:
-            last = _keep_to_budget(state, last, num_steps, progress, recipe, device, run, narrator, agreement)
+            last = keep_to_budget(state, last, num_steps, progress, recipe, device, run, narrator, agreement)
         if state.step >= last:
             break
         if state.batch < num_steps and _is_time_to_save(keeper.is_due(state), state, progress, recipe, agreement):
             keeper.save(progress)
     state.batch = num_steps
-    _log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
+    log_steps(progress, state, recipe, num_steps, run, narrator, agreement.world)
     progress.end_steps()
     if clock is not None:
         clock.end_steps()
-
-
-def _keep_to_budget(
-    state: TrainState,
-    last: int,
-    steps_per_epoch: int,
-    progress: Progress,
-    recipe: Recipe,
-    device: Device,
-    run: Run,
-    narrator: Narrator,
-    agreement: Agreement,
-) -> int:
-    """Return after which step training ends, which was `last` so far: another one where the clock asks for it."""
-    steps = agreement.num_steps(state, last, progress.run_start, device)
-    if steps == last:
-        return last
-    state.cuts = (*state.cuts, state.step / steps_per_epoch, steps / steps_per_epoch)
-    seconds = round(time.perf_counter() - progress.run_start, 3)
-    run.log({"event": "shortened", "step": state.step, "steps": steps, "before": last, "seconds": seconds})
-    epochs = f"{steps / steps_per_epoch:.3g} epochs instead of {last / steps_per_epoch:.3g}"
-    narrator.line(f"{'time is short' if steps < last else 'there is time again'}: {epochs}, with a schedule that ends")
-    narrator.retotal(steps)
-    return steps
 
 
 def load(
@@ -327,67 +298,6 @@ def _all_bad_images(batches: Mapping[str, Batches], world: World) -> tuple[str, 
     """Return the unreadable images that any process met, each once."""
     mine = [why for split in batches.values() for why in split.bad_images.values()]
     return tuple(dict.fromkeys(why for found in world.from_all(mine) for why in found))
-
-
-def _log_steps(
-    progress: Progress,
-    state: TrainState,
-    recipe: Recipe,
-    steps_per_epoch: int,
-    run: Run,
-    narrator: Narrator,
-    world: World,
-) -> None:
-    """Read the losses of the last steps, once for all of them, and log their mean.
-
-    Raises:
-        CheckFailed: one of them is not a finite number.
-    """
-    if not progress.unread:
-        return
-    losses, num_images = torch.stack(progress.unread).tolist(), progress.unread_images
-    if world.size > 1:
-        *losses, images = world.sum(torch.tensor([*losses, float(num_images)], dtype=torch.float64)).tolist()
-        losses, num_images = [loss / world.size for loss in losses], round(images)
-    now = time.perf_counter()
-    progress.waiting.read()
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    for position, loss in enumerate(losses):
-        if not math.isfinite(loss) and recipe.optim.nonfinite != "skip":
-            step = state.step - len(losses) + position
-            progress.failed_step = step + 1
-            what = "the loss" if recipe.optim.nonfinite == "raise" else "the loss or a gradient"
-            raise CheckFailed(f"{what} became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
-    rate = num_images / max(now - progress.unread_since, 1e-9)
-    row = {
-        "event": "step",
-        "step": state.step,
-        "epoch": round(state.step / steps_per_epoch, 4),
-        "loss": sum(finite) / len(finite) if finite else math.nan,
-        "lr": state.lr,
-        "images_per_second": round(rate, 1),
-        "seconds": round(now - progress.run_start, 3),
-    }
-    if state.skips.total:
-        row["skipped"] = state.skips.total
-    if state.micro_batch is not None:
-        row["micro_batch"] = state.micro_batch
-        _say_memory(progress, state, narrator)
-    run.log(row)
-    narrator.advance(len(losses), f"loss {row['loss']:.3f}, {rate:,.0f} images/s")
-    progress.loss_sum += sum(finite)
-    progress.num_steps += len(finite)
-    progress.num_images += num_images
-    progress.unread, progress.unread_images, progress.unread_since = [], 0, now
-
-
-def _say_memory(progress: Progress, state: TrainState, narrator: Narrator) -> None:
-    if state.micro_batch != progress.micro_batch:
-        narrator.warn(
-            f"memory is short: {state.micro_batch} images are computed at once; their gradients add up to those of the "
-            "batch, whose size and schedule stay"
-        )
-        progress.micro_batch = state.micro_batch
 
 
 def _validate(

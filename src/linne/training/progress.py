@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,10 @@ from typing import Any
 import torch
 
 from linne.device import Device
+from linne.errors import CheckFailed
+from linne.log import Narrator, Run
+from linne.recipe import Recipe
+from linne.training.distributed import World
 from linne.training.state import TrainState
 from linne.training.waiting import Waiting
 
@@ -83,3 +88,64 @@ class Progress:
             num_steps=values["num_steps"],
             num_images=values["num_images"],
         )
+
+
+def log_steps(
+    progress: Progress,
+    state: TrainState,
+    recipe: Recipe,
+    steps_per_epoch: int,
+    run: Run,
+    narrator: Narrator,
+    world: World,
+) -> None:
+    """Read the losses of the last steps, once for all of them, and log their mean.
+
+    Raises:
+        CheckFailed: one of them is not a finite number.
+    """
+    if not progress.unread:
+        return
+    losses, num_images = torch.stack(progress.unread).tolist(), progress.unread_images
+    if world.size > 1:
+        *losses, images = world.sum(torch.tensor([*losses, float(num_images)], dtype=torch.float64)).tolist()
+        losses, num_images = [loss / world.size for loss in losses], round(images)
+    now = time.perf_counter()
+    progress.waiting.read()
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    for position, loss in enumerate(losses):
+        if not math.isfinite(loss) and recipe.optim.nonfinite != "skip":
+            step = state.step - len(losses) + position
+            progress.failed_step = step + 1
+            what = "the loss" if recipe.optim.nonfinite == "raise" else "the loss or a gradient"
+            raise CheckFailed(f"{what} became {loss} at step {step + 1}, in epoch {step // steps_per_epoch + 1}")
+    rate = num_images / max(now - progress.unread_since, 1e-9)
+    row = {
+        "event": "step",
+        "step": state.step,
+        "epoch": round(state.step / steps_per_epoch, 4),
+        "loss": sum(finite) / len(finite) if finite else math.nan,
+        "lr": state.lr,
+        "images_per_second": round(rate, 1),
+        "seconds": round(now - progress.run_start, 3),
+    }
+    if state.skips.total:
+        row["skipped"] = state.skips.total
+    if state.micro_batch is not None:
+        row["micro_batch"] = state.micro_batch
+        _say_memory(progress, state, narrator)
+    run.log(row)
+    narrator.advance(len(losses), f"loss {row['loss']:.3f}, {rate:,.0f} images/s")
+    progress.loss_sum += sum(finite)
+    progress.num_steps += len(finite)
+    progress.num_images += num_images
+    progress.unread, progress.unread_images, progress.unread_since = [], 0, now
+
+
+def _say_memory(progress: Progress, state: TrainState, narrator: Narrator) -> None:
+    if state.micro_batch != progress.micro_batch:
+        narrator.warn(
+            f"memory is short: {state.micro_batch} images are computed at once; their gradients add up to those of the "
+            "batch, whose size and schedule stay"
+        )
+        progress.micro_batch = state.micro_batch
