@@ -120,8 +120,7 @@ def train(
                 state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
             )
             keeper.wait()
-            seconds = time.perf_counter() - progress.run_start
-            signal_number = agreement.signal(state.step, now=True)
+            seconds, signal_number = time.perf_counter() - progress.run_start, agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
             kept, all_done = state.kept, problem is None and state.is_done(recipe.optim.epochs)
             recipe = as_decided(recipe, state) if all_done and clock is not None else recipe
