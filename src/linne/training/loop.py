@@ -106,8 +106,8 @@ def train(
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
         with fallbacks.watch(), Interrupt() as interrupt, watchdog:
-            parted, clock = recipe.device.parallel == "fsdp", make_clock(recipe.optim, batches)
-            agreement = Agreement(world, interrupt, watchdog, parted=parted, clock=clock)
+            clock = make_clock(recipe.optim, batches)
+            agreement = Agreement(world, interrupt, watchdog, parted=recipe.device.parallel == "fsdp", clock=clock)
             if device_check and device.is_accelerator:
                 prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
             forward = distributed.spread(model, recipe, device, world)
@@ -116,20 +116,19 @@ def train(
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
             config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
             keeper = Keeper.open(run, config, narrator, recorder, checkpoint)
-            problem = _train_epochs(
-                state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
-            )
+            everything = (state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks)
+            problem = _train_epochs(*everything)
             keeper.wait()
             seconds, signal_number = time.perf_counter() - progress.run_start, agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
-            kept, all_done = state.kept, problem is None and state.is_done(recipe.optim.epochs)
+            kept, unreadable = state.kept, _all_bad_images(batches, world)
+            all_done = problem is None and state.is_done(recipe.optim.epochs)
             recipe = as_decided(recipe, state) if all_done and clock is not None else recipe
-            unreadable = _all_bad_images(batches, world)
             row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
             run.log({**row, "reason": ending, "unreadable": unreadable, "fallbacks": dict(fallbacks.counts)})
-            if (left := fallbacks.in_words()) is not None:
+            bundle, left = None, fallbacks.in_words()
+            if left is not None:
                 narrator.warn(left)
-            bundle = None
             if kept is not None and world.is_first:
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
     return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest, recipe)
