@@ -39,6 +39,10 @@ class Clock:
         self._since, self._since_step = 0.0, -1
         self._steps_ended: float | None = None
 
+    def restart(self) -> None:
+        """Forget the latest steps, because training has gone back: all processes look anew."""
+        self._since_step, self._steps_ended = -1, None
+
     def start_steps(self, step: int) -> None:
         """Note that the steps of an epoch begin, the next being number `step`; what came between was its end."""
         now = time.perf_counter()

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from linne import models
 from linne.bundle import Bundle, canary_batch
@@ -22,6 +25,7 @@ from linne.log import Narrator, Run
 from linne.recipe import Recipe
 from linne.training import distributed
 from linne.training.agreement import Agreement
+from linne.training.budget import as_decided, keep_to_budget
 from linne.training.checkpoint import Keeper
 from linne.training.checkpoint_format import Checkpoint
 from linne.training.clock import make_clock
@@ -107,15 +111,11 @@ def train(
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
         with fallbacks.watch(), Interrupt() as interrupt, watchdog:
-            parted, clock = recipe.device.parallel == "fsdp", make_clock(recipe.optim, batches)
-            agreement = Agreement(world, interrupt, watchdog, parted=parted, clock=clock)
+            clock = make_clock(recipe.optim, batches)
+            agreement = Agreement(world, interrupt, watchdog, parted=recipe.device.parallel == "fsdp", clock=clock)
             if device_check and device.is_accelerator:
                 prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
-            counts_K = class_counts(source)
-            at_once = probe_memory(model, batches["train"], recipe, device, counts_K, narrator, world)
-            forward = distributed.spread(model, recipe, device, world)
-            state = TrainState.create(model, recipe, device, counts_K, forward)
-            state.micro_batch = at_once
+            state = _first_state(model, class_counts(source), batches["train"], recipe, device, narrator, world)
             recorder = Recorder(run, recipe, source, device, state, batches)
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
             config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
@@ -124,26 +124,35 @@ def train(
                 state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
             )
             keeper.wait()
-            seconds = time.perf_counter() - progress.run_start
-            signal_number = agreement.signal(state.step, now=True)
+            seconds, signal_number = time.perf_counter() - progress.run_start, agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
-            kept, all_done = state.kept, problem is None and state.is_done(recipe.optim.epochs)
-            recipe = _as_decided(recipe, state) if all_done and clock is not None else recipe
-            unreadable = _all_bad_images(batches, world)
+            kept, unreadable = state.kept, _all_bad_images(batches, world)
+            all_done = problem is None and state.is_done(recipe.optim.epochs)
+            recipe = as_decided(recipe, state) if all_done and clock is not None else recipe
             row = {"event": "end", "seconds": seconds, "epochs": state.epoch, "best_epoch": kept and kept.epoch}
             run.log({**row, "reason": ending, "unreadable": unreadable, "fallbacks": dict(fallbacks.counts)})
-            if (left := fallbacks.in_words()) is not None:
+            bundle, left = None, fallbacks.in_words()
+            if left is not None:
                 narrator.warn(left)
-            bundle = None
             if kept is not None and world.is_first:
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
     return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest, recipe)
 
 
-def _as_decided(recipe: Recipe, state: TrainState) -> Recipe:
-    """Return the recipe of a training that went by the clock, as one that does the same without."""
-    cuts = state.cuts or (0.0, float(recipe.optim.epochs))
-    return replace(recipe, optim=replace(recipe.optim, shortened=cuts))
+def _first_state(
+    model: nn.Module,
+    counts_K: NDArray[np.int64],
+    batches: Batches,
+    recipe: Recipe,
+    device: Device,
+    narrator: Narrator,
+    world: World,
+) -> TrainState:
+    """Return the state before the first step, as many images at once as fit the memory of every process."""
+    at_once = probe_memory(model, batches, recipe, device, counts_K, narrator, world)
+    state = TrainState.create(model, recipe, device, counts_K, distributed.spread(model, recipe, device, world))
+    state.micro_batch = at_once
+    return state
 
 
 def _train_epochs(
@@ -277,7 +286,7 @@ def _train_steps(
         if agreement.signal(state.step) is not None:
             return
         if clock is not None:
-            last = _keep_to_budget(state, last, num_steps, progress, recipe, device, run, narrator, agreement)
+            last = keep_to_budget(state, last, num_steps, progress, recipe, device, run, narrator, agreement)
         if state.step >= last:
             break
         if state.batch < num_steps and _is_time_to_save(keeper.is_due(state), state, progress, recipe, agreement):
@@ -287,30 +296,6 @@ def _train_steps(
     progress.end_steps()
     if clock is not None:
         clock.end_steps()
-
-
-def _keep_to_budget(
-    state: TrainState,
-    last: int,
-    steps_per_epoch: int,
-    progress: Progress,
-    recipe: Recipe,
-    device: Device,
-    run: Run,
-    narrator: Narrator,
-    agreement: Agreement,
-) -> int:
-    """Return after which step training ends, which was `last` so far: another one where the clock asks for it."""
-    steps = agreement.num_steps(state, last, progress.run_start, device)
-    if steps == last:
-        return last
-    state.cuts = (*state.cuts, state.step / steps_per_epoch, steps / steps_per_epoch)
-    seconds = round(time.perf_counter() - progress.run_start, 3)
-    run.log({"event": "shortened", "step": state.step, "steps": steps, "before": last, "seconds": seconds})
-    epochs = f"{steps / steps_per_epoch:.3g} epochs instead of {last / steps_per_epoch:.3g}"
-    narrator.line(f"{'time is short' if steps < last else 'there is time again'}: {epochs}, with a schedule that ends")
-    narrator.retotal(steps)
-    return steps
 
 
 def load(

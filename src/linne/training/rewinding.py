@@ -57,6 +57,8 @@ def go_back(problem: str, progress: Progress, keeper: Keeper, agreement: Agreeme
         f"{problem}: going back to step {checkpoint.step:,}, with the learning rate x {factor:g} from there on "
         f"({len(state.rewinds)} of {MOST_REWINDS} times)"
     )
+    if agreement.clock is not None:
+        agreement.clock.restart()
     agreement.signal(state.step, now=True)  # which counts steps, and would not ask before those are done again
     return again
 
