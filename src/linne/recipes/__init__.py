@@ -18,9 +18,9 @@ from linne.recipe import Recipe, parse_value
 
 RECIPES = {
     "keras-mlp": "linne.recipes.keras_mlp:keras_mlp",
-    "fast": "linne.recipes.speedrun:fast",
+    "fast": "linne.recipes.goals:fast",
     "quick": "linne.recipes.quick:quick",
-    "speedrun": "linne.recipes.speedrun:speedrun",
+    "speedrun": "linne.recipes.goals:speedrun",
 }
 
 FORMAT_VERSION = 1
