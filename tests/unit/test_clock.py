@@ -127,3 +127,17 @@ def test_pairs_that_no_training_can_follow_are_refused(cuts, message):
     with pytest.raises(RecipeError) as caught:
         dataclasses.replace(OptimConfig(epochs=EPOCHS), shortened=cuts)
     assert message in caught.value.message
+
+
+def test_a_training_that_went_back_is_timed_anew_from_there():
+    clock = make_clock_of(200.0)
+    clock.start_steps(0)
+    for step in (2, 60):
+        clock.look(step, 0, 200, used_seconds=1.0)
+    clock.end_steps()
+    assert clock.next_step > 60
+    clock.restart()
+    clock.start_steps(20)
+    assert clock.next_step == 22, "not the step that was to be looked at before"
+    assert clock.look(22, 1, 200, used_seconds=1.0) == 200
+    assert clock.next_step == 23
