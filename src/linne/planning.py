@@ -224,6 +224,7 @@ def make_plan(
         except RecipeError:
             raise error from None
     check_device(recipe, device)
+    _check_sizes(recipe, source)
     _check_teacher(recipe, source)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
@@ -280,6 +281,23 @@ def _check_teacher(recipe: Recipe, source: Source) -> None:
 def _check_model(recipe: Recipe, source: Source) -> None:
     """Find out now, rather than after the images are decoded, whether the model takes this input."""
     models.describe_recipe(recipe, source.num_classes)
+
+
+def _check_sizes(recipe: Recipe, source: Source) -> None:
+    """Find out now, rather than when the images grow, whether the model takes all sizes of training."""
+    from linne.data.loading.sizes import sizes_in
+    from linne.models.checks import why_not
+
+    if recipe.augment.size_start is None:
+        return
+    ref = models.describe_recipe(recipe, source.num_classes)
+    refused = next((size for size in sizes_in(recipe) if why_not(models.build, ref, size) is not None), None)
+    if refused is not None:
+        raise RecipeError(
+            f"`{recipe.model.name}` takes {recipe.data.height} x {recipe.data.width} pixels and not {refused[0]} x "
+            f"{refused[1]}, and augment.size_start={recipe.augment.size_start:g} trains on both",
+            hint="use --set augment.size_start=none, or a larger share where the network takes other sizes",
+        )
 
 
 def open_planned(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source:

@@ -179,6 +179,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_limits(self, "")
+        self._check_sizes()
         if self.augment.resized_crop_area is not None and self.data.loader == "resident":
             raise RecipeError(
                 "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
@@ -214,6 +215,24 @@ class Recipe:
             raise RecipeError(
                 "optim.patience waits for a higher validation accuracy, and data.val_fraction=none leaves none",
                 hint="use --set data.val_fraction=0.1, or --set optim.patience=none",
+            )
+
+    def _check_sizes(self) -> None:
+        """Refuse what training on smaller images does not go with."""
+        tuned = self.augment.size_tune_epochs
+        if self.augment.size_start is not None and self.device.compile:
+            raise RecipeError(
+                "augment.size_start changes the size of the images, and device.compile=true builds for one",
+                hint="use --set device.compile=false, or --set augment.size_start=none",
+            )
+        if tuned is not None and tuned >= self.optim.epochs:
+            raise RecipeError(
+                f"augment.size_tune_epochs is {tuned}, expected fewer than the {self.optim.epochs} epochs of training"
+            )
+        if tuned is not None and self.model.freeze is not None:
+            raise RecipeError(
+                "augment.size_tune_epochs and model.freeze both say which layers learn",
+                hint="leave one of them out: --set model.freeze=none",
             )
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:

@@ -51,6 +51,16 @@ class AugmentConfig:
     """For `augmix`: operations in a chain; None draws 1 to 3."""
     augmix_alpha: float = 1.0
     """For `augmix`: how evenly the chains, and the image itself, are mixed; small lets one of them outweigh."""
+    size_start: float | None = None
+    """Train on images of this share of their height and width at first, growing later on."""
+    size_end: float = 1.0
+    """With `size_start`: the share that they grow to; below 1 they stay smaller than those that are evaluated."""
+    size_hold: float = 0.5
+    """With `size_start`: the share of the epochs before they grow."""
+    size_until: float = 0.8
+    """With `size_start`: the share of the epochs after which they are grown."""
+    size_tune_epochs: int | None = None
+    """With `size_start`: train only classifier and norms, on images of full size, in so many last epochs."""
     mixup_alpha: float | None = None
     """Blend images and labels by a Beta(alpha, alpha) share (mixup)."""
     cutmix_alpha: float | None = None
@@ -58,6 +68,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "augment.")
+        self._check_sizes()
         if self.alternate and not self.flip:
             raise RecipeError(
                 "augment.alternate mirrors each image in every other epoch, and augment.flip=false mirrors none",
@@ -77,3 +88,22 @@ class AugmentConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value <= most:
                 raise RecipeError(f"augment.{name} is {value:g}, expected more than 0 and at most {most:g}, or none")
+
+    def _check_sizes(self) -> None:
+        if self.size_start is None:
+            if self.size_tune_epochs is not None:
+                raise RecipeError(
+                    "augment.size_tune_epochs ends training on smaller images, and augment.size_start is none",
+                    hint="use --set augment.size_start=0.75, or --set augment.size_tune_epochs=none",
+                )
+            return
+        check_fraction("augment.size_start", self.size_start)
+        if not self.size_start <= self.size_end <= 1:
+            raise RecipeError(
+                f"augment.size_end is {self.size_end:g}, expected augment.size_start={self.size_start:g} to 1"
+            )
+        if not 0 <= self.size_hold <= self.size_until <= 1:
+            raise RecipeError(
+                f"augment.size_hold is {self.size_hold:g} and augment.size_until {self.size_until:g}, expected shares "
+                "of the epochs, the first no larger"
+            )

@@ -33,6 +33,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "augment.augmix_severity": (1, 10),
     "augment.augmix_width": (1, 8),
     "augment.augmix_depth": (1, 8),
+    "augment.size_tune_epochs": (1, None),
     "device.micro_batch": (1, None),
     "device.num_threads": (1, 4096),
     "checkpoint.every_steps": (1, None),

@@ -143,6 +143,15 @@ TECHNIQUES = [
         "optim.sam_rho": 0.05,
         "device.checkpoint_activations": True,
     },
+    {
+        "augment.flip": True,
+        "augment.alternate": True,
+        "augment.policy": "augmix",
+        "augment.size_start": 0.6,
+        "augment.size_hold": 0.1,
+        "augment.size_until": 0.6,
+        "augment.size_tune_epochs": 1,
+    },
 ]
 """What keeps something from one step or epoch to the next."""
 

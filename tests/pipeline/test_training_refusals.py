@@ -115,6 +115,29 @@ def test_a_teacher_with_other_labels_is_refused_before_anything_is_made():
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "start", "size", "refused"),
+    [
+        ("mlp", 0.75, "12 x 12", "8 x 8"),
+        ("small", 0.2, "12 x 12", "4 x 4"),
+        ("timm/vit_tiny_patch16_224", 0.5, "32 x 32", "28 x 28"),
+    ],
+)
+def test_a_network_that_does_not_take_every_size_of_training_is_refused_before_anything_is_made(
+    model, start, size, refused
+):
+    overrides = {"augment.size_start": start, "data.height": int(size[:2]), "data.width": int(size[:2])}
+    with pytest.raises(RecipeError) as caught:
+        linne.train(SYNTHETIC, model=model, overrides=overrides, quiet=True)
+    assert caught.value.message == (
+        f"`{model}` takes {size} pixels and not {refused}, and augment.size_start={start:g} trains on both"
+    )
+    assert caught.value.hint == (
+        "use --set augment.size_start=none, or a larger share where the network takes other sizes"
+    )
+    assert not Path("runs").exists()
+
+
 def test_muon_on_a_network_without_hidden_layers_leaves_nothing_behind():
     with pytest.raises(RecipeError, match="this network has none"):
         linne.train(SYNTHETIC, model="mlp", overrides={"optim.optimizer": "muon"}, output="run", quiet=True)

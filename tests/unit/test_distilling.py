@@ -81,6 +81,13 @@ def test_a_teacher_sees_what_its_own_preprocessing_makes_of_the_image(own_channe
     np.testing.assert_allclose(found.numpy(), normalise(resized[None], wanted), atol=2 / 255 / 0.5)
 
 
+def test_a_teacher_sees_images_of_its_own_size_however_large_the_students_are_at_the_time():
+    translate = Translation(STUDENTS, STUDENTS, CPU)
+    small = torch.randn(2, 3, 20, 16)
+    expected = nn.functional.interpolate(small, (32, 32), mode=STUDENTS.interpolation)
+    assert torch.equal(translate(small), expected)
+
+
 def test_a_teacher_with_the_students_input_is_asked_about_the_same_tensor():
     images = torch.randn(2, 3, 32, 32)
     assert Translation(STUDENTS, STUDENTS, CPU)(images).data_ptr() == images.data_ptr()

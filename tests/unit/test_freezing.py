@@ -11,7 +11,7 @@ from linne.device import Device
 from linne.errors import RecipeError
 from linne.models.layers import layers_of
 from linne.models.small import build_small
-from linne.recipe import DataConfig, ModelConfig, OptimConfig, Recipe
+from linne.recipe import AugmentConfig, DataConfig, ModelConfig, OptimConfig, Recipe
 from linne.training.freezing import Freezing
 from linne.training.state import TrainState
 from linne.training.step import train_step
@@ -88,3 +88,20 @@ def test_freezing_every_layer_is_refused_with_their_number():
         Freezing(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), ModelConfig(name="mlp", freeze=2))
     assert caught.value.message == "model.freeze is 2, and `mlp` has 2 layers, of which one must learn"
     assert caught.value.hint == "use --set model.freeze=backbone to train the classifier alone"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_in_the_last_epochs_only_classifier_and_norms_are_tuned(optimizer):
+    torch.manual_seed(0)
+    optim = OptimConfig(optimizer=optimizer, lr=0.01, schedule="constant", weight_decay=0.1, epochs=3)
+    augment = AugmentConfig(size_start=0.5, size_tune_epochs=1)
+    recipe = Recipe(data=DataConfig(source="x", height=16, width=16), optim=optim, augment=augment)
+    state = TrainState.create(build_small(3, 3, 16, 16, dropout=0.5), recipe, CPU)
+    norms = {name for name, module in state.model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for epoch in range(3):
+        before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+        moved_by_an_epoch(state, recipe)
+        moved = {name for name, tensor in state.model.state_dict().items() if not torch.equal(tensor, before[name])}
+        tuned = {name for name in before if name.rpartition(".")[0] in {*norms, "head"}}
+        assert moved == (before.keys() if epoch < 2 else tuned), f"epoch {epoch}"
+        assert all(module.training for module in state.model.modules())

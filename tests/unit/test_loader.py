@@ -10,6 +10,7 @@ import torch
 
 from linne.data.loading.loader import make_batches
 from linne.data.loading.order import cut, permutation
+from linne.data.loading.sizes import resized
 from linne.data.source import Source, Split
 from linne.device import Device
 from linne.errors import ImageError, SourceError
@@ -232,6 +233,26 @@ def test_an_epoch_that_is_entered_in_the_middle_gives_the_batches_of_a_whole_one
         assert torch.equal(ours.images_NCHW, expected.images_NCHW)
         assert torch.equal(ours.labels_N, expected.labels_N)
         assert torch.equal(ours.mixture.shares_N, expected.mixture.shares_N)
+
+
+@pytest.mark.parametrize("first", [0, 4])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_images_grow_in_training_alone_and_are_else_what_they_were(loader, first):
+    store = Pictures(random_pictures(61, 24, 32))
+    size, growing = {"height": 24, "width": 32}, {"size_start": 0.5, "size_hold": 0.2}
+    fields = {"flip": True, "crop_padding": 2, "mixup_alpha": 0.2}
+    train, val = make_batches(make_source(store), make_recipe(loader, AugmentConfig(**fields, **growing), **size), CPU)
+    plain, _ = make_batches(make_source(store), make_recipe(loader, AugmentConfig(**fields), **size), CPU)
+    sizes = []
+    for epoch in (0, 4, 9, 10):
+        for found, full in zip(train.epoch(epoch, first), plain.epoch(epoch, first), strict=True):
+            sizes.append(tuple(found.images_NCHW.shape[2:]))
+            assert torch.equal(found.images_NCHW, resized(full.images_NCHW, sizes[-1]))
+            assert torch.equal(found.labels_N, full.labels_N)
+            assert torch.equal(found.mixture.shares_N, full.mixture.shares_N)
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == ((12, 16), (24, 32))
+    assert {batch.images_NCHW.shape[2:] for batch in val.in_order()} == {(24, 32)}
 
 
 def test_batches_before_the_first_one_asked_for_are_not_decoded():

@@ -164,6 +164,47 @@ def test_a_random_resized_crop_asks_for_the_streaming_loader_and_says_how():
     assert BASE.override({"augment.resized_crop_area": 0.3, "data.loader": "streaming"}).data.loader == "streaming"
 
 
+SMALLER = {"augment.size_start": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        ({"augment.size_start": 1}, "augment.size_start is 1, expected more than 0 and less than 1", None),
+        ({**SMALLER, "augment.size_end": 0.4}, "augment.size_end is 0.4, expected augment.size_start=0.5 to 1", None),
+        (
+            {**SMALLER, "augment.size_hold": 0.9},
+            "augment.size_hold is 0.9 and augment.size_until 0.8, expected shares of the epochs, the first no larger",
+            None,
+        ),
+        (
+            {"augment.size_tune_epochs": 1},
+            "augment.size_tune_epochs ends training on smaller images, and augment.size_start is none",
+            "use --set augment.size_start=0.75, or --set augment.size_tune_epochs=none",
+        ),
+        (
+            {**SMALLER, "augment.size_tune_epochs": 10},
+            "augment.size_tune_epochs is 10, expected fewer than the 10 epochs of training",
+            None,
+        ),
+        (
+            {**SMALLER, "augment.size_tune_epochs": 1, "model.freeze": 2},
+            "augment.size_tune_epochs and model.freeze both say which layers learn",
+            "leave one of them out: --set model.freeze=none",
+        ),
+        (
+            {**SMALLER, "device.compile": True},
+            "augment.size_start changes the size of the images, and device.compile=true builds for one",
+            "use --set device.compile=false, or --set augment.size_start=none",
+        ),
+    ],
+)
+def test_images_that_grow_in_no_sensible_way_are_refused(changes, message, hint):
+    with pytest.raises(RecipeError) as caught:
+        BASE.override(changes)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
 @pytest.mark.parametrize("views", ["flip", "crops"])
 def test_mirror_images_in_the_test_are_refused_where_training_has_none(views):
     with pytest.raises(RecipeError) as caught:

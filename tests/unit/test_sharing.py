@@ -81,8 +81,12 @@ def batches_of(source, share: Share, loader: str, augment: AugmentConfig, **data
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize(
     "augment",
-    [AugmentConfig(), AugmentConfig(flip=True, crop_padding=1, mixup_alpha=0.5, cutmix_alpha=1.0)],
-    ids=["as they are", "augmented and mixed"],
+    [
+        AugmentConfig(),
+        AugmentConfig(flip=True, crop_padding=1, mixup_alpha=0.5, cutmix_alpha=1.0),
+        AugmentConfig(flip=True, alternate=True, mixup_alpha=0.5, policy="augmix", size_start=0.5, size_hold=0.0),
+    ],
+    ids=["as they are", "augmented and mixed", "growing"],
 )
 def test_shards_are_gone_through_as_one_process_goes_through_them(source, loader, size, augment):
     train, val = batches_of(source, Share(), loader, augment)

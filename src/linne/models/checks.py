@@ -103,8 +103,10 @@ def _together(wished: Wishes) -> dict[str, Any]:
     return {name: value for arguments in wished.values() for name, value in arguments.items()}
 
 
-def why_not(build: Build, ref: ModelRef) -> Exception | None:
+def why_not(build: Build, ref: ModelRef, size: tuple[int, int] | None = None) -> Exception | None:
     """Return the error with which `ref`'s network refuses its input, or None when it gives logits N x K.
+
+    `size` is the height and width of another input than that which it is built for.
 
     Runs in evaluation mode on the meta device, which has shapes but no numbers: no memory, and no random number
     is drawn. Networks that need numbers while they are built are run on the CPU instead.
@@ -114,7 +116,7 @@ def why_not(build: Build, ref: ModelRef) -> Exception | None:
     """
     for device in ("meta", "cpu"):
         try:
-            _run(build, ref, device)
+            _run(build, ref, device, size or (ref.height, ref.width))
             return None
         except LinneError:
             raise
@@ -125,11 +127,11 @@ def why_not(build: Build, ref: ModelRef) -> Exception | None:
     return None
 
 
-def _run(build: Build, ref: ModelRef, device: str) -> None:
+def _run(build: Build, ref: ModelRef, device: str, size: tuple[int, int]) -> None:
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
-        logits_NK = build(ref).eval()(torch.zeros(2, ref.channels, ref.height, ref.width))
+        logits_NK = build(ref).eval()(torch.zeros(2, ref.channels, *size))
     expected = (2, ref.num_classes)
     found = tuple(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
     if found != expected:

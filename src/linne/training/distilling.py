@@ -79,8 +79,6 @@ class Translation:
 
     def __init__(self, own: InputSpec, wanted: InputSpec, device: Device) -> None:
         self._wanted = wanted
-        self._resize = (own.height, own.width) != (wanted.height, wanted.width)
-        self._shrink = wanted.height < own.height or wanted.width < own.width
         self._to_grey = wanted.channels < own.channels
         self._same = not self._to_grey and (own.mean, own.std) == (wanted.mean, wanted.std)
         own_mean, own_std, mean, std = (np.array(values) for values in (own.mean, own.std, wanted.mean, wanted.std))
@@ -99,11 +97,12 @@ class Translation:
                 images_NCHW = images_NCHW.sum(1, keepdim=True)
             images_NCHW = images_NCHW + self._shift
         images_NCHW = images_NCHW.expand(-1, self._wanted.channels, -1, -1)
-        if not self._resize:
+        height, width = images_NCHW.shape[2:]  # training may grow them
+        if (height, width) == (self._wanted.height, self._wanted.width):
             return images_NCHW
         return F.interpolate(
             images_NCHW,
             (self._wanted.height, self._wanted.width),
             mode="bicubic" if self._wanted.interpolation == "bicubic" else "bilinear",
-            antialias=self._shrink,
+            antialias=self._wanted.height < height or self._wanted.width < width,
         )

@@ -230,7 +230,8 @@ def spread(model: nn.Module, recipe: Recipe, device: Device, world: World) -> nn
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
     # Running statistics that every process has alike need no exchange; else the first one's count, as ever in DDP.
     options: dict[str, Any] = {name: not shared, "gradient_as_bucket_view": True}
-    options["find_unused_parameters"] = recipe.model.freeze is not None  # else it waits for their gradients
+    # Else it waits for the gradients of frozen layers.
+    options["find_unused_parameters"] = recipe.model.freeze is not None or recipe.augment.size_tune_epochs is not None
     return ddp(model, device_ids=[device.index] if device.is_accelerator else None, **options)
 
 
@@ -293,6 +294,7 @@ def _check_shardable(recipe: Recipe) -> None:
         "optim.ema_decay": optim.ema_decay is not None,
         "optim.average_epochs": optim.average_epochs is not None,
         "model.freeze": recipe.model.freeze is not None,
+        "augment.size_tune_epochs": recipe.augment.size_tune_epochs is not None,
         "optim.sam_rho": optim.sam_rho is not None,
         "optim.clip_agc": optim.clip_agc is not None,
         "optim.nonfinite=skip": optim.nonfinite == "skip",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from linne.errors import RecipeError
 from linne.models.layers import layers_of
-from linne.recipe import ModelConfig
+from linne.recipe import ModelConfig, Recipe
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 class Freezing:
@@ -57,3 +60,43 @@ class Freezing:
         """Put the frozen layers into evaluation mode: batch norms keep their statistics, and nothing is dropped."""
         for module in self._still:
             module.eval()
+
+
+class Tuning:
+    """Holds all but classifier and norms still in the last epochs, on images of full size (Touvron et al. 2019).
+
+    Norms go on learning, running statistics included: they were those of smaller images.
+    """
+
+    thaws = True
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        """Find the layers; nothing is frozen before the first `start_epoch`."""
+        self._first_epoch = recipe.optim.epochs - (recipe.augment.size_tune_epochs or 0)
+        norms = (module for module in model.modules() if isinstance(module, NORMS))
+        tuned = {id(parameter) for norm in norms for parameter in norm.parameters()}
+        classifier = set(layers_of(model)[-1])
+        self._frozen = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name not in classifier and id(parameter) not in tuned
+        ]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze what is due in `epoch`, counted from 0."""
+        for parameter in self._frozen:
+            parameter.requires_grad_(epoch < self._first_epoch)
+
+    def hold(self) -> None:
+        """Leave every layer in training mode."""
+
+
+def make_freezing(model: nn.Module, recipe: Recipe) -> Freezing | Tuning | None:
+    """Return what leaves layers as they are, or None where all of them learn to the end.
+
+    Raises:
+        RecipeError: no layer would be left to train.
+    """
+    if recipe.augment.size_tune_epochs is not None:
+        return Tuning(model, recipe)
+    return None if recipe.model.freeze is None else Freezing(model, recipe.model)

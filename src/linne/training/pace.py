@@ -47,7 +47,8 @@ class Pace:
 
 
 def measure_pace(recipe: Recipe, source: Source, device: Device, budget_seconds: float) -> Pace:
-    """Return the pace of `recipe`, found with a network that is thrown away."""
+    """Return the pace of `recipe`, found with a network that is thrown away, on images of full size."""
+    recipe = recipe.override({"augment.size_start": None, "augment.size_tune_epochs": None})
     look = min(LOOK_SHARE * budget_seconds, LONGEST_LOOK)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train, val = make_batches(source, recipe, device)

@@ -22,7 +22,7 @@ from linne.training.distributed import whole
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
-from linne.training.freezing import Freezing
+from linne.training.freezing import Freezing, Tuning, make_freezing
 from linne.training.losses import Loss, make_loss
 from linne.training.optimizer import Stepper, make_optimizer
 from linne.training.patience import Patience
@@ -70,7 +70,7 @@ class TrainState:
     """The optimiser."""
     parameters: list[nn.Parameter]
     """The model's, collected once: walking the modules takes longer than a small step's backward pass."""
-    freezing: Freezing | None
+    freezing: Freezing | Tuning | None
     loss: Loss
     teacher: Teacher | None
     recomputed_norms: list[_BatchNorm] | None
@@ -123,7 +123,7 @@ class TrainState:
         compiled: nn.Module = torch.compile(forward) if recipe.device.compile else forward  # type: ignore[assignment]
         optim, joined = recipe.optim, device.can.foreach.holds
         fp16 = recipe.device.precision == "fp16"
-        freezing = None if recipe.model.freeze is None else Freezing(model, recipe.model)
+        freezing = make_freezing(model, recipe)
         if freezing is not None and not freezing.thaws:
             freezing.start_epoch(0)  # no optimiser needs to know of these weights
         parameters = [p for p in model.parameters() if p.requires_grad]

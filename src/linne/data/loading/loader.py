@@ -24,6 +24,7 @@ from linne.data.loading.order import count_batches, cut, epoch_batches
 from linne.data.loading.pixel_cache import PixelCache
 from linne.data.loading.resident import load_pixels, too_many_bad_images
 from linne.data.loading.sharing import Share
+from linne.data.loading.sizes import resized, size_at
 from linne.data.loading.streaming import decode_ahead, random_part
 from linne.data.source import Source, Split
 from linne.device import Device
@@ -158,7 +159,7 @@ class _Finish:
     """From uint8 images on the device to batches of a step, augmented or not."""
 
     def __init__(self, recipe: Recipe, device: Device, share: Share) -> None:
-        self.device, self.spec, self.share = device, input_spec(recipe), share
+        self.device, self.spec, self.share, self._recipe = device, input_spec(recipe), share, recipe
         self._normalise = Finish(self.spec, device, channels_last=recipe.device.channels_last)
         self._augmentation = Augmentation(recipe, device) if recipe.augment != AugmentConfig() else None
         mixes = (recipe.augment.mixup_alpha, recipe.augment.cutmix_alpha) != (None, None)
@@ -179,6 +180,13 @@ class _Finish:
             return batch
         most = -(-len(whole_N) // share.size)
         return dataclasses.replace(batch, positions_N=whole_N, weight=share.weight(whole_N), most_in_one=most)
+
+    def sized(self, batch: Batch, epoch: int, num_batches: int) -> Batch:
+        """Return a batch of an epoch with images of the size that is due then."""
+        if self._recipe.augment.size_start is None:
+            return batch
+        size = size_at(self._recipe, epoch, batch.number, num_batches)
+        return dataclasses.replace(batch, images_NCHW=resized(batch.images_NCHW, size))
 
     def nothing(self) -> Batch:
         """Return a batch of one black image that counts nothing."""
@@ -267,7 +275,8 @@ class ResidentBatches:
             rows_N, labels_N, count = self._rows_N[chosen], self._labels_N[chosen], self._num_positions
             for batch in self._finish.augmented(self._images_NHWC, rows_N, ids, labels_N, epoch, start, count):
                 if batch.number >= first:
-                    yield self._finish.weighted(batch, self._positions(batches[batch.number]))
+                    part = self._finish.weighted(batch, self._positions(batches[batch.number]))
+                    yield self._finish.sized(part, epoch, len(batches))
 
     def _positions(self, draws_D: Ints) -> Ints:
         return self._positions_N[draws_D % self.num_examples]
@@ -313,9 +322,10 @@ class StreamingBatches:
                     images_BHWC = torch.cat((images_BHWC[-1:], images_BHWC))
                 labels_B = self._split.labels_N[draws_B % count]
                 for batch in finish.augmented(images_BHWC, None, [draws_B], labels_B, epoch, number, count):
-                    yield finish.weighted(batch, batches[number] % count)
+                    yield finish.sized(finish.weighted(batch, batches[number] % count), epoch, len(batches))
             elif share.size > 1:  # nothing readable: the others must not wait for this process in vain
-                yield dataclasses.replace(finish.nothing(), number=number)
+                nothing = dataclasses.replace(finish.nothing(), number=number)
+                yield finish.sized(nothing, epoch, len(batches))
 
     def in_order(self) -> Iterator[Batch]:
         share = self._finish.share
