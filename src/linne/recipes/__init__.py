@@ -17,10 +17,12 @@ from linne.errors import RecipeError, suggest
 from linne.recipe import Recipe, parse_value
 
 RECIPES = {
-    "keras-mlp": "linne.recipes.keras_mlp:keras_mlp",
     "fast": "linne.recipes.goals:fast",
+    "keras-mlp": "linne.recipes.keras_mlp:keras_mlp",
+    "long-tail": "linne.recipes.goals:long_tail",
     "quick": "linne.recipes.quick:quick",
     "speedrun": "linne.recipes.goals:speedrun",
+    "tiny-data": "linne.recipes.goals:tiny_data",
 }
 
 FORMAT_VERSION = 1
