@@ -16,6 +16,12 @@ class ModelConfig:
 
     name: str = "small"
     """`small`, `speedrun`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    weights: str | None = None
+    """Pretrained weights to start from: `default` or a name of the network's provider, a file or a folder."""
+    weights_sha256: str | None = None
+    """Of the file that `weights` led to, which another file is refused for; None takes what is there."""
+    prove_weights: bool = True
+    """Show pretrained weights some photographs before training, and refuse those that answer as nothing trained does."""
     width: float | None = None
     """How many times as many channels (`small` and `speedrun`); None is as they were made."""
     dropout: float | None = None

@@ -10,6 +10,7 @@ import click
 
 FLAGS = {
     "model": "model.name",
+    "weights": "model.weights",
     "epochs": "optim.epochs",
     "time_budget": "optim.minutes",
     "batch_size": "data.batch_size",

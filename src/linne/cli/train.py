@@ -16,6 +16,9 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
 @click.argument("source", required=False, shell_complete=complete.sources)
 @click.option("--model", metavar="NAME", shell_complete=complete.models, help="Network: `small`, `mlp`, `timm/NAME`.")
 @click.option(
+    "--weights", metavar="default|NAME|FILE|DIR", help="Pretrained weights to start from; the first two may download."
+)
+@click.option(
     "--recipe",
     metavar="NAME|FILE.py:FUNCTION|RUN.json",
     shell_complete=complete.recipes,

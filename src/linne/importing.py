@@ -1,0 +1,194 @@
+"""Pretrained weights in, a bundle out: from then on they are evaluated, served and exported like one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from linne import models
+from linne.bundle import Bundle, canary_batch, write_bundle
+from linne.device import describe_versions
+from linne.errors import CheckFailed, RecipeError
+from linne.models.provider import InputDefaults, ModelRef
+from linne.preprocess import Floats, InputSpec
+from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
+from linne.weights.finding import Found, find
+from linne.weights.proving import Proof, prove
+
+MAX_LABELS_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """A bundle that was made from weights, and what was found on the way."""
+
+    bundle: Bundle
+    fit: Fit
+    proof: Proof
+    labels_from: str
+    """Who named the classes."""
+    licence: str | None
+    """Of the weights, where their provider states one."""
+
+
+def import_weights(
+    typed: str,
+    output: Path,
+    *,
+    model: str,
+    labels: Path | None = None,
+    preprocess: Mapping[str, Any],
+    must_prove: bool = True,
+    say: Callable[[str], None],
+) -> Imported:
+    """Return the new bundle `output` of the network `model` with the weights `typed`, as `weights.finding` reads it.
+
+    Args:
+        labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
+        preprocess: fields of `InputSpec` that are to be other than the weights' provider says.
+        must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
+
+    Raises:
+        LinneError: something given cannot be used, or parts of the network would keep random weights.
+        CheckFailed: the answers to photographs show that something is wrong.
+    """
+    found = find(typed, model)
+    path = found.fetched(say)
+    weights = read_weights(path)
+    spec = input_of(found, weights, preprocess)
+    num_classes = num_classes_in(weights, model)
+    names, labels_from = _labels(labels, weights, found, num_classes)
+    ref = models.describe(
+        model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width
+    )
+    network = models.build(ref)
+    fit = fit_weights(network, weights, full_name=model)
+    if fit.fresh:
+        more = f" and {len(fit.fresh) - 3} more" if len(fit.fresh) > 3 else ""
+        raise RecipeError(
+            f"`{weights.origin}` leaves parts of `{model}` without weights: {', '.join(fit.fresh[:3])}{more}",
+            hint="an import must be whole; `linne train --weights` starts from what there is",
+        )
+    proof = prove(network, spec, names)
+    if proof.problem is not None and must_prove:
+        raise CheckFailed(f"`{weights.origin}` as `{model}`: {proof.problem}", hint=proof.hint)
+    licence = None if found.offered is None else found.offered.licence
+    config = models.config(ref, names, spec.to_dict())
+    bundle = write_bundle(
+        output,
+        labels=names,
+        input=spec,
+        model=asdict(ref),
+        weights={name: tensor.contiguous().numpy() for name, tensor in network.state_dict().items()},
+        config=config,
+        canary_logits_NK=_answers(network, spec),
+        metrics={},
+        provenance={
+            "imported": {"weights": found.name, "sha256": weights.sha256, "licence": licence, "proof": asdict(proof)},
+            "versions": describe_versions(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+    )
+    return Imported(bundle=bundle, fit=fit, proof=proof, labels_from=labels_from, licence=licence)
+
+
+def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> InputSpec:
+    """Return what the weights are evaluated with: what comes with them, or their provider's, or the network's.
+
+    Raises:
+        RecipeError: nobody knows, and `changes` leaves something open.
+    """
+    spec = weights.input
+    designed = found.input or models.input_defaults(found.full_name)
+    if spec is None and designed is not None:
+        spec = spec_of(designed)
+    if spec is None:
+        raise RecipeError(
+            f"nobody says what size and scaling `{found.name}` takes",
+            hint="use --preprocess height=224,width=224 and so on",
+        )
+    known = {field.name for field in dataclasses.fields(InputSpec)}
+    for name in changes:
+        if name not in known:
+            raise RecipeError(f"no field `{name}` of preprocessing", hint=f"there are {', '.join(sorted(known))}")
+    return dataclasses.replace(spec, **changes)
+
+
+def spec_of(designed: InputDefaults) -> InputSpec:
+    """Return the evaluation input that a network was designed for."""
+    return InputSpec(
+        channels=3,
+        height=designed.height,
+        width=designed.width,
+        mean=designed.mean,
+        std=designed.std,
+        interpolation=designed.interpolation,
+        crop_pct=designed.crop_pct,
+    )
+
+
+def _labels(
+    file: Path | None, weights: Weights, found: Found, num_classes: int
+) -> tuple[tuple[str, ...], str]:
+    """Return the names of the classes, and who says so."""
+    if file is not None:
+        named, who = _read_labels(file), f"`{file}`"
+    elif weights.labels is not None:
+        named, who = weights.labels, f"`{weights.origin}`"
+    elif found.offered is not None and (offered := found.offered.labels()) is not None:
+        named, who = offered, found.offered.full_name
+    else:
+        # An architecture's default weights say what its publisher trains on; the photographs show whether it is so.
+        offers = [offer for offer in models.pretrained(found.full_name) if offer.num_classes == num_classes]
+        guess = next((names for offer in offers if (names := offer.labels()) is not None), None)
+        if guess is None:
+            raise RecipeError(
+                f"`{weights.origin}` does not say what its {num_classes} classes are",
+                hint="use --labels FILE, with one name a line in the order of the classes",
+            )
+        named, who = guess, f"{offers[0].full_name}, which has as many"
+    if len(named) != num_classes:
+        raise RecipeError(f"{who} names {len(named)} classes, and the weights have {num_classes}")
+    return named, who
+
+
+def _read_labels(file: Path) -> tuple[str, ...]:
+    """Return the names in a text with one a line, or in JSON: a list, or {"0": name} as `id2label` is written.
+
+    Raises:
+        RecipeError: it cannot be read, or is neither.
+    """
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(MAX_LABELS_BYTES + 1)
+        if len(data) > MAX_LABELS_BYTES:
+            raise RecipeError(f"the labels `{file}` are larger than {MAX_LABELS_BYTES // 2**20} MiB")
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(f"the labels `{file}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the labels `{file}` are not UTF-8 text") from error
+    if not text.lstrip().startswith(("[", "{")):
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        value = json.loads(text)
+        names = [value[str(k)] for k in range(len(value))] if isinstance(value, dict) else value
+    except (ValueError, KeyError) as error:
+        raise RecipeError(f"the labels `{file}` are neither one a line nor a JSON list") from error
+    if not all(isinstance(name, str) for name in names):
+        raise RecipeError(f"the labels `{file}` hold something that is no text")
+    return tuple(names)
+
+
+def _answers(network: nn.Module, spec: InputSpec) -> Floats:
+    with torch.inference_mode():
+        logits_NK: Floats = network.eval()(torch.from_numpy(canary_batch(spec))).numpy()
+    return logits_NK

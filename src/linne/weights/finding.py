@@ -1,0 +1,84 @@
+"""From what a user types for weights to a file, and what is known of it before it is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from linne import models
+from linne.errors import RecipeError, suggest
+from linne.models.provider import InputDefaults, Pretrained
+
+DEFAULT = "default"
+"""What is typed for the weights that a network's provider would take."""
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".onnx")
+"""Of names that mean a file, also where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """Pretrained weights of a network, before they are read: a file or folder, or what a provider offers."""
+
+    full_name: str
+    """Of the network: `torchvision/mobilenet_v2`."""
+    path: Path | None
+    """Where they are, None as long as they are only offered."""
+    offered: Pretrained | None
+    """What their provider says about them; None where it does not know them."""
+
+    @property
+    def name(self) -> str:
+        """What to call them."""
+        return str(self.path) if self.offered is None else self.offered.full_name
+
+    @property
+    def input(self) -> InputDefaults | None:
+        """What their provider prepares images with for them; None where it does not know them."""
+        return None if self.offered is None else self.offered.input
+
+    def fetched(self, say: Callable[[str], None]) -> Path:
+        """Return where they are, from the cache of their provider or, with a line to `say`, from the network.
+
+        Raises:
+            LinneError: they are not here and cannot be fetched; the message says how to bring them.
+        """
+        if self.path is not None:
+            return self.path
+        assert self.offered is not None
+        return models.fetch_pretrained(self.offered, say)
+
+
+def find(typed: str, full_name: str) -> Found:
+    """Return the weights that `typed` means for the network `full_name`: `default`, a provider's name, or a path.
+
+    A file that is one of the provider's own, by its name, is known as that.
+
+    Raises:
+        RecipeError: there is no such file, and the provider has no such weights.
+    """
+    offers = models.pretrained(full_name)
+    by_tag = {offer.tag: offer for offer in offers}
+    if typed in by_tag:
+        return Found(full_name=full_name, path=None, offered=by_tag[typed])
+    path = Path(typed).expanduser()
+    if path.exists():
+        return Found(full_name=full_name, path=path, offered=_one_of_theirs(path, offers))
+    if os.sep in typed or path.suffix in SUFFIXES:
+        raise RecipeError(f"no weights at `{typed}`: there is no such file or folder")
+    if not offers:
+        raise RecipeError(
+            f"`{full_name}` has no pretrained weights", hint="use --weights FILE, or leave --weights out to train it anew"
+        )
+    if typed == DEFAULT:
+        return Found(full_name=full_name, path=None, offered=offers[0])
+    raise RecipeError(
+        f"`{full_name}` has no pretrained weights `{typed}`, and there is no such file",
+        hint=suggest(typed, by_tag) or f"use --weights with one of {', '.join(f'`{tag}`' for tag in by_tag)}",
+    )
+
+
+def _one_of_theirs(path: Path, offers: list[Pretrained]) -> Pretrained | None:
+    """Return which of `offers` the file is, by the name under which it is published."""
+    return next((offer for offer in offers if path.is_file() and offer.where.endswith(f"/{path.name}")), None)
