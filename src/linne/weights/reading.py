@@ -1,0 +1,168 @@
+"""Weights from a path: what kind of file or folder it is, its tensors, its hash, and what lies beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from linne.bundle import open_bundle
+from linne.bundle_format import parse_json
+from linne.errors import LinneError
+from linne.weights import Weights
+from linne.weights.beside import Beside, read_beside
+from linne.weights.entries import tensors_in
+
+TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+REFUSED = {
+    ".h5": "a Keras file, whose layers torch networks do not have; export it to ONNX with Keras",
+    ".hdf5": "a Keras file, whose layers torch networks do not have; export it to ONNX with Keras",
+    ".keras": "a Keras file, whose layers torch networks do not have; export it to ONNX with Keras",
+    ".joblib": "a pickle, which runs code when it is read; save `model.state_dict()` as .safetensors instead",
+    ".pkl": "a pickle, which runs code when it is read; save `model.state_dict()` as .safetensors instead",
+    ".pickle": "a pickle, which runs code when it is read; save `model.state_dict()` as .safetensors instead",
+    ".npz": "a NumPy archive of JAX's layout; timm's page of that model has it as .safetensors",
+    ".msgpack": "a Flax file; the same page often has it as .safetensors",
+    ".tflite": "a compiled program; use the weights it was made from",
+}
+KINDS = ".safetensors, .pth, .pt, .bin, .tar, .ckpt or .onnx; a bundle, a run, or a folder with config.json"
+MAX_FILE_BYTES = 64 * 2**30
+"""The largest image classifier known to timm, 4.4 billion numbers, has 18 GB; a checkpoint three times that."""
+MAX_INDEX_BYTES = 64 * 2**20
+MAX_SHARDS = 1000
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where timm and transformers keep weights, the safe format first."""
+
+
+def read(path: Path) -> Weights:
+    """Return `read_weights` of `path`."""
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise LinneError(f"no weights at `{path}`: there is no such file or folder")
+    if not path.is_file():
+        raise LinneError(f"`{path}` is not a regular file")
+    # Only under these names do files beside it speak of it.
+    beside = read_beside(path.parent) if path.name in FOLDER_FILES else Beside()
+    return _read_file(path, str(path), beside)
+
+
+def _read_folder(folder: Path) -> Weights:
+    for place in (folder, folder / "bundle"):
+        if (place / "bundle.json").exists():
+            return _read_bundle(place, str(folder))
+    for name in FOLDER_FILES:
+        if (folder / name).is_file():
+            return _read_file(folder / name, str(folder), read_beside(folder))
+    raise LinneError(
+        f"no weights in the folder `{folder}`",
+        hint=f"expected `bundle.json`, or one of {', '.join(f'`{name}`' for name in FOLDER_FILES)}",
+    )
+
+
+def _read_bundle(folder: Path, origin: str) -> Weights:
+    bundle = open_bundle(folder)
+    provider, name = bundle.model.get("provider"), bundle.model.get("name")
+    full_name = str(name) if provider == "linne" else f"{provider}/{name}"
+    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name)
+    return _read_file(folder / "model.safetensors", origin, beside)
+
+
+def _read_file(path: Path, origin: str, beside: Beside) -> Weights:
+    suffix = path.suffix.lower()
+    if suffix in REFUSED:
+        what, _, way_out = REFUSED[suffix].partition("; ")
+        raise LinneError(f"`{origin}` is {what}", hint=way_out)
+    if path.name.endswith(".index.json"):
+        return _read_shards(path, origin, beside)
+    _check_size(path)
+    part = None
+    if suffix == ".safetensors":
+        tensors = _load_safetensors(path)
+    elif suffix in TORCH:
+        from linne.weights.torch_files import load_torch
+
+        tensors, part = tensors_in(load_torch(path), origin)
+    elif suffix == ".onnx":
+        from linne.weights.onnx_files import load_onnx
+
+        tensors = load_onnx(path)
+    else:
+        raise LinneError(f"`{origin}` is not a kind of weights that is read", hint=f"expected {KINDS}")
+    return _weights(tensors, origin, [path], beside, part)
+
+
+def _read_shards(index: Path, origin: str, beside: Beside) -> Weights:
+    """Return the weights in the files that `index` lists, each tensor from the one it names."""
+    _check_size(index, MAX_INDEX_BYTES)
+    where = parse_json(index.read_bytes(), index.name).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise LinneError(f"`{index}` has no `weight_map`", hint="copy or download it again")
+    names = sorted({str(name) for name in where.values()})
+    if len(names) > MAX_SHARDS:
+        raise LinneError(f"`{index}` lists {len(names):,} files, expected at most {MAX_SHARDS:,}")
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        shard = index.parent / name
+        if not _SHARD.fullmatch(name):
+            raise LinneError(f"`{index}` names `{name}`, expected a file beside it")
+        if not shard.is_file():
+            raise LinneError(f"`{index}` names `{name}`, which is not there", hint="copy or download the whole folder")
+        found = _read_file(shard, str(shard), Beside()).tensors
+        tensors |= {key: value for key, value in found.items() if where.get(key) == name}
+    missing = [key for key in where if key not in tensors]
+    if missing:
+        raise LinneError(f"`{index}` lists `{missing[0]}`, which its file does not hold", hint="download it again")
+    return _weights(tensors, origin, [index, *(index.parent / name for name in names)], beside, None)
+
+
+def _weights(
+    tensors: Mapping[str, torch.Tensor], origin: str, files: Iterable[Path], beside: Beside, part: str | None
+) -> Weights:
+    if not tensors:
+        raise LinneError(f"`{origin}` holds no tensors")
+    return Weights(
+        tensors=tensors,
+        origin=origin,
+        sha256=_sha256(files),
+        labels=beside.labels,
+        input=beside.input,
+        model=beside.model,
+        part=part,
+    )
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LinneError(
+            f"`{path}` cannot be read as safetensors: {error}", hint="copy or download it again"
+        ) from error
+
+
+def _check_size(path: Path, limit: int = MAX_FILE_BYTES) -> None:
+    size = path.stat().st_size
+    if size > limit:
+        raise LinneError(f"`{path}` has {size:,} bytes, and the limit is {limit:,}")
+
+
+def _sha256(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
