@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         RecipeError,
         SourceError,
     )
+    from linne.importing import Imported
     from linne.inference.predictor import Prediction, Predictor
+    from linne.model_verbs import import_weights, list_models
     from linne.preprocess import InputSpec
     from linne.recipe import (
         AugmentConfig,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     )
     from linne.report import EvalReport
     from linne.sweeping import sweep, sweep_status
-    from linne.verbs import TrainResult, evaluate, list_models, predict, train
+    from linne.verbs import TrainResult, evaluate, predict, train
 
 __version__ = "0.1.0"
 
@@ -54,6 +56,7 @@ __all__ = [
     "EvalReport",
     "FoldsReport",
     "ImageError",
+    "Imported",
     "InputSpec",
     "LinneError",
     "ModelConfig",
@@ -73,6 +76,7 @@ __all__ = [
     "examine",
     "from_arrays",
     "get_data",
+    "import_weights",
     "list_models",
     "list_sources",
     "open_bundle",
@@ -102,7 +106,9 @@ _MODULES = {
         "RecipeError",
         "SourceError",
     ),
+    "linne.importing": ("Imported",),
     "linne.inference.predictor": ("Prediction", "Predictor"),
+    "linne.model_verbs": ("import_weights", "list_models"),
     "linne.preprocess": ("InputSpec",),
     "linne.recipe": (
         "AugmentConfig",
@@ -115,7 +121,7 @@ _MODULES = {
     ),
     "linne.report": ("EvalReport",),
     "linne.sweeping": ("sweep", "sweep_status"),
-    "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
+    "linne.verbs": ("TrainResult", "evaluate", "predict", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
 

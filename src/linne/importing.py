@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,15 +16,19 @@ from torch import nn
 
 from linne import models
 from linne.bundle import Bundle, canary_batch, write_bundle
+from linne.bundle_format import MANIFEST
+from linne.data.places import cache_folder
 from linne.device import describe_versions
 from linne.errors import CheckFailed, RecipeError
 from linne.models.provider import InputDefaults, ModelRef
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import Found, find
+from linne.weights.finding import DEFAULT, Found, find
 from linne.weights.proving import Proof, prove
 
 MAX_LABELS_BYTES = 16 * 2**20
+CACHE_FORMAT = 1
+"""Changes when a bundle that is made of the same weights would be another one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +43,52 @@ class Imported:
     licence: str | None
     """Of the weights, where their provider states one."""
 
+    def lines(self) -> list[str]:
+        """Return what was found, for people."""
+        licence = self.licence or "not stated"
+        return [*self.fit.lines(), self.proof.line(), f"labels of {self.labels_from}; licence of the weights: {licence}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "bundle": str(self.bundle.path),
+            "labels_from": self.labels_from,
+            "licence": self.licence,
+            "fit": asdict(self.fit),
+            "proof": asdict(self.proof),
+        }
+
+
+def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path:
+    """Return a bundle of the network `model` with pretrained weights, made now or found in the cache.
+
+    Args:
+        typed: which weights, as `weights.finding` reads it; None takes those that `model` names, or the default ones.
+
+    Raises:
+        LinneError: as `import_weights`.
+    """
+    full_name, tag = models.full_name_and_tag(model)
+    found = find(typed or tag or DEFAULT, full_name)
+    path = found.fetched(say)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    identity = json.dumps([CACHE_FORMAT, full_name, str(path.resolve()), facts])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in full_name)
+    folder = cache_folder() / "pretrained" / f"{name}-{key}"
+    if not (folder / MANIFEST).exists():
+        say(f"making a bundle of {found.name} in {folder}")
+        for line in import_weights(str(path), folder, model=full_name, preprocess={}, say=say).lines():
+            say(line)
+    return folder
+
 
 def import_weights(
     typed: str,
     output: Path,
     *,
-    model: str,
+    model: str | None,
     labels: Path | None = None,
     preprocess: Mapping[str, Any],
     must_prove: bool = True,
@@ -52,6 +97,7 @@ def import_weights(
     """Return the new bundle `output` of the network `model` with the weights `typed`, as `weights.finding` reads it.
 
     Args:
+        model: None where the weights are a folder that says it.
         labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
@@ -60,9 +106,9 @@ def import_weights(
         LinneError: something given cannot be used, or parts of the network would keep random weights.
         CheckFailed: the answers to photographs show that something is wrong.
     """
-    found = find(typed, model)
-    path = found.fetched(say)
-    weights = read_weights(path)
+    found = find(typed, _network_of(typed) if model is None else models.full_name_and_tag(model)[0])
+    model = found.full_name
+    weights = read_weights(found.fetched(say))
     spec = input_of(found, weights, preprocess)
     num_classes = num_classes_in(weights, model)
     names, labels_from = _labels(labels, weights, found, num_classes)
@@ -98,6 +144,24 @@ def import_weights(
         },
     )
     return Imported(bundle=bundle, fit=fit, proof=proof, labels_from=labels_from, licence=licence)
+
+
+def _network_of(typed: str) -> str:
+    """Return the network that the folder or file `typed` says it is of.
+
+    Raises:
+        RecipeError: there is none, or it does not say.
+    """
+    path = Path(typed).expanduser()
+    if not path.exists():
+        raise RecipeError(
+            f"no weights at `{typed}`: there is no such file or folder",
+            hint="weights that a provider offers need --model NAME",
+        )
+    model = read_weights(path).model
+    if model is None:
+        raise RecipeError(f"`{typed}` does not say which network it is of", hint="add --model NAME")
+    return model
 
 
 def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> InputSpec:

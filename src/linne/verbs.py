@@ -16,7 +16,6 @@ from linne.log import Narrator, Run
 if TYPE_CHECKING:
     from linne.data import Source
     from linne.inference.predictor import Prediction
-    from linne.models import ModelListing
     from linne.recipe import Views
     from linne.report import EvalReport
     from linne.run_processes import Lead
@@ -282,11 +281,12 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     splits_file: str | Path | None = None,
+    weights: str | None = None,
     tta: Views | None = None,
     require_accelerator: bool = False,
     quiet: bool = False,
 ) -> EvalReport:
-    """Return how well `bundle` does on a split of `source`.
+    """Return how well `bundle`, or a network with pretrained `weights`, does on a split of `source`.
 
     The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
     the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
@@ -300,12 +300,12 @@ def evaluate(
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
 
-    opened = open_bundle(bundle)
+    narrator = Narrator(quiet=quiet)
+    opened = open_bundle(_folder_of(bundle, weights, narrator))
     if isinstance(source, str):
         from linne.trained_on import as_in_training
 
         source = as_in_training(opened, source, splits_file)
-    narrator = Narrator(quiet=quiet)
     for note in source.notes:
         narrator.line(note)
     predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator, tta=tta)
@@ -318,6 +318,7 @@ def predict(
     inputs: str | Path | Iterable[str | Path],
     *,
     top: int = 5,
+    weights: str | None = None,
     tta: Views | None = None,
     device: str = "auto",
     require_accelerator: bool = False,
@@ -325,6 +326,8 @@ def predict(
     """Yield the labels and probabilities of each image in `inputs`, in order.
 
     Args:
+        bundle: A bundle's folder, or the name of a network of which there are pretrained weights.
+        weights: Of such a network, which: "default", a name of its provider, a file or a folder.
         inputs: Files, folders (their images, with those of sub-folders; hidden ones are ignored), glob patterns,
             or `-` for one image on stdin.
         top: How many labels an image, the most probable first.
@@ -344,12 +347,17 @@ def predict(
     images = find_images(list(inputs))
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
-    predictor = Predictor.open(bundle, device=device, require_accelerator=require_accelerator, tta=tta)
+    folder = _folder_of(bundle, weights, Narrator(quiet=False))
+    predictor = Predictor.open(folder, device=device, require_accelerator=require_accelerator, tta=tta)
     return predictor.predict_files(images, top=top)
 
 
-def list_models(pattern: str | None = None) -> list[ModelListing]:
-    """Return the models whose name matches `pattern`: a part of it, or a glob such as `timm/resnet*`."""
-    from linne.models import list_models as listed
+def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:
+    """Return the bundle that `named` is, or that is made of the pretrained network that it names."""
+    from linne.models import is_name
 
-    return listed(pattern)
+    if weights is None and not is_name(str(named)):
+        return Path(named)
+    from linne.importing import bundle_of
+
+    return bundle_of(str(named), weights, narrator.line)

@@ -26,6 +26,7 @@ VERBS = {
     "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
     "doctor": ("linne.cli.doctor:command", "Prove that the accelerator stack computes right answers"),
     "sweep": ("linne.cli.sweep:command", "Search for a better recipe with many trainings"),
+    "import": ("linne.cli.import_weights:command", "Make a bundle of pretrained weights"),
     "models": ("linne.cli.models:command", "List the networks that can be trained"),
     "data": ("linne.cli.data:command", "Fetch, check, split and pack what is learned from"),
     "completion": ("linne.cli.completion:command", "Print the script that completes commands in a shell"),

@@ -8,29 +8,32 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import output_format, where_to_run
+from linne.cli.settings import output_format, pretrained, where_to_run
 
 
 @click.command("evaluate")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="BUNDLE|MODEL")
 @click.argument("source", shell_complete=complete.sources)
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="`train`, `val` or `test`.")
 @click.option("--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="A run's splits.json.")
+@pretrained
 @where_to_run
 @output_format("text", "markdown", "json")
-def command(bundle: Path, source: str, split: str, splits_file: Path | None, style: str, **where: Any) -> None:
+def command(bundle: str, source: str, split: str, splits_file: Path | None, style: str, **options: Any) -> None:
     """Measure BUNDLE on a split of SOURCE.
 
     Accuracy with its 95 % interval, top-k, loss, precision and recall a class, calibration,
-    and what is confused with what. Classes are matched by name.
+    and what is confused with what. Classes are matched by name. MODEL is a network with pretrained
+    weights, which are downloaded where they are not here yet.
 
     \b
     linne evaluate runs/digits-small-1/bundle digits
     linne evaluate runs/photos-small-1/bundle photos/ --split val --json
+    linne evaluate torchvision/mobilenet_v2 photos/ --weights mobilenet_v2-b0353104.pth
     """
     from linne.verbs import evaluate
 
-    report = evaluate(bundle, source, split=split, splits_file=splits_file, **where)
+    report = evaluate(bundle, source, split=split, splits_file=splits_file, **options)
     if style == "json":
         console.data_json(report.to_dict())
     else:

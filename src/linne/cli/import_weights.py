@@ -25,7 +25,9 @@ from linne.cli.settings import read_settings
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new bundle.")
 @click.option("--unproved", is_flag=True, help="Take them also when their answers to photographs are strange.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(weights: str, output: Path, *, as_json: bool, **options: Any) -> None:
+def command(
+    weights: str, output: Path, preprocess: tuple[tuple[str, str], ...], *, as_json: bool, **options: Any
+) -> None:
     """Make a bundle of WEIGHTS, which evaluate, predict and the other verbs take.
 
     WEIGHTS is a file (.safetensors, .pth, .onnx), a folder of timm or Hugging Face, or with --model
@@ -38,10 +40,14 @@ def command(weights: str, output: Path, *, as_json: bool, **options: Any) -> Non
     linne import default --model timm/vit_tiny_patch16_224 --output vit/
     linne import my-hf-model/ --output mine/
     """
-    from linne.verbs import import_weights
+    from linne.model_verbs import import_weights
+    from linne.recipe import parse_value
 
-    result = import_weights(weights, output, say=console.note, **options)
+    fields = {name: parse_value(f"data.{name}", value) for name, value in preprocess}
+    result = import_weights(weights, output, preprocess=fields, **options)
     if as_json:
         console.data_json(result.to_dict())
-    else:
-        console.data(console.aligned(result.rows()))
+        return
+    for line in result.lines():
+        console.note(line)
+    console.data(str(result.bundle.path))

@@ -23,7 +23,7 @@ def command(pattern: str | None, style: str) -> None:
     linne models resnet
     linne models 'timm/vit_*'
     """
-    from linne.verbs import list_models
+    from linne.model_verbs import list_models
 
     listings = list_models(pattern)
     if style == "json":

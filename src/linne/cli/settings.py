@@ -105,6 +105,13 @@ def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     return views(device(required(command)))
 
 
+def pretrained(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with `--weights`, for a verb that takes a network with pretrained weights for a bundle."""
+    return click.option(
+        "--weights", metavar="default|NAME|FILE|DIR", help="Of MODEL: which weights; `default` when not said."
+    )(command)
+
+
 def output_format(*styles: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds `--format` and `--json`, and calls the command with `style`."""
 

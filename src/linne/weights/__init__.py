@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Fit", "Weights", "fit_weights", "input_for_channels", "read_weights"]
+__all__ = ["Fit", "Weights", "fit_weights", "input_for_channels", "num_classes_in", "read_weights"]
 
 MOST_NAMES = 3
 """Tensors named in a line for people."""
@@ -99,6 +99,17 @@ def fit_weights(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     from linne.weights.fitting import fit
 
     return fit(network, weights, full_name=full_name)
+
+
+def num_classes_in(weights: Weights, full_name: str) -> int:
+    """Return how many classes the classifier in `weights` has, if they are of the network `full_name`.
+
+    Raises:
+        RecipeError: they hold no classifier of that network.
+    """
+    from linne.weights.fitting import num_classes_in as count
+
+    return count(weights, full_name)
 
 
 def input_for_channels(spec: InputSpec, channels: int) -> InputSpec:

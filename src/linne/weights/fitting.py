@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from linne import models
 from linne.errors import RecipeError
 from linne.weights import Fit, Weights
 from linne.weights.adapting import adapt_position, adapt_stem
@@ -56,6 +57,30 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     leftover = [name for name in named.tensors if name not in target]
     notes = (*((f"`{weights.part}` of the checkpoint",) if weights.part else ()), *named.notes)
     return Fit(kept, tuple(adapted), tuple(fresh), tuple(_why_dropped(name) for name in leftover), notes)
+
+
+def num_classes_in(weights: Weights, full_name: str) -> int:
+    """Return `weights.num_classes_in` of the same arguments."""
+    first, second = (_meta_network(full_name, num_classes) for num_classes in (7, 11))
+    other = second.state_dict()
+    depend = [name for name, tensor in first.state_dict().items() if tensor.shape != other[name].shape]
+    found = name_for(first, weights.tensors).tensors
+    counts = {found[name].shape[0] for name in depend if name in found and found[name].ndim}
+    if len(counts) != 1:
+        raise _other_network(f"they have no `{depend[-1] if depend else 'classifier'}`", weights, full_name)
+    return counts.pop()
+
+
+def _meta_network(full_name: str, num_classes: int) -> nn.Module:
+    """Return the network with shapes and no numbers, where it can be built like that."""
+    designed = models.input_defaults(full_name)
+    height, width = (designed.height, designed.width) if designed else (32, 32)
+    ref = models.describe(full_name, num_classes=num_classes, channels=3, height=height, width=width)
+    try:
+        with torch.device("meta"):
+            return models.build(ref)
+    except (NotImplementedError, RuntimeError):  # some networks look at numbers while they are built
+        return models.build(ref)
 
 
 def _check_share(

@@ -1,0 +1,55 @@
+"""Verbs about networks and their pretrained weights, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linne.host import prepare_for_torch
+from linne.log import Narrator
+
+if TYPE_CHECKING:
+    from linne.importing import Imported
+    from linne.models import ModelListing
+
+
+def list_models(pattern: str | None = None) -> list[ModelListing]:
+    """Return the models whose name matches `pattern`: a part of it, or a glob such as `timm/resnet*`."""
+    from linne.models import list_models as listed
+
+    return listed(pattern)
+
+
+def import_weights(
+    weights: str | Path,
+    output: str | Path,
+    *,
+    model: str | None = None,
+    labels: str | Path | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    unproved: bool = False,
+    quiet: bool = False,
+) -> Imported:
+    """Make a bundle of pretrained weights, and return it with what was found on the way.
+
+    Args:
+        weights: A file or a folder, or with `model` "default" or a name of its provider, which may download them.
+        model: The network that they are of; a folder of timm or Hugging Face says it itself.
+        labels: A file with the names of the classes, one a line or JSON; otherwise what comes with the weights.
+        preprocess: Fields of `InputSpec` that nobody else says, or that are to be other.
+        unproved: Take them also when their answers to photographs show that something is wrong.
+        quiet: Say nothing on stderr.
+
+    Raises:
+        LinneError: something given cannot be used, or the weights do not fill the network.
+        CheckFailed: their answers to photographs show that something is wrong.
+    """
+    prepare_for_torch()
+    from linne.importing import import_weights as run
+
+    path = None if labels is None else Path(labels)
+    say = Narrator(quiet=quiet).line
+    return run(
+        str(weights), Path(output), model=model, labels=path, preprocess=preprocess or {}, must_prove=not unproved, say=say
+    )
