@@ -23,7 +23,7 @@ from linne.errors import CheckFailed, RecipeError
 from linne.models.provider import InputDefaults, ModelRef
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import DEFAULT, Found, find
+from linne.weights.finding import DEFAULT, Found, find, offers_for
 from linne.weights.proving import Proof, prove
 
 MAX_LABELS_BYTES = 16 * 2**20
@@ -211,7 +211,7 @@ def _labels(
         named, who = offered, found.offered.full_name
     else:
         # An architecture's default weights say what its publisher trains on; the photographs show whether it is so.
-        offers = [offer for offer in models.pretrained(found.full_name) if offer.num_classes == num_classes]
+        offers = [offer for offer in offers_for(found.full_name) if offer.num_classes == num_classes]
         guess = next((names for offer in offers if (names := offer.labels()) is not None), None)
         if guess is None:
             raise RecipeError(

@@ -61,27 +61,6 @@ class InputDefaults:
     """Whether the network only takes this size."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pretrained:
-    """Weights that a provider offers for one of its networks."""
-
-    full_name: str
-    """What a user types: `timm/resnet18.a1_in1k`, `torchvision/resnet50.IMAGENET1K_V2`."""
-    tag: str
-    """The part after the network's name."""
-    where: str
-    """Where they are fetched: a URL, or `OWNER/NAME` on the Hugging Face hub and the file, joined by `/`."""
-    sha256_prefix: str | None
-    """How their file's sha256 begins, where the provider says so."""
-    size_bytes: int | None
-    licence: str | None
-    """None where the provider does not state one."""
-    input: InputDefaults
-    num_classes: int
-    label_set: str | None
-    """Which list of names its classes have: `imagenet-1k`."""
-
-
 class Provider(Protocol):
     """A family of networks with one constructor. Implemented by modules' classes without state."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from linne import models
 from linne.errors import RecipeError, suggest
-from linne.models.provider import InputDefaults, Pretrained
+from linne.models.provider import InputDefaults, Pretrained, WebFile
 
 DEFAULT = "default"
 """What is typed for the weights that a network's provider would take."""
@@ -47,7 +47,7 @@ class Found:
         if self.path is not None:
             return self.path
         assert self.offered is not None
-        return models.fetch_pretrained(self.offered, say)
+        return fetch_pretrained(self.offered, say)
 
 
 def find(typed: str, full_name: str) -> Found:
@@ -58,7 +58,7 @@ def find(typed: str, full_name: str) -> Found:
     Raises:
         RecipeError: there is no such file, and the provider has no such weights.
     """
-    offers = models.pretrained(full_name)
+    offers = offers_for(full_name)
     by_tag = {offer.tag: offer for offer in offers}
     if typed in by_tag:
         return Found(full_name=full_name, path=None, offered=by_tag[typed])
@@ -79,6 +79,16 @@ def find(typed: str, full_name: str) -> Found:
     )
 
 
+def offers_for(full_name: str) -> list[Pretrained]:
+    """Return the weights that are published for a network, its provider's default first.
+
+    Raises:
+        RecipeError: there is no such network.
+    """
+    provider, own_name = models.resolve(full_name)
+    return models.load_provider(provider).pretrained(own_name)
+
+
 def _one_of_theirs(path: Path, offers: list[Pretrained]) -> Pretrained | None:
     """Return which of `offers` the file is, by the name under which it is published."""
-    return next((offer for offer in offers if path.is_file() and offer.where.endswith(f"/{path.name}")), None)
+    return next((offer for offer in offers if isinstance(offer.where, WebFile) and offer.where.filename == path.name), None)
