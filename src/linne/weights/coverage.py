@@ -18,7 +18,7 @@ from linne.weights.roles import Roles, is_derived, is_spare, roles_of
 
 LEAST_SHARE = 0.9
 """A network of which less is filled, classifier apart, is another one than the weights are of; the file likewise."""
-MAX_GUESSES = 12
+MAX_GUESSES = 20
 """Networks built to find out which one weights are of: about a tenth of a second each, and no memory."""
 COMMON = ("resnet18", "resnet50", "mobilenet_v2", "mobilenetv2_100", "efficientnet_b0", "vit_base_patch16_224")
 
@@ -76,17 +76,16 @@ def _fits(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _candidates(full_name: str, origin: str) -> Iterator[tuple[str, str]]:
-    """Yield up to `MAX_GUESSES` (provider, name): what the file is called, relatives, and what most people use."""
+    """Yield up to `MAX_GUESSES` (provider, name): what the file is called, what most people use, and relatives."""
     own_provider, _, bare = full_name.rpartition("/")
     providers = sorted(("timm", "torchvision"), key=lambda provider: provider != own_provider)
     known = {p: load_provider(p).names() for p in providers if load_provider(p).why_unavailable() is None}
     file_name = re.split(r"[\\/]", origin.rstrip("\\/"))[-1].lower()
     stem = re.match(r"[a-z]*", bare)
     family = stem.group() if stem else bare
-    wanted: list[str] = []
+    called, relatives = list[str](), list[str]()
     for names in known.values():
-        wanted += sorted((name for name in names if file_name.startswith(name)), key=len, reverse=True)[:2]
-    for names in known.values():
-        wanted += get_close_matches(bare, [name for name in names if name.startswith(family)], n=5, cutoff=0.5)
-    pairs = [(p, name) for name in dict.fromkeys([*wanted, *COMMON]) for p in known if name in known[p]]
+        called += sorted((name for name in names if file_name.startswith(name)), key=len, reverse=True)[:2]
+        relatives += get_close_matches(bare, [name for name in names if name.startswith(family)], n=5, cutoff=0.5)
+    pairs = [(p, name) for name in dict.fromkeys([*called, *COMMON, *relatives]) for p in known if name in known[p]]
     yield from [pair for pair in pairs if "/".join(pair) != full_name][:MAX_GUESSES]

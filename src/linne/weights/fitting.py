@@ -92,8 +92,8 @@ def _check_values(taken: Tensors, own: Tensors, weights: Weights) -> None:
     """Raise RecipeError unless every number is finite, and of a kind that becomes the network's own."""
     for name, tensor in taken.items():
         if own[name].is_floating_point() != tensor.is_floating_point():
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise RecipeError(f"`{weights.origin}`: `{name}` holds {kind}, expected {own[name].dtype}")
+            found, expected = (str(t.dtype).removeprefix("torch.") for t in (tensor, own[name]))
+            raise RecipeError(f"`{weights.origin}`: `{name}` holds {found}, expected {expected}")
         if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
             raise RecipeError(
                 f"`{weights.origin}`: `{name}` holds values that are not finite",

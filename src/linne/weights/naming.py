@@ -57,7 +57,8 @@ def name_for(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Named:
     if taken_off:
         notes.append(f"`{taken_off}` taken off the names")
     added, extended = _best(named, wanted, _extensions(network, named))
-    if added:  # a file of the body alone, as transformers saves it
+    # A file of the body alone, as transformers saves it. One name in a thousand matches by chance.
+    if added and _matches(extended, wanted) > len(named) / 2:
         named = extended
         notes.append(f"`{added}` put before the names")
     respelt = {OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in named.items()}

@@ -44,7 +44,7 @@ def load_torch(path: Path) -> Mapping[str, Any]:
     Raises:
         LinneError: an older torch, a file of another kind, one that holds more than plain data, or a damaged one.
     """
-    _require_safe_torch(path)
+    require_safe(torch.__version__, path)
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _check_members(path)
@@ -65,11 +65,11 @@ def load_torch(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _require_safe_torch(path: Path) -> None:
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if version < OLDEST_TORCH:
+def require_safe(version: str, path: Path) -> None:
+    """Raise LinneError if a torch of this version must not read `path`."""
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH:
         raise LinneError(
-            f"`{path}` is a torch file, and torch {torch.__version__} has a hole (CVE-2026-24747) by which such a file "
+            f"`{path}` is a torch file, and torch {version} has a hole (CVE-2026-24747) by which such a file "
             "could run code",
             hint='pip install "torch>=2.10", or convert the file to .safetensors on a machine that has it',
         )
