@@ -26,6 +26,7 @@ LIGHT = [
     "linne.report",
     "linne.sweeping",
     "linne.verbs",
+    "linne.weights",
 ]
 
 

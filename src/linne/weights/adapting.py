@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from torch.nn import functional
 from linne.weights.roles import Roles
 
 POSITIONS = ("pos_embed", "pos_embedding", "position_embeddings", "position_embedding")
-TABLES = ("relative_position_bias_table",)
-PREFIX_TOKENS = (1, 0, 2, 5)
-"""Embeddings before the grid's: a class token, none, with a distillation token, with four registers."""
+TABLE = "relative_position_bias_table"
+FIRST_TOKENS = (1, 0, 2, 5)
+"""Rows before the grid's: of a class token, none, of a distillation token too, of four registers too."""
+LAST_TOKENS = (0, 3)
+"""Rows after a table's grid: none, or BEiT's three for the class token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,7 @@ def adapt_stem(name: str, found: torch.Tensor, own: torch.Tensor, roles: Roles) 
     answer to it does not change. From 1 to 3 each colour gets a third, so that a colour image is seen as the average
     of its colours, and a grey one as before. None where the shapes differ in another way.
     """
-    if name not in roles.stems or found.ndim != 4 or own.ndim != 4:
-        return None
-    if (found.shape[0], *found.shape[2:]) != (own.shape[0], *own.shape[2:]):
+    if name not in roles.stems or not found.ndim == own.ndim == 4 or _but_channels(found) != _but_channels(own):
         return None
     if (found.shape[1], own.shape[1]) == (3, 1):
         return Change(found.float().sum(dim=1, keepdim=True), "3 channels summed to 1")
@@ -43,29 +44,68 @@ def adapt_stem(name: str, found: torch.Tensor, own: torch.Tensor, roles: Roles) 
 
 
 def adapt_position(name: str, found: torch.Tensor, own: torch.Tensor) -> Change | None:
-    """Return position embeddings 1 x N x D or a window's table N x heads, interpolated to another square grid.
+    """Return position embeddings, or a window's table N x heads, for another grid.
 
-    Bicubic, blurred before it shrinks, which is what timm does. None where they are none, or no square grid explains
-    both sizes.
+    Embeddings are 1 x N x D of a square grid, 1 x H x W x D or 1 x D x H x W. Each of D or heads is an image of one
+    number a place and is resized as one: bicubic, and blurred before it shrinks, as timm does it. None where they are
+    none, or no square grid explains both sizes.
     """
-    last = name.rpartition(".")[2]
-    if last in POSITIONS and found.ndim == own.ndim == 3 and found.shape[0] == own.shape[0] == 1:
-        rows, unit = (found[0], own.shape[1]), "patches"
-    elif last in TABLES and found.ndim == own.ndim == 2:
-        rows, unit = (found, own.shape[0]), "distances"
+    if name.rpartition(".")[2] in POSITIONS and found.ndim == own.ndim == 4:
+        return _adapt_map(found, own)
+    squares = _squares(name, found.shape, own.shape)
+    if squares is None:
+        return None
+    first, before, after = squares
+    rows = found.reshape(-1, found.shape[-1]).float()
+    grid = rows[first : first + before**2].T.reshape(1, -1, before, before)
+    resized = functional.interpolate(grid, size=(after, after), mode="bicubic", antialias=True)
+    parts = [rows[:first], resized.reshape(rows.shape[1], -1).T, rows[first + before**2 :]]
+    return Change(torch.cat(parts).reshape(own.shape), describe_resize(name, found.shape, own.shape))
+
+
+def _adapt_map(found: torch.Tensor, own: torch.Tensor) -> Change | None:
+    """Return embeddings 1 x H x W x D or 1 x D x H x W at the size of `own`, or None where D differs."""
+    if found.shape[0] == own.shape[0] == 1 and found.shape[1] == own.shape[1]:
+        to_channels, back = (0, 1, 2, 3), (0, 1, 2, 3)
+    elif found.shape[0] == own.shape[0] == 1 and found.shape[3] == own.shape[3]:
+        to_channels, back = (0, 3, 1, 2), (0, 2, 3, 1)
     else:
         return None
-    old, length = rows
-    if old.shape[-1] != own.shape[-1]:
+    before, after = found.float().permute(to_channels), own.permute(to_channels).shape[2:]
+    resized = functional.interpolate(before, size=tuple(after), mode="bicubic", antialias=True)
+    sizes = (f"{height} x {width}" for height, width in (before.shape[2:], after))
+    return Change(resized.permute(back), f"{' to '.join(sizes)} patches")
+
+
+def describe_resize(name: str, before: Sequence[int], after: Sequence[int]) -> str:
+    """Return how the tensor `name` changed its size, in patches where it is of position embeddings."""
+    squares = _squares(name, before, after)
+    if squares is None:
+        return f"{' x '.join(map(str, before))} to {' x '.join(map(str, after))}"
+    unit = "distances" if name.endswith(TABLE) else "patches"
+    return f"{squares[1]} x {squares[1]} to {squares[2]} x {squares[2]} {unit}"
+
+
+def _squares(name: str, before: Sequence[int], after: Sequence[int]) -> tuple[int, int, int] | None:
+    """Return (rows before the grid, its side before, its side after), or None."""
+    last, dims = name.rpartition(".")[2], (len(before), len(after))
+    if before[-1:] != after[-1:]:
         return None
-    for extra in PREFIX_TOKENS if unit == "patches" else (0,):
-        before, after = _side(old.shape[0] - extra), _side(length - extra)
-        if before and after:
-            grid = old[extra:].float().T.reshape(1, -1, before, before)
-            resized = functional.interpolate(grid, size=(after, after), mode="bicubic", antialias=True)
-            tensor = torch.cat([old[:extra].float(), resized.reshape(old.shape[1], -1).T])
-            return Change(tensor.reshape(own.shape), f"{before} x {before} to {after} x {after} {unit}")
+    if last in POSITIONS and dims == (3, 3) and before[0] == after[0] == 1:
+        others = [(first, 0) for first in FIRST_TOKENS]
+    elif last == TABLE and dims == (2, 2):
+        others = [(0, end) for end in LAST_TOKENS]
+    else:
+        return None
+    for first, end in others:
+        old, new = _side(before[-2] - first - end), _side(after[-2] - first - end)
+        if old and new:
+            return first, old, new
     return None
+
+
+def _but_channels(tensor: torch.Tensor) -> tuple[int, ...]:
+    return (tensor.shape[0], *tensor.shape[2:])
 
 
 def _side(count: int) -> int | None:

@@ -31,8 +31,8 @@ def tensors_in(checkpoint: Mapping[str, Any], origin: str) -> tuple[dict[str, to
     path, mapping = found
     tensors = {name: value.detach() for name, value in mapping.items() if isinstance(value, torch.Tensor)}
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise LinneError(f"`{origin}`: `{name}` is sparse or quantised, expected plain numbers")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise LinneError(f"`{origin}`: `{name}` is sparse, quantised or without values, expected plain numbers")
         # A view that repeats a few stored numbers could claim any size.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise LinneError(f"`{origin}`: `{name}` claims more numbers than the file holds")

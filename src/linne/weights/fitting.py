@@ -3,140 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from linne import models
 from linne.errors import RecipeError
 from linne.weights import Fit, Weights
-from linne.weights.adapting import adapt_position, adapt_stem
-from linne.weights.naming import name_for
-from linne.weights.roles import is_derived, is_spare, roles_of
+from linne.weights.adapting import adapt_position, adapt_stem, describe_resize
+from linne.weights.coverage import Share, network_like, share_of
+from linne.weights.naming import Named, name_for
+from linne.weights.roles import Roles, is_derived, is_spare, roles_of
 
-LEAST_SHARE = 0.9
-"""A network of which less is filled, classifier apart, is another one than the weights are of; the file likewise."""
+Tensors = Mapping[str, torch.Tensor]
 
-Shape = tuple[int, ...]
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to become of each of the network's tensors."""
+
+    taken: dict[str, torch.Tensor] = field(default_factory=dict)
+    kept: int = 0
+    adapted: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    misfits: list[str] = field(default_factory=list)
 
 
 def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     """Return `fit_weights` of the same arguments."""
-    named = name_for(network, weights.tensors)
-    roles = roles_of(network)
-    target = network.state_dict()
-    taken: dict[str, torch.Tensor] = {}
-    adapted: list[str] = []
-    fresh: list[str] = []
-    misfits: list[str] = []
-    kept = 0
-    for name, own in target.items():
-        found = named.tensors.get(name)
-        if is_derived(name):
-            continue
-        if found is None:
-            if not name.endswith("num_batches_tracked"):
-                fresh.append(name)
-        elif found.shape == own.shape:
-            taken[name] = found
-            kept += 1
-        elif name in roles.classifier:
-            fresh.append(name)
-        elif (change := adapt_stem(name, found, own, roles) or adapt_position(name, found, own)) is not None:
-            taken[name] = change.tensor
-            adapted.append(f"`{name}`: {change.how}")
-        else:
-            misfits.append(name)
-    _check_share(target, taken, named.tensors, roles.classifier, weights, full_name, network)
-    if misfits:
-        raise _misfit(misfits, target, named.tensors, weights, full_name)
-    _check_values(taken, target, weights)
+    named, roles, own = name_for(network, weights.tensors), roles_of(network), network.state_dict()
+    plan = _plan(own, named, roles)
+    share = share_of(own, named.tensors, roles, frozenset(plan.misfits))
+    if not share.enough:
+        raise _other_network(share, weights, full_name)
+    if plan.misfits:
+        raise _misfit(plan.misfits, own, named.tensors, weights, full_name)
+    _check_values(plan.taken, own, weights)
     with torch.no_grad():
-        for name, tensor in taken.items():
-            target[name].copy_(tensor)
-    leftover = [name for name in named.tensors if name not in target]
-    notes = (*((f"`{weights.part}` of the checkpoint",) if weights.part else ()), *named.notes)
-    return Fit(kept, tuple(adapted), tuple(fresh), tuple(_why_dropped(name) for name in leftover), notes)
+        for name, tensor in plan.taken.items():
+            own[name].copy_(tensor)
+    dropped = [f"`{name}`: {_why_dropped(name)}" for name in named.tensors if name not in own]
+    notes = (*((f"from the checkpoint's `{weights.part}`",) if weights.part else ()), *named.notes)
+    return Fit(plan.kept, tuple(plan.adapted), tuple(plan.fresh), tuple(dropped), notes)
 
 
-def num_classes_in(weights: Weights, full_name: str) -> int:
-    """Return `weights.num_classes_in` of the same arguments."""
-    first, second = (_meta_network(full_name, num_classes) for num_classes in (7, 11))
-    other = second.state_dict()
-    depend = [name for name, tensor in first.state_dict().items() if tensor.shape != other[name].shape]
-    found = name_for(first, weights.tensors).tensors
-    counts = {found[name].shape[0] for name in depend if name in found and found[name].ndim}
-    if len(counts) != 1:
-        raise _other_network(f"they have no `{depend[-1] if depend else 'classifier'}`", weights, full_name)
-    return counts.pop()
+def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
+    plan = _Plan()
+    for name, mine in own.items():
+        found = named.tensors.get(name)
+        if is_derived(name) or (found is None and name.endswith(".num_batches_tracked")):
+            continue  # a count from before torch 0.4.1, which only a cumulative average reads
+        if found is None or (found.shape != mine.shape and name in roles.classifier):
+            plan.fresh.append(name)
+        elif found.shape == mine.shape:
+            plan.taken[name] = found
+            if name in named.resized:
+                plan.adapted.append(f"`{name}`: {describe_resize(name, named.resized[name], mine.shape)}")
+            else:
+                plan.kept += 1
+        elif change := adapt_stem(name, found, mine, roles) or adapt_position(name, found, mine):
+            plan.taken[name] = change.tensor
+            plan.adapted.append(f"`{name}`: {change.how}")
+        else:
+            plan.misfits.append(name)
+    return plan
 
 
-def _meta_network(full_name: str, num_classes: int) -> nn.Module:
-    """Return the network with shapes and no numbers, where it can be built like that."""
-    designed = models.input_defaults(full_name)
-    height, width = (designed.height, designed.width) if designed else (32, 32)
-    ref = models.describe(full_name, num_classes=num_classes, channels=3, height=height, width=width)
-    try:
-        with torch.device("meta"):
-            return models.build(ref)
-    except (NotImplementedError, RuntimeError):  # some networks look at numbers while they are built
-        return models.build(ref)
-
-
-def _check_share(
-    target: Mapping[str, torch.Tensor],
-    taken: Mapping[str, torch.Tensor],
-    found: Mapping[str, torch.Tensor],
-    classifier: frozenset[str],
-    weights: Weights,
-    full_name: str,
-    network: nn.Module,
-) -> None:
-    """Raise RecipeError unless most of the network is filled, and most of the file is used."""
-    body = {name: own.numel() for name, own in target.items() if name not in classifier and not is_derived(name)}
-    total = sum(body.values())
-    filled = sum(size for name, size in body.items() if name in taken)
-    if filled < LEAST_SHARE * total:
-        raise _other_network(f"they fill {filled / total:.0%} of its numbers", weights, full_name)
-    own_names = set(target)
-    in_file = {name: t.numel() for name, t in found.items() if name not in classifier and not is_spare(name)}
-    unused = sum(size for name, size in in_file.items() if name not in own_names)
-    if unused > (1 - LEAST_SHARE) * sum(in_file.values()):
-        raise _other_network(f"{unused / sum(in_file.values()):.0%} of the file has no place in it", weights, full_name)
-
-
-def _other_network(reason: str, weights: Weights, full_name: str) -> RecipeError:
-    says = weights.model if weights.model not in (None, full_name) else None
+def _other_network(share: Share, weights: Weights, full_name: str) -> RecipeError:
+    reason = f"{share.filled:.0%} of its numbers are in the file and {share.used:.0%} of the file's are in it"
+    likely = weights.model if weights.model not in (None, full_name) else None
+    likely = likely or network_like(weights.tensors, full_name, weights.origin)
     return RecipeError(
         f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}, the classifier apart",
-        hint=f"it says that it is `{says}`" if says else None,
+        hint=f"they look like weights of `{likely}`" if likely else "`linne models` lists the networks there are",
     )
 
 
-def _misfit(
-    names: list[str],
-    target: Mapping[str, torch.Tensor],
-    found: Mapping[str, torch.Tensor],
-    weights: Weights,
-    full_name: str,
-) -> RecipeError:
-    name = names[0]
-    more = f", and {len(names) - 1} more do not fit" if len(names) > 1 else ""
-    sizes = f"is {_shape(found[name])}, and `{full_name}` has it as {_shape(target[name])}"
-    return RecipeError(f"`{weights.origin}`: `{name}` {sizes}{more}")
+def _misfit(names: list[str], own: Tensors, found: Tensors, weights: Weights, full_name: str) -> RecipeError:
+    name, more = names[0], f"; {len(names) - 1} more differ" if len(names) > 1 else ""
+    sizes = f"is {_shape(found[name])}, and `{full_name}` has it as {_shape(own[name])}"
+    return RecipeError(
+        f"`{weights.origin}`: `{name}` {sizes}{more}",
+        hint="classes, 1 or 3 channels and image size may differ; train the network in the form its weights are for",
+    )
 
 
-def _check_values(taken: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor], weights: Weights) -> None:
+def _check_values(taken: Tensors, own: Tensors, weights: Weights) -> None:
     """Raise RecipeError unless every number is finite, and of a kind that becomes the network's own."""
     for name, tensor in taken.items():
-        if target[name].is_floating_point() and not tensor.is_floating_point():
-            raise RecipeError(f"`{weights.origin}`: `{name}` holds {tensor.dtype} numbers, expected floating point")
+        if own[name].is_floating_point() != tensor.is_floating_point():
+            found, expected = (str(t.dtype).removeprefix("torch.") for t in (tensor, own[name]))
+            raise RecipeError(f"`{weights.origin}`: `{name}` holds {found}, expected {expected}")
         if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
-            raise RecipeError(f"`{weights.origin}`: `{name}` holds values that are not finite")
+            raise RecipeError(
+                f"`{weights.origin}`: `{name}` holds values that are not finite",
+                hint="the training that wrote it had gone wrong; use an earlier checkpoint",
+            )
 
 
 def _why_dropped(name: str) -> str:
-    return f"`{name}`: {is_spare(name) or 'the network has none of this name'}"
+    return is_spare(name) or ("the network works it out" if is_derived(name) else "the network has none of this name")
 
 
 def _shape(tensor: torch.Tensor) -> str:

@@ -25,11 +25,9 @@ def load_onnx(path: Path) -> dict[str, torch.Tensor]:
         from onnx import numpy_helper
     except ImportError as error:
         raise LinneError(f"`{path}` needs the package onnx to be read", hint="pip install onnx") from error
-    from google.protobuf.message import DecodeError
-
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
+    except Exception as error:  # protobuf's own kind among them
         raise LinneError(f"`{path}` cannot be read as ONNX: {error}", hint="copy or download it again") from error
     tensors: dict[str, torch.Tensor] = {}
     for item in model.graph.initializer:

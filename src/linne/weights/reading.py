@@ -80,27 +80,30 @@ def _read_bundle(folder: Path, origin: str) -> Weights:
 
 
 def _read_file(path: Path, origin: str, beside: Beside) -> Weights:
+    if path.name.endswith(".index.json"):
+        return _read_shards(path, origin, beside)
+    tensors, part = _load(path)
+    return _weights(tensors, origin, [path], beside, part)
+
+
+def _load(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """Return the tensors in one file, and which entry of it they are."""
     suffix = path.suffix.lower()
     if suffix in REFUSED:
         what, _, way_out = REFUSED[suffix].partition("; ")
-        raise LinneError(f"`{origin}` is {what}", hint=way_out)
-    if path.name.endswith(".index.json"):
-        return _read_shards(path, origin, beside)
+        raise LinneError(f"`{path}` is {what}", hint=way_out)
     _check_size(path)
-    part = None
     if suffix == ".safetensors":
-        tensors = _load_safetensors(path)
-    elif suffix in TORCH:
+        return _load_safetensors(path), None
+    if suffix in TORCH:
         from linne.weights.torch_files import load_torch
 
-        tensors, part = tensors_in(load_torch(path), origin)
-    elif suffix == ".onnx":
+        return tensors_in(load_torch(path), str(path))
+    if suffix == ".onnx":
         from linne.weights.onnx_files import load_onnx
 
-        tensors = load_onnx(path)
-    else:
-        raise LinneError(f"`{origin}` is not a kind of weights that is read", hint=f"expected {KINDS}")
-    return _weights(tensors, origin, [path], beside, part)
+        return load_onnx(path), None
+    raise LinneError(f"`{path}` is not a kind of weights that is read", hint=f"expected {KINDS}")
 
 
 def _read_shards(index: Path, origin: str, beside: Beside) -> Weights:
@@ -119,7 +122,7 @@ def _read_shards(index: Path, origin: str, beside: Beside) -> Weights:
             raise LinneError(f"`{index}` names `{name}`, expected a file beside it")
         if not shard.is_file():
             raise LinneError(f"`{index}` names `{name}`, which is not there", hint="copy or download the whole folder")
-        found = _read_file(shard, str(shard), Beside()).tensors
+        found, _ = _load(shard)
         tensors |= {key: value for key, value in found.items() if where.get(key) == name}
     missing = [key for key in where if key not in tensors]
     if missing:

@@ -1,0 +1,42 @@
+"""How many classes a file of weights has, before the network is built for as many."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from linne import models
+from linne.errors import RecipeError
+from linne.weights import Weights
+from linne.weights.naming import name_for
+
+
+def num_classes_in(weights: Weights, full_name: str) -> int:
+    """Return `weights.num_classes_in` of the same arguments.
+
+    The classifier is what differs in shape between the network for 7 classes and that for 11.
+    """
+    first, other = (_shapes_alone(full_name, num_classes) for num_classes in (7, 11))
+    theirs = other.state_dict()
+    depend = [name for name, tensor in first.state_dict().items() if tensor.shape != theirs[name].shape]
+    found = name_for(first, weights.tensors).tensors
+    counts = {found[name].shape[0] for name in depend if name in found and found[name].ndim}
+    if len(counts) != 1:
+        raise RecipeError(
+            f"`{weights.origin}` does not hold a classifier of `{full_name}`: it has no `{depend[-1]}`",
+            hint=f"they say that they are of `{weights.model}`" if weights.model not in (None, full_name) else None,
+        )
+    return counts.pop()
+
+
+def _shapes_alone(full_name: str, num_classes: int) -> nn.Module:
+    """Return the network with shapes and no numbers, where it can be built like that."""
+    designed = models.input_defaults(full_name)
+    height, width = (designed.height, designed.width) if designed else (32, 32)
+    ref = models.describe(full_name, num_classes=num_classes, channels=3, height=height, width=width)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return models.build(ref)
+        except (NotImplementedError, RuntimeError):  # some networks look at numbers while they are built
+            return models.build(ref)
