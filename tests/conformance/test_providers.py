@@ -152,11 +152,26 @@ def test_input_defaults_are_an_input_the_network_takes(provider_name, name):
     describe(provider_name, name, height=spec.height, width=spec.width)
 
 
+@pytest.mark.parametrize(("provider_name", "name"), NETWORKS)
+def test_pretrained_weights_are_told_apart_by_tags_and_say_what_they_are(provider_name, name):
+    found = models.load_provider(provider_name).pretrained(name)
+    assert len({weights.tag for weights in found}) == len(found)
+    for weights in found:
+        assert (weights.provider, weights.name) == (provider_name, name)
+        assert models.split_tag(weights.full_name) == (f"{provider_name}/{name}", weights.tag)
+        labels = weights.labels()
+        assert labels is None or len(set(labels)) == weights.num_classes
+        assert weights.input.height > 0
+    if found:
+        assert found[0] == models.pretrained(f"{provider_name}/{name}")
+
+
 def test_an_unknown_name_is_refused_wherever_it_is_given(provider):
     known = provider.names()[0]
     ref = ModelRef(provider="timm", name="no_such", num_classes=2, channels=3, height=32, width=32, options={})
     uses = (
         lambda: provider.input_defaults("no_such"),
+        lambda: provider.pretrained("no_such"),
         lambda: provider.describe("no_such", num_classes=2, channels=3, height=32, width=32, variant=Variant()),
         lambda: provider.build(ref),
     )

@@ -69,15 +69,14 @@ def test_a_name_is_found_with_and_without_its_provider(name, expected):
         ("timm/", "no model `` in timm", "`linne models` lists them all"),
         (
             "timm/resnet18.a1_in1k",
-            "`timm/resnet18.a1_in1k` asks for the pretrained weights `a1_in1k`, and training starts from random "
-            "weights for now",
-            "use `timm/resnet18` to train that network from the beginning",
+            "`timm/resnet18.a1_in1k` names a network together with its weights `a1_in1k`, expected a network alone",
+            "use `timm/resnet18`",
         ),
         (
             "vit_tiny_patch16_224.augreg_in21k",
-            "`vit_tiny_patch16_224.augreg_in21k` asks for the pretrained weights `augreg_in21k`, and training starts "
-            "from random weights for now",
-            "use `timm/vit_tiny_patch16_224` to train that network from the beginning",
+            "`vit_tiny_patch16_224.augreg_in21k` names a network together with its weights `augreg_in21k`, expected "
+            "a network alone",
+            "use `timm/vit_tiny_patch16_224`",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Where networks come from: a table of providers, and the functions that turn a name into a network.
 
-A name is `small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them has.
+A name is `small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them has. With
+a tag, `timm/NAME.TAG`, it also says which of the published weights are meant.
 Importing this module imports no framework; a provider imports its own when it is asked for something.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
-from linne.models.provider import InputDefaults, ModelRef, Provider, Variant
+from linne.models.provider import HubFile, InputDefaults, ModelRef, Pretrained, Provider, Variant, WebFile
 from linne.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROVIDERS",
+    "HubFile",
     "InputDefaults",
     "ModelListing",
     "ModelRef",
+    "Pretrained",
     "Provider",
     "Variant",
+    "WebFile",
     "build",
     "config",
     "describe",
@@ -33,7 +37,9 @@ __all__ = [
     "input_defaults",
     "list_models",
     "load_provider",
+    "pretrained",
     "resolve",
+    "split_tag",
 ]
 
 PROVIDERS = {
@@ -73,8 +79,40 @@ def load_provider(name: str) -> Provider:
     return provider
 
 
+def split_tag(name: str) -> tuple[str, str | None]:
+    """Return the network that `name` names, for `resolve`, and the tag of the weights that it asks for, or None.
+
+    `timm/resnet18.a1_in1k` is `timm/resnet18` and `a1_in1k`. Neither is looked up.
+    """
+    network, dot, tag = name.partition(".")
+    return (network, tag) if dot and tag else (name, None)
+
+
+def pretrained(name: str, tag: str = "default") -> Pretrained:
+    """Return the weights `tag` published for the network `name`, which has no tag itself. Nothing is fetched.
+
+    Raises:
+        RecipeError: the name cannot be resolved, nobody published weights for it, or none are called `tag`.
+    """
+    provider, own_name = resolve(name)
+    full_name = _full(provider, own_name)
+    found = load_provider(provider).pretrained(own_name)
+    if not found:
+        raise RecipeError(
+            f"there are no pretrained weights of `{full_name}`", hint="leave `--weights` out to start from random ones"
+        )
+    if tag == "default":
+        return found[0]
+    for weights in found:
+        if weights.tag == tag:
+            return weights
+    tags = [weights.tag for weights in found]
+    hint = suggest(tag, tags) or f"there are {', '.join(f'`{known}`' for known in tags)}"
+    raise RecipeError(f"`{full_name}` has no weights `{tag}`", hint=hint)
+
+
 def resolve(name: str) -> tuple[str, str]:
-    """Return (provider, the provider's own name) for what a user typed.
+    """Return (provider, the provider's own name) for what a user typed, without a tag (see `split_tag`).
 
     The names of linne's own networks are taken as they are; finding any other bare name imports every provider.
 
@@ -222,8 +260,8 @@ def _unknown(typed: str, bare: str, names: Mapping[str, list[str]], missing: Map
     spellings = [full for full in full_names if full.rpartition("/")[2] == architecture]
     if tag and spellings:
         return RecipeError(
-            f"`{typed}` asks for the pretrained weights `{tag}`, and training starts from random weights for now",
-            hint=f"use {' or '.join(f'`{s}`' for s in spellings)} to train that network from the beginning",
+            f"`{typed}` names a network together with its weights `{tag}`, expected a network alone",
+            hint=f"use {' or '.join(f'`{s}`' for s in spellings)}",
         )
     prefix, slash, _ = typed.partition("/")
     if slash and prefix not in PROVIDERS:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError
-from linne.models import checks, config_json
-from linne.models.provider import InputDefaults, ModelRef, Variant
+from linne.models import checks, config_json, imagenet
+from linne.models.provider import HubFile, InputDefaults, ModelRef, Pretrained, Variant, WebFile, hash_in
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -36,19 +36,15 @@ class TimmModels:
 
     def input_defaults(self, name: str) -> InputDefaults:
         """Return what timm's default weights of `name` were trained for."""
-        about = self._about(name)
-        _, height, width = about.input_size
-        red, green, blue = about.mean
-        red_std, green_std, blue_std = about.std
-        return InputDefaults(
-            height=height,
-            width=width,
-            mean=(red, green, blue),
-            std=(red_std, green_std, blue_std),
-            interpolation=about.interpolation,
-            crop_pct=about.crop_pct,
-            fixed_size=about.fixed_input_size,
-        )
+        return _input_of(self._about(name))
+
+    def pretrained(self, name: str) -> list[Pretrained]:
+        """Return the weights that timm knows for `name`: from the hub where they are there, as timm does itself."""
+        from timm.models import get_arch_pretrained_cfgs
+
+        default = self._about(name).tag
+        found = [_pretrained(name, about) for about in get_arch_pretrained_cfgs(name).values() if about.has_weights]
+        return sorted(found, key=lambda weights: (weights.tag != default, weights.tag))
 
     def describe(
         self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
@@ -133,6 +129,47 @@ class TimmModels:
         if about is None:
             checks.require_known("timm", name, self.names())
         return about or PretrainedCfg()
+
+
+def _input_of(about: PretrainedCfg) -> InputDefaults:
+    _, height, width = about.input_size
+    red, green, blue = about.mean
+    red_std, green_std, blue_std = about.std
+    return InputDefaults(
+        height=height,
+        width=width,
+        mean=(red, green, blue),
+        std=(red_std, green_std, blue_std),
+        interpolation=about.interpolation,
+        crop_pct=about.crop_pct,
+        fixed_size=about.fixed_input_size,
+        crop_mode=about.crop_mode,
+    )
+
+
+def _pretrained(name: str, about: PretrainedCfg) -> Pretrained:
+    tag = about.tag or ""
+    # timm allows the address to come with a hash; none of its own does.
+    address = about.url if isinstance(about.url, str) else (about.url or ("",))[0]
+    where: HubFile | WebFile = WebFile(url=address)
+    if about.hf_hub_id:
+        repository, _, revision = about.hf_hub_id.partition("@")
+        filename = about.hf_hub_filename or "pytorch_model.bin"
+        safe = "model.safetensors" if filename == "pytorch_model.bin" else f"{filename.rpartition('.')[0]}.safetensors"
+        where = HubFile(
+            repository=repository, filenames=tuple(dict.fromkeys((safe, filename))), revision=revision or None
+        )
+    return Pretrained(
+        provider="timm",
+        name=name,
+        tag=tag,
+        where=where,
+        sha256_prefix=hash_in(where.filename) if isinstance(where, WebFile) else None,
+        licence=None if about.license == "unknown" else about.license,
+        input=_input_of(about),
+        num_classes=about.num_classes,
+        classes=imagenet.part_of(about.num_classes, tag),
+    )
 
 
 def _plain(names: str | tuple[str, ...] | None) -> str | list[str] | None:

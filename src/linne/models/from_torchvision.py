@@ -1,4 +1,4 @@
-"""torchvision's classification networks, with random weights."""
+"""torchvision's classification networks, with random weights, and where their pretrained ones lie."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError
 from linne.models import checks, config_json
-from linne.models.provider import InputDefaults, ModelRef, Variant
+from linne.models.provider import InputDefaults, ModelRef, Pretrained, Variant, WebFile, hash_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +23,11 @@ DROPOUT_FAMILIES = (
     "vgg",
 )
 """Whose constructor's `dropout` is the one before the classifier. `vit`'s and `swin`'s is in every block."""
+
+OPTIONS = ("dropout", "image_size", "input_size", "stochastic_depth_prob", "transform_input")
+"""What a `ModelRef` may hold."""
+NORMALISING = ("googlenet", "inception_v3")
+"""Whose published weights were trained on other normalisation; `transform_input` turns ours into theirs inside."""
 
 
 class TorchvisionModels:
@@ -47,19 +52,15 @@ class TorchvisionModels:
         from torchvision import models
 
         checks.require_known("torchvision", name, self.names())
-        preset = models.get_model_weights(name).DEFAULT.transforms()
-        side, resized = preset.crop_size[0], preset.resize_size[0]
-        red, green, blue = preset.mean
-        red_std, green_std, blue_std = preset.std
-        return InputDefaults(
-            height=side,
-            width=side,
-            mean=(red, green, blue),
-            std=(red_std, green_std, blue_std),
-            interpolation=preset.interpolation.value,
-            crop_pct=side / resized,
-            fixed_size=name.startswith(("vit_", "maxvit_")),
-        )
+        return _input_of(name, models.get_model_weights(name).DEFAULT.transforms())
+
+    def pretrained(self, name: str) -> list[Pretrained]:
+        """Return the weights that torchvision knows for `name`, the default first."""
+        from torchvision import models
+
+        checks.require_known("torchvision", name, self.names())
+        every = models.get_model_weights(name)
+        return [_pretrained(name, weights) for weights in dict.fromkeys((every.DEFAULT, *every))]
 
     def describe(
         self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
@@ -108,7 +109,7 @@ class TorchvisionModels:
         from torchvision import models
 
         checks.require_known("torchvision", ref.name, self.names())
-        checks.require_options(ref, ("dropout", "image_size", "input_size", "stochastic_depth_prob"))
+        checks.require_options(ref, OPTIONS)
         if "dropout" in ref.options and not ref.name.startswith(DROPOUT_FAMILIES):
             raise checks.takes_no(ref, "dropout")
         arguments = dict(ref.options)
@@ -123,6 +124,40 @@ class TorchvisionModels:
     def config(self, ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """Return timm's layout under an architecture and model type that other libraries refuse by name."""
         return config_json.foreign_layout(ref, labels, input_spec)
+
+
+def _input_of(name: str, preset: Any) -> InputDefaults:
+    """Return what torchvision's `ImageClassification` preset does to an image."""
+    side, resized = preset.crop_size[0], preset.resize_size[0]
+    red, green, blue = preset.mean
+    red_std, green_std, blue_std = preset.std
+    return InputDefaults(
+        height=side,
+        width=side,
+        mean=(red, green, blue),
+        std=(red_std, green_std, blue_std),
+        interpolation=preset.interpolation.value,
+        crop_pct=side / resized,
+        fixed_size=name.startswith(("vit_", "maxvit_")),
+    )
+
+
+def _pretrained(name: str, weights: Any) -> Pretrained:
+    where = WebFile(url=weights.url)
+    classes = weights.meta.get("categories")  # one of VGG's has no classifier, and says so with None
+    return Pretrained(
+        provider="torchvision",
+        name=name,
+        tag=weights.name,
+        where=where,
+        sha256_prefix=hash_in(where.filename),
+        size_bytes=round(weights.meta["_file_size"] * 2**20) if "_file_size" in weights.meta else None,
+        licence=weights.meta.get("license"),
+        input=_input_of(name, weights.transforms()),
+        num_classes=len(classes or ()),
+        classes=tuple(classes) if classes else None,
+        options={"transform_input": True} if name in NORMALISING else {},
+    )
 
 
 def _take_grey(network: nn.Module) -> None:

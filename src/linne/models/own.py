@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.models import checks, config_json
-from linne.models.provider import InputDefaults, ModelRef, Variant
+from linne.models.provider import InputDefaults, ModelRef, Pretrained, Variant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,11 @@ class OwnModels:
         """Return None: our networks are sized by their input."""
         checks.require_known("linne", name, NAMES)
         return None
+
+    def pretrained(self, name: str) -> list[Pretrained]:
+        """Return none: ours are trained in minutes."""
+        checks.require_known("linne", name, NAMES)
+        return []
 
     def describe(
         self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant

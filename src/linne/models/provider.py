@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -59,6 +62,104 @@ class InputDefaults:
     crop_pct: float
     fixed_size: bool
     """Whether the network only takes this size."""
+    crop_mode: str = "center"
+    """How an image is brought to this size: `center` or `squash` as in `InputSpec`, or timm's `border`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubFile:
+    """A file on the Hugging Face hub."""
+
+    repository: str
+    """`timm/resnet18.a1_in1k`."""
+    filenames: tuple[str, ...]
+    """The first of these that is there."""
+    revision: str | None = None
+    """A branch, tag or commit; None is the main branch."""
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.repository}{revision}/{self.filenames[0]} on the Hugging Face hub"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebFile:
+    """A file at an address."""
+
+    url: str
+
+    @property
+    def filename(self) -> str:
+        """Its name in torch hub's folder, which is the last part of the address."""
+        return self.url.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretrained:
+    """Weights that somebody published for a network: what they are, whose, and where they lie. Nothing is fetched."""
+
+    provider: str
+    """A key of `PROVIDERS`."""
+    name: str
+    """The provider's own name of the network."""
+    tag: str
+    """Which of its weights: `a1_in1k`, `IMAGENET1K_V2`."""
+    where: HubFile | WebFile | Path
+    sha256_prefix: str | None = None
+    """The first hexadecimal digits of the file's hash, where the provider states them."""
+    size_bytes: int | None = None
+    """About how large the file is; torchvision says it to a kilobyte."""
+    licence: str | None = None
+    """As the provider states it, a name or an address; None where it states none."""
+    input: InputDefaults
+    """How pixels were prepared when these weights were trained."""
+    num_classes: int
+    """0 where they have no classifier."""
+    classes: str | tuple[str, ...] | None = None
+    """What output k is for, or the part of ImageNet whose names timm knows; see `labels`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What a `ModelRef`'s options must hold for these weights to give the answers they were published for."""
+
+    @property
+    def full_name(self) -> str:
+        """What a user types: `timm/resnet18.a1_in1k`, `hf:google/vit-base-patch16-224`."""
+        return f"{self.provider}:{self.name}" if self.provider == "hf" else f"{self.provider}/{self.name}.{self.tag}"
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Return a different label for each output in order, or None where the provider does not say.
+
+        A name that several outputs share is numbered from its second on: `crane`, `crane (2)`.
+        """
+        if self.classes is None:
+            return None
+        if isinstance(self.classes, str):
+            from linne.models.imagenet import names_in
+
+            return numbered(names_in(self.classes))
+        return numbered(self.classes)
+
+
+def hash_in(filename: str) -> str | None:
+    """Return the first digits of a file's sha256 that torch hub's way of naming puts before the ending, or None."""
+    found = re.search(r"-([0-9a-f]{8,64})\.[a-z.]+$", filename)
+    return found[1] if found else None
+
+
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Return `names` with ` (2)`, ` (3)` ... after each that came before."""
+    labels: list[str] = []
+    used, seen = set(names), set()
+    for name in names:
+        label = name
+        if name in seen:
+            label = next(text for text in (f"{name} ({count})" for count in itertools.count(2)) if text not in used)
+        seen.add(name)
+        used.add(label)
+        labels.append(label)
+    return tuple(labels)
 
 
 class Provider(Protocol):
@@ -72,6 +173,9 @@ class Provider(Protocol):
 
     def input_defaults(self, name: str) -> InputDefaults | None:
         """Return what `name` was designed for, or None when it adapts to any size."""
+
+    def pretrained(self, name: str) -> list[Pretrained]:
+        """Return the weights published for `name`, the default first; none where there are none. Fetches nothing."""
 
     def describe(
         self, name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant
