@@ -257,9 +257,8 @@ def _designed(given: dict[str, Any], reasons: dict[str, str]) -> Designed | None
                 f"model.weights={given['model.weights']} does not say of which network", hint="add --model NAME"
             )
         return None
-    typed, tag = models.split_tag(given["model.name"])
-    provider, name = models.resolve(typed)
-    full_name = given["model.name"] = models.full_name(provider, name)
+    full_name, tag = models.full_name_and_tag(given["model.name"])
+    given["model.name"] = full_name
     if tag is not None:
         if given.get("model.weights", tag) != tag:
             raise RecipeError(f"weights are named twice: `{tag}` and `{given['model.weights']}`")
@@ -270,7 +269,7 @@ def _designed(given: dict[str, Any], reasons: dict[str, str]) -> Designed | None
     if defaults is None:
         return None
     fields = {field.name for field in dataclasses.fields(Designed)}
-    return Designed(**{name: value for name, value in asdict(defaults).items() if name in fields})
+    return Designed(**{name: value for name, value in dataclasses.asdict(defaults).items() if name in fields})
 
 
 def check_device(recipe: Recipe, device: Device) -> None:

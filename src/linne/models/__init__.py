@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,9 @@ __all__ = [
     "config",
     "describe",
     "describe_recipe",
+    "full_name_and_tag",
     "input_defaults",
+    "is_name",
     "list_models",
     "load_provider",
     "pretrained",
@@ -109,6 +112,21 @@ def pretrained(name: str, tag: str = "default") -> Pretrained:
     tags = [weights.tag for weights in found]
     hint = suggest(tag, tags) or f"there are {', '.join(f'`{known}`' for known in tags)}"
     raise RecipeError(f"`{full_name}` has no weights `{tag}`", hint=hint)
+
+
+def full_name_and_tag(typed: str) -> tuple[str, str | None]:
+    """Return the network that `typed` names, with its provider, and the tag of the weights that it asks for, or None.
+
+    Raises:
+        RecipeError: as `resolve`.
+    """
+    name, tag = split_tag(typed)
+    return _full(*resolve(name)), tag
+
+
+def is_name(typed: str) -> bool:
+    """Return whether `typed` can only be a network: it names a provider, and no file or folder is called so."""
+    return typed.partition("/")[0] in PROVIDERS and not os.path.lexists(typed)
 
 
 def resolve(name: str) -> tuple[str, str]:

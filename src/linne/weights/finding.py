@@ -46,6 +46,8 @@ class Found:
         """
         if self.path is not None:
             return self.path
+        from linne.models.fetching import fetch_pretrained
+
         assert self.offered is not None
         return fetch_pretrained(self.offered, say)
 
