@@ -66,6 +66,7 @@ def train(
     source: str | Source | None = None,
     *,
     model: str | None = None,
+    weights: str | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
     time_budget: float | None = None,
@@ -87,6 +88,7 @@ def train(
 
     Args:
         source: A named set, `folder:DIR` or a path, or what `linne.from_arrays` made; without it, the recipe's.
+        weights: Pretrained ones of `model` to start from: "default", a name of its provider, a file or a folder.
         time_budget: Minutes that training may take: as many epochs as fit, by their measured speed.
         recipe: A built-in recipe, `FILE.py:function` or a run's recipe.json; what it leaves open is chosen.
         output: The run folder; `runs/NAME-k` without it.
@@ -111,6 +113,7 @@ def train(
 
     flags = {
         "model.name": model,
+        "model.weights": weights,
         "optim.epochs": epochs,
         "optim.minutes": time_budget,
         "data.batch_size": batch_size,

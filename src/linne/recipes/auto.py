@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linne.recipe import DataConfig, Recipe
+from linne.recipes.fine_tuning import choose_fine_tuning
 
 LARGEST_NATIVE_SIDE = 96
 """Same-sized images up to this side are used as they are."""
@@ -28,6 +29,7 @@ RESIDENT_SHARE = 0.25
 RATES = {
     "sgd": (0.2, 5e-4, "usual for convolutional networks with SGD"),
     "adamw": (1e-3, 0.05, "usual with AdamW"),
+    "adamw, pretrained": (4e-3, 0.05, "usual with AdamW"),
     "muon": (3e-3, 0.05, "as with AdamW, whose scale its updates are brought to"),
     "lamb": (1e-2, 0.02, "usual with LAMB"),
     "lion": (3e-4, 0.15, "lion's steps are larger: a third of AdamW's rate, three times its decay"),
@@ -108,6 +110,8 @@ def choose(
     `designed` describes the model that `given` names, when it was made for a certain input.
     """
     choices = Choices({"data.source": task.source, **given}, given_reasons)
+    if choices.values.get("model.weights") is not None:
+        choose_fine_tuning(choices, task, designed)
     _choose_input(choices, task, designed)
     _choose_optim(choices, task)
     _choose_augment(choices, task)
@@ -186,7 +190,8 @@ def _choose_optim(choices: Choices, task: Task) -> None:
         "learns fastest with the small network" if small else "trains every architecture without tuning",
     )
     schedule = choices.values.get("optim.schedule", "one-cycle")
-    lr, decay, why_decay = RATES.get(f"{optimizer}, {schedule}", RATES[optimizer])
+    kind = "pretrained" if choices.values.get("optim.layer_decay") is not None else schedule
+    lr, decay, why_decay = RATES.get(f"{optimizer}, {kind}", RATES[optimizer])
     if optimizer == "sgd":
         choices.set("optim.lr", round(lr * batch / 128, 6), f"{lr:g} for a batch of 128, in proportion")
     else:
