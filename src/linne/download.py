@@ -31,6 +31,7 @@ def fetch(
     sha256: str | None = None,
     md5: str | None = None,
     size_bytes: int | None = None,
+    sha256_prefix: str | None = None,
     progress: Progress = lambda done, total: None,
     offline: bool = False,
     timeout_s: float = 30.0,
@@ -48,6 +49,7 @@ def fetch(
         sha256: What the file hashes to, as hexadecimal digits.
         md5: The same by the older hash, looked at where no sha256 is given.
         size_bytes: Its published length; any other is refused as soon as it is announced or passed.
+        sha256_prefix: The first digits of its sha256, where no more was published. Not enough for http.
         progress: Told how far it is.
         offline: Open no connection: what is here or an error. The environment's `LINNE_OFFLINE=1` means the same.
         timeout_s: For connecting, and for each wait for more bytes.
@@ -60,13 +62,13 @@ def fetch(
     """
     job = Job(
         path=path,
-        wanted=Wanted(sha256=sha256, md5=md5, size_bytes=size_bytes),
+        wanted=Wanted(sha256=sha256, md5=md5, size_bytes=size_bytes, sha256_prefix=sha256_prefix),
         max_bytes=max_bytes if size_bytes is None else min(max_bytes, size_bytes),
         progress=progress,
         timeout_s=timeout_s,
     )
     for url in urls:
-        if not url.startswith("https://") and not (url.startswith("http://") and job.hashed):
+        if not url.startswith("https://") and not (url.startswith("http://") and (sha256 or md5)):
             raise SourceError(f"`{url}` is not fetched: expected https, or http with a hash that checks the file")
     if _is_there(job):
         tidy(path)
