@@ -87,6 +87,13 @@ def _input(spec: Mapping[str, Any]) -> str:
 
 
 def _training(provenance: Mapping[str, Any]) -> str:
+    imported = provenance.get("imported")
+    if isinstance(imported, Mapping):
+        licence = imported.get("licence") or "not stated"
+        return (
+            f"The weights were not trained by linne: they were imported from {_code(str(imported.get('weights')))}, "
+            f"sha256 {_code(str(imported.get('sha256')))}, licence {_code(str(licence))}."
+        )
     source = provenance.get("source")
     facts = dict(source) if isinstance(source, Mapping) else {}
     lines = [

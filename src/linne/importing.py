@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from linne.bundle_format import MANIFEST
 from linne.data.places import cache_folder
 from linne.device import describe_versions
 from linne.errors import CheckFailed, RecipeError
-from linne.models.provider import InputDefaults, ModelRef
+from linne.models.provider import InputDefaults
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
 from linne.weights.finding import DEFAULT, Found, find, offers_for
@@ -46,7 +46,11 @@ class Imported:
     def lines(self) -> list[str]:
         """Return what was found, for people."""
         licence = self.licence or "not stated"
-        return [*self.fit.lines(), self.proof.line(), f"labels of {self.labels_from}; licence of the weights: {licence}"]
+        return [
+            *self.fit.lines(),
+            self.proof.line(),
+            f"labels of {self.labels_from}; licence of the weights: {licence}",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -112,9 +116,7 @@ def import_weights(
     spec = input_of(found, weights, preprocess)
     num_classes = num_classes_in(weights, model)
     names, labels_from = _labels(labels, weights, found, num_classes)
-    ref = models.describe(
-        model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width
-    )
+    ref = models.describe(model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width)
     network = models.build(ref)
     fit = fit_weights(network, weights, full_name=model)
     if fit.fresh:
@@ -199,9 +201,7 @@ def spec_of(designed: InputDefaults) -> InputSpec:
     )
 
 
-def _labels(
-    file: Path | None, weights: Weights, found: Found, num_classes: int
-) -> tuple[tuple[str, ...], str]:
+def _labels(file: Path | None, weights: Weights, found: Found, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
     if file is not None:
         named, who = _read_labels(file), f"`{file}`"

@@ -51,5 +51,11 @@ def import_weights(
     path = None if labels is None else Path(labels)
     say = Narrator(quiet=quiet).line
     return run(
-        str(weights), Path(output), model=model, labels=path, preprocess=preprocess or {}, must_prove=not unproved, say=say
+        str(weights),
+        Path(output),
+        model=model,
+        labels=path,
+        preprocess=preprocess or {},
+        must_prove=not unproved,
+        say=say,
     )

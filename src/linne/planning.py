@@ -18,9 +18,10 @@ from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
 from linne.host import others_use_of_cores, processes_here
+from linne.plan_weights import designed_for, pin_weights
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
-from linne.recipes.auto import Designed, Task, choose
+from linne.recipes.auto import Task, choose
 
 SPLIT_OPTIONS = (
     "val_fraction",
@@ -76,7 +77,7 @@ def plan_anew(
     given, reasons = collect(source, recipe, flags, overrides)
     earlier = earlier_run(recipe, given)
     plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator)
-    pinned = _pin_weights(plan.recipe, say) if fetch_weights else {}
+    pinned = pin_weights(plan.recipe, say) if fetch_weights else {}
     pinned_why = dict.fromkeys(pinned, "of the file that is there, so that a repeat starts from the same")
     plan = dataclasses.replace(plan, recipe=plan.recipe.override(pinned), reasons={**plan.reasons, **pinned_why})
     if not _has_budget(given, reasons):
@@ -93,27 +94,6 @@ def plan_anew(
     plan = make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
     later = {"optim.shortened": "decided by the clock, where the epochs turn out not to fit"}
     return dataclasses.replace(plan, reasons={**plan.reasons, **later})
-
-
-def _pin_weights(recipe: Recipe, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return the field that says which weights these are, having brought them here; nothing without weights.
-
-    Raises:
-        LinneError: they cannot be brought here or read, or are not those that the recipe means.
-    """
-    from linne.weights import read_weights
-    from linne.weights.finding import find
-
-    if recipe.model.weights is None:
-        return {}
-    weights = read_weights(find(recipe.model.weights, recipe.model.name).fetched(say))
-    stated = recipe.model.weights_sha256
-    if stated not in (None, weights.sha256):
-        raise RecipeError(
-            f"the weights `{weights.origin}` have sha256 {weights.sha256[:12]}..., expected {stated[:12]}...",
-            hint="bring the file that the run began with, or use --set model.weights_sha256=none",
-        )
-    return {"model.weights_sha256": weights.sha256}
 
 
 def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:
@@ -218,7 +198,7 @@ def make_plan(
     """
     given, reasons = dict(given), dict(reasons)
     device = Device.pick(given.pop("device.name", "auto"), require_accelerator=require_accelerator)
-    designed = _designed(given, reasons)
+    designed = designed_for(given, reasons)
     source = open_planned(given, earlier) if source is None else source
     task = _task(source, device)
     recipe, all_reasons = choose(task, given, reasons, designed)
@@ -239,37 +219,6 @@ def make_plan(
     _check_sizes(recipe, source)
     _check_teacher(recipe, source)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
-
-
-def _designed(given: dict[str, Any], reasons: dict[str, str]) -> Designed | None:
-    """Return what the network that `given` names, or its weights, were made for; None where any input will do.
-
-    Brings `model.name` in `given` to its full form, and the weights that it names into `model.weights`.
-
-    Raises:
-        RecipeError: no such network or weights, or weights that are named twice, or without a network.
-    """
-    from linne.weights.finding import find
-
-    if "model.name" not in given:
-        if given.get("model.weights") is not None:
-            raise RecipeError(
-                f"model.weights={given['model.weights']} does not say of which network", hint="add --model NAME"
-            )
-        return None
-    full_name, tag = models.full_name_and_tag(given["model.name"])
-    given["model.name"] = full_name
-    if tag is not None:
-        if given.get("model.weights", tag) != tag:
-            raise RecipeError(f"weights are named twice: `{tag}` and `{given['model.weights']}`")
-        given["model.weights"], reasons["model.weights"] = tag, reasons["model.name"]
-    defaults = models.input_defaults(full_name)
-    if given.get("model.weights") is not None:
-        defaults = find(given["model.weights"], full_name).input or defaults
-    if defaults is None:
-        return None
-    fields = {field.name for field in dataclasses.fields(Designed)}
-    return Designed(**{name: value for name, value in dataclasses.asdict(defaults).items() if name in fields})
 
 
 def check_device(recipe: Recipe, device: Device) -> None:

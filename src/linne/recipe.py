@@ -200,6 +200,12 @@ class Recipe:
                 "optim.nonfinite=rewind goes back to a checkpoint, and checkpoint.keep=none leaves none",
                 hint="use --set checkpoint.keep=2, or --set optim.nonfinite=raise",
             )
+        averaged = self.optim.average_epochs is not None or self.optim.schedule == "schedule-free"
+        if self.model.keep_statistics and averaged:
+            raise RecipeError(
+                "model.keep_statistics holds the batch norms' statistics, and averaged weights need others",
+                hint="use --set model.keep_statistics=false, or an average that brings its own: --set optim.ema_decay=0.99",
+            )
         if self.optim.schedule == "plateau" and self.data.val_fraction is None:
             raise RecipeError(
                 "optim.schedule=plateau reads the validation loss, and data.val_fraction=none leaves none",

@@ -21,7 +21,7 @@ class ModelConfig:
     weights_sha256: str | None = None
     """Of the file that `weights` led to, which another file is refused for; None takes what is there."""
     prove_weights: bool = True
-    """Show pretrained weights some photographs before training, and refuse those that answer as nothing trained does."""
+    """Show pretrained weights a few photographs before training, and refuse what answers as nothing trained does."""
     width: float | None = None
     """How many times as many channels (`small` and `speedrun`); None is as they were made."""
     dropout: float | None = None
@@ -38,6 +38,8 @@ class ModelConfig:
     """Make the first convolution's filters those that whiten patches of the training images, and hold them."""
     dirac: bool = False
     """Start later convolutions as the identity, as far as their channels go."""
+    keep_statistics: bool = False
+    """Normalise by the running statistics that batch norms start with, and do not learn others."""
     freeze: Literal["backbone"] | int | None = None
     """Leave `backbone` (all but the classifier), or this many layers from the first, as they are."""
     unfreeze_epochs: int | None = None

@@ -74,6 +74,19 @@ def test_frozen_layers_are_in_evaluation_mode_and_stay_there_after_an_evaluation
         state.train_mode()
 
 
+def test_kept_statistics_stay_to_the_bit_while_everything_else_learns():
+    state, recipe = make_state(keep_statistics=True)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    assert all(moved_by_an_epoch(state, recipe))
+    still = {name for name, tensor in state.model.state_dict().items() if torch.equal(tensor, before[name])}
+    assert still == {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+
+
+def test_kept_statistics_and_an_average_that_learns_them_anew_are_refused():
+    with pytest.raises(RecipeError, match="holds the batch norms' statistics"):
+        make_state(OptimConfig(average_epochs=2, epochs=4), keep_statistics=True)
+
+
 def test_weights_that_were_never_trained_are_not_thawed():
     model = build_small(3, 3, 16, 16, None)
     model.stem[0].weight.requires_grad_(False)

@@ -14,13 +14,15 @@ from linne.cli.settings import read_settings
 @click.command("import")
 @click.argument("weights", metavar="WEIGHTS")
 @click.option("--model", metavar="NAME", shell_complete=complete.models, help="The network that the weights are of.")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes: one a line, or JSON.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes: one a line, or JSON."
+)
 @click.option(
     "--preprocess",
     multiple=True,
     callback=read_settings,
     metavar="FIELD=VALUE",
-    help="How images are prepared, where it is not said: height, width, mean, std, interpolation, crop_pct; repeatable.",
+    help="How images are prepared, as in `mean=0.5,0.5,0.5` or `height=224`, where nobody says it; repeatable.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new bundle.")
 @click.option("--unproved", is_flag=True, help="Take them also when their answers to photographs are strange.")

@@ -190,7 +190,8 @@ def _choose_optim(choices: Choices, task: Task) -> None:
         "learns fastest with the small network" if small else "trains every architecture without tuning",
     )
     schedule = choices.values.get("optim.schedule", "one-cycle")
-    kind = "pretrained" if choices.values.get("optim.layer_decay") is not None else schedule
+    layered = choices.values.get("model.weights") and choices.values.get("optim.layer_decay")
+    kind = "pretrained" if layered else schedule
     lr, decay, why_decay = RATES.get(f"{optimizer}, {kind}", RATES[optimizer])
     if optimizer == "sgd":
         choices.set("optim.lr", round(lr * batch / 128, 6), f"{lr:g} for a batch of 128, in proportion")

@@ -32,7 +32,7 @@ def choose_fine_tuning(choices: Choices, task: Task, designed: Designed | None) 
         choices.set("data.width", side, why)
     visits = VISITS.get(task.device_kind, VISITS_ACCELERATOR)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(visits / task.num_train)))
-    why = f"about {visits:,} images in all, at least {FEWEST_EPOCHS} and at most {MOST_EPOCHS} epochs: much is known already"
+    why = f"about {visits:,} images in all, at least {FEWEST_EPOCHS} and at most {MOST_EPOCHS} epochs: much is known"
     choices.set("optim.epochs", epochs, why)
     optimizer = choices.set("optim.optimizer", "adamw", "moves each layer of a pretrained network at its own scale")
     if optimizer == "adamw":

@@ -36,7 +36,7 @@ from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.measurements import finish_epoch, log_steps
 from linne.training.memory_probe import probe_memory
-from linne.training.pretrained import start_from_weights
+from linne.training.pretrained import first_network
 from linne.training.progress import Progress
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
@@ -107,10 +107,7 @@ def train(
         seed_others(recipe.seed)
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
         ref = models.describe_recipe(recipe, source.num_classes)
-        model = models.build(ref)
-        if recipe.model.weights is not None and checkpoint is None:
-            start_from_weights(model, recipe, narrator)
-        model = place(model, recipe, device)
+        model = place(first_network(ref, recipe, narrator, anew=checkpoint is None), recipe, device)
         prepare(model, recipe, batches["train"], world)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)

@@ -11,10 +11,23 @@ from linne import models
 from linne.data.loading.loader import input_spec
 from linne.errors import RecipeError
 from linne.log import Narrator
+from linne.models.provider import ModelRef
 from linne.recipe import Recipe
 from linne.weights import fit_weights, read_weights
 from linne.weights.finding import find
 from linne.weights.proving import prove
+
+
+def first_network(ref: ModelRef, recipe: Recipe, narrator: Narrator, *, anew: bool) -> nn.Module:
+    """Return the network with the weights that training starts from; a run that goes on brings its own.
+
+    Raises:
+        LinneError: as `start_from_weights`.
+    """
+    model = models.build(ref)
+    if recipe.model.weights is not None and anew:
+        start_from_weights(model, recipe, narrator)
+    return model
 
 
 def start_from_weights(model: nn.Module, recipe: Recipe, narrator: Narrator) -> None:

@@ -73,6 +73,8 @@ class TrainState:
     freezing: Freezing | Tuning | None
     loss: Loss
     teacher: Teacher | None
+    still_norms: list[_BatchNorm]
+    """Those that normalise by the statistics they started with."""
     recomputed_norms: list[_BatchNorm] | None
     """Those that a backward pass runs again where activations are not kept; None where they are."""
     clip: Clip | None
@@ -141,6 +143,7 @@ class TrainState:
             parameters=parameters,
             freezing=freezing,
             teacher=make_teacher(recipe, device),
+            still_norms=batch_norms(model) if recipe.model.keep_statistics else [],
             recomputed_norms=batch_norms(model) if recipe.device.checkpoint_activations else None,
             loss=make_loss(optim, counts_K, torch.device(device.torch_device)),
             clip=make_clip(model, parameters, optim, joined=joined),
@@ -164,11 +167,14 @@ class TrainState:
         """Freeze and thaw the layers that are due in this epoch, which in a shortened training is a later one's."""
         if self.freezing is not None:
             self.freezing.start_epoch(self.epoch if planned_epoch is None else planned_epoch)
+        if self.freezing is not None or self.still_norms:
             self.train_mode()
 
     def train_mode(self) -> None:
-        """Put the network into training mode, all but its frozen layers."""
+        """Put the network into training mode, all but its frozen layers and the norms that keep their statistics."""
         self.forward.train()
+        for norm in self.still_norms:
+            norm.eval()
         if self.freezing is not None:
             self.freezing.hold()
 

@@ -71,7 +71,8 @@ def find(typed: str, full_name: str) -> Found:
         raise RecipeError(f"no weights at `{typed}`: there is no such file or folder")
     if not offers:
         raise RecipeError(
-            f"`{full_name}` has no pretrained weights", hint="use --weights FILE, or leave --weights out to train it anew"
+            f"`{full_name}` has no pretrained weights",
+            hint="use --weights FILE, or leave --weights out to train it anew",
         )
     if typed == DEFAULT:
         return Found(full_name=full_name, path=None, offered=offers[0])
@@ -93,4 +94,6 @@ def offers_for(full_name: str) -> list[Pretrained]:
 
 def _one_of_theirs(path: Path, offers: list[Pretrained]) -> Pretrained | None:
     """Return which of `offers` the file is, by the name under which it is published."""
-    return next((offer for offer in offers if isinstance(offer.where, WebFile) and offer.where.filename == path.name), None)
+    return next(
+        (offer for offer in offers if isinstance(offer.where, WebFile) and offer.where.filename == path.name), None
+    )

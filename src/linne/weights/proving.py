@@ -1,6 +1,6 @@
 """Whether pretrained weights answer to photographs as they did where they were trained.
 
-Names and shapes can all fit and the answers be wrong: pixels scaled otherwise, another activation or epsilon in the same
+Names and shapes can all fit and the answers be wrong: pixels scaled otherwise, another activation in the same
 architecture, labels in another order. Two things are compared on four photographs that come with the package: what
 each batch norm sees with the statistics that it keeps from training, and the names with what is on the photographs.
 
@@ -91,7 +91,9 @@ def prove(network: nn.Module, spec: InputSpec, labels: Sequence[str] | None) -> 
     if not torch.isfinite(logits_NK).all():
         problem = "answers to photographs are not finite numbers"
     elif first is not None and first > LARGEST_FIRST:
-        problem = f"the first batch norm sees variances e^{first:.1f} times as large or small as those it was trained on"
+        problem = (
+            f"the first batch norm sees variances e^{first:.1f} times as large or small as those it was trained on"
+        )
         hint = _better_scaling(network, spec, first)
     elif median is not None and median > LARGEST_MEDIAN:
         problem = (

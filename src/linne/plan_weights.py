@@ -1,0 +1,61 @@
+"""The part of a plan that is about pretrained weights: which they are, and what input they were made for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from linne import models
+from linne.errors import RecipeError
+from linne.recipe import Recipe
+from linne.recipes.auto import Designed
+from linne.weights import read_weights
+from linne.weights.finding import find
+
+
+def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | None:
+    """Return what the network that `given` names, or its weights, were made for; None where any input will do.
+
+    Brings `model.name` in `given` to its full form, and the weights that it names into `model.weights`.
+
+    Raises:
+        RecipeError: no such network or weights, or weights that are named twice, or without a network.
+    """
+    if "model.name" not in given:
+        if given.get("model.weights") is not None:
+            raise RecipeError(
+                f"model.weights={given['model.weights']} does not say of which network", hint="add --model NAME"
+            )
+        return None
+    full_name, tag = models.full_name_and_tag(given["model.name"])
+    given["model.name"] = full_name
+    if tag is not None:
+        if given.get("model.weights", tag) != tag:
+            raise RecipeError(f"weights are named twice: `{tag}` and `{given['model.weights']}`")
+        given["model.weights"], reasons["model.weights"] = tag, reasons["model.name"]
+    defaults = models.input_defaults(full_name)
+    if given.get("model.weights") is not None:
+        defaults = find(given["model.weights"], full_name).input or defaults
+    if defaults is None:
+        return None
+    fields = {field.name for field in dataclasses.fields(Designed)}
+    return Designed(**{name: value for name, value in dataclasses.asdict(defaults).items() if name in fields})
+
+
+def pin_weights(recipe: Recipe, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the field that says which weights these are, having brought them here; nothing without weights.
+
+    Raises:
+        LinneError: they cannot be brought here or read, or are not those that the recipe means.
+    """
+    if recipe.model.weights is None:
+        return {}
+    weights = read_weights(find(recipe.model.weights, recipe.model.name).fetched(say))
+    stated = recipe.model.weights_sha256
+    if stated not in (None, weights.sha256):
+        raise RecipeError(
+            f"the weights `{weights.origin}` have sha256 {weights.sha256[:12]}..., expected {stated[:12]}...",
+            hint="bring the file that the run began with, or use --set model.weights_sha256=none",
+        )
+    return {"model.weights_sha256": weights.sha256}

@@ -1,0 +1,185 @@
+"""Weights that linne did not train become bundles, and are evaluated and used by the name of their network."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs `linne[train]`")
+timm = pytest.importorskip("timm", reason="needs `linne[train]`")
+
+from click.testing import CliRunner  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+import linne  # noqa: E402
+from linne import models  # noqa: E402
+from linne.cli import cli  # noqa: E402
+from linne.data.images.decode import decode_file  # noqa: E402
+from linne.errors import RecipeError  # noqa: E402
+from linne.importing import spec_of  # noqa: E402
+from linne.preprocess import normalise, resize_and_crop  # noqa: E402
+from linne.weights.proving import FOLDER, SHOWN  # noqa: E402
+
+MODEL = "timm/test_resnet"
+NAMES = ("cat", "cup", "rocket")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of weights whose batch norms have seen the photographs, as those of a trained network have."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=len(NAMES))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean of all that is seen
+    network.train()
+    spec = spec_of(models.input_defaults(MODEL))
+    images = [resize_and_crop(decode_file(FOLDER / name, 3), spec) for name in SHOWN]
+    with torch.no_grad():
+        network(torch.from_numpy(normalise(np.stack(images), spec)))
+    file = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(network.state_dict(), file)
+    return file
+
+
+@pytest.fixture
+def labels(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("\n".join(NAMES) + "\n", "utf-8")
+    return file
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="linne")
+
+
+def test_an_imported_bundle_answers_as_the_network_does(weights, labels, tmp_path):
+    imported = linne.import_weights(weights, tmp_path / "out", model=MODEL, labels=labels, quiet=True)
+    assert imported.fit.fresh == imported.fit.dropped == ()
+    assert imported.proof.problem is None
+    network = timm.create_model("test_resnet", num_classes=len(NAMES), checkpoint_path=str(weights)).eval()
+    spec = spec_of(models.input_defaults(MODEL))
+    photograph = resize_and_crop(decode_file(FOLDER / "cat.jpg", 3), spec)
+    with torch.no_grad():
+        expected_K = network(torch.from_numpy(normalise(photograph[None], spec)))[0].softmax(0)
+    (answer,) = linne.predict(tmp_path / "out", FOLDER / "cat.jpg", top=3)
+    found = dict(zip(answer.labels, answer.probabilities, strict=True))
+    # The predictor decodes at reduced size and resizes by other kernels: up to two levels of 255.
+    assert [found[name] for name in NAMES] == pytest.approx(expected_K.tolist(), abs=0.01)
+
+
+def test_the_bundle_says_where_its_weights_are_from(weights, labels, tmp_path):
+    bundle = linne.import_weights(weights, tmp_path / "out", model=MODEL, labels=labels, quiet=True).bundle
+    said = bundle.provenance["imported"]
+    assert said["weights"] == str(weights)
+    assert len(said["sha256"]) == 64
+    assert said["proof"]["problem"] is None
+    assert "imported from" in linne.bundle.model_card(bundle)
+
+
+def test_a_folder_that_says_its_network_needs_no_model(weights, labels, tmp_path):
+    first = linne.import_weights(weights, tmp_path / "first", model=MODEL, labels=labels, quiet=True)
+    second = linne.import_weights(tmp_path / "first", tmp_path / "second", quiet=True)
+    assert second.bundle.labels == NAMES
+    assert second.bundle.canaries == first.bundle.canaries
+
+
+def test_a_file_that_does_not_say_its_network_asks_for_it(weights, tmp_path):
+    with pytest.raises(RecipeError, match="does not say which network it is of") as caught:
+        linne.import_weights(weights, tmp_path / "out", quiet=True)
+    assert caught.value.hint == "add --model NAME"
+
+
+def test_classes_without_names_ask_for_a_file(weights, tmp_path):
+    with pytest.raises(RecipeError, match="does not say what its 3 classes are") as caught:
+        linne.import_weights(weights, tmp_path / "out", model=MODEL, quiet=True)
+    assert caught.value.hint == "use --labels FILE, with one name a line in the order of the classes"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("a\n\nb\nc", "abc"), ('["a", "b", "c"]', "abc"), ('{"1": "b", "0": "a", "2": "c"}', "abc"), ("\ufeffa\nb\nc", "abc")],
+    ids=["lines", "list", "id2label", "with a mark of order"],
+)
+def test_labels_are_read_as_people_write_them(weights, tmp_path, text, names):
+    file = tmp_path / "names"
+    file.write_text(text, "utf-8")
+    imported = linne.import_weights(weights, tmp_path / "out", model=MODEL, labels=file, quiet=True)
+    assert imported.bundle.labels == tuple(names)
+    assert imported.labels_from == f"`{file}`"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nb", "names 2 classes, and the weights have 3"),
+        ("[1, 2, 3]", "hold something that is no text"),
+        ('{"0": "a", "2": "c"}', "are neither one a line nor a JSON list"),
+        ("[", "are neither one a line nor a JSON list"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(weights, tmp_path, text, message):
+    file = tmp_path / "names"
+    file.write_text(text, "utf-8")
+    with pytest.raises(RecipeError, match=message):
+        linne.import_weights(weights, tmp_path / "out", model=MODEL, labels=file, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_scaling_is_refused_and_the_right_one_is_named(weights, labels, tmp_path):
+    scaled = ("--preprocess", "mean=0,0,0", "--preprocess", "std=0.0039,0.0039,0.0039")
+    asked = ("import", weights, "--model", MODEL, "--labels", labels, "--output", tmp_path / "out", *scaled)
+    ended = run(*asked)
+    assert ended.exit_code == 3
+    assert "the first batch norm sees variances" in ended.stderr
+    assert "they fit mean and deviation 0.5: mean=0.5,0.5,0.5 std=0.5,0.5,0.5" in ended.stderr
+    assert not (tmp_path / "out").exists()
+    assert run(*asked, "--unproved").exit_code == 0
+
+
+def test_a_network_that_would_stay_partly_random_is_refused(weights, labels, tmp_path):
+    tensors = {name: tensor for name, tensor in load(weights).items() if name != "layer1.0.bn1.running_mean"}
+    save_file(tensors, tmp_path / "part.safetensors")
+    with pytest.raises(RecipeError, match="leaves parts of `timm/test_resnet` without weights: layer1.0.bn1.running_mean"):
+        linne.import_weights(tmp_path / "part.safetensors", tmp_path / "out", model=MODEL, labels=labels, quiet=True)
+
+
+def load(file):
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+def test_the_command_prints_the_bundle_and_json_holds_what_was_found(weights, labels, tmp_path):
+    asked = ("import", weights, "--model", MODEL, "--labels", labels)
+    ended = run(*asked, "--output", tmp_path / "one")
+    assert ended.stdout == f"{tmp_path / 'one'}\n"
+    assert "tensors taken as they are" in ended.stderr
+    found = json.loads(run(*asked, "--output", tmp_path / "two", "--json").stdout)
+    assert found["labels_from"] == f"`{labels}`"
+    assert found["proof"]["problem"] is None
+
+
+def test_a_network_is_used_by_its_name_and_made_a_bundle_once(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("LINNE_CACHE", str(tmp_path / "cache"))
+    bundle = linne.import_weights(weights, tmp_path / "b", model=MODEL, labels=names_in(tmp_path), quiet=True).bundle
+    first = run("predict", "--model", MODEL, "--weights", bundle.path, FOLDER / "cat.jpg", "--json")
+    again = run("predict", MODEL, FOLDER / "cat.jpg", "--weights", bundle.path, "--json")
+    assert first.exit_code == again.exit_code == 0
+    assert json.loads(first.stdout) == json.loads(again.stdout)
+    assert "making a bundle of" in first.stderr
+    assert "making a bundle of" not in again.stderr
+    (kept,) = (tmp_path / "cache" / "pretrained").iterdir()
+    assert kept.name.startswith("timm-test_resnet-")
+
+
+def names_in(folder):
+    file = folder / "names.txt"
+    file.write_text("\n".join(NAMES), "utf-8")
+    return file
+
+
+def test_a_model_without_an_image_is_a_usage_error():
+    assert run("predict", "timm/test_resnet").exit_code == 2
