@@ -150,6 +150,19 @@ def test_a_slope_over_the_grid_stays_that_slope(name):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [((1, 4, 4, 3), (1, 6, 8, 3)), ((1, 3, 4, 4), (1, 3, 6, 8)), ((1, 4, 4, 3), (1, 4, 6, 3))]
+)
+def test_embeddings_kept_as_a_map_are_resized_where_the_axes_can_be_told(before, after):
+    change = adapt_position("pos_embed2", torch.ones(before), torch.ones(after))
+    if before[1] == after[1] and before[3] == after[3]:
+        assert change is None  # 4 x 4 places of 3, or 4 x 3 places of 4
+        return
+    assert change is not None
+    assert change.how == "4 x 4 to 6 x 8 patches"
+    torch.testing.assert_close(change.tensor, torch.ones(after), rtol=1e-5, atol=1e-6)
+
+
 def test_torchvisions_transformers_take_another_image_size():
     from torchvision.models import VisionTransformer
 
