@@ -264,7 +264,20 @@ def test_auxiliary_heads_and_counters_are_left_out(small):
     )
 
 
-def test_counters_of_batches_may_be_missing(small):
+def test_the_large_heads_of_self_supervised_training_do_not_make_it_another_network(small):
+    tensors = {f"backbone.{name}": t for name, t in small.state_dict().items() if not name.startswith("head.")}
+    extra = {"head.mlp.0.weight": torch.zeros(2000, 2000), "projector.0.weight": torch.zeros(2000, 2000)}
+    fit = fit_weights(network("small"), weights_of(tensors | extra), full_name="small")
+    assert fit.fresh == ("head.weight", "head.bias")
+    assert fit.dropped == (
+        "`head.mlp.0.weight`: the network has none of this name",
+        "`projector.0.weight`: only pretraining uses it",
+    )
+
+
+def test_counters_of_batches_may_be_missing_or_halved(small):
+    halved = {name: tensor.half() for name, tensor in small.state_dict().items()}
+    assert fit_weights(network("small"), weights_of(halved), full_name="small").fresh == ()
     tensors = {n: t for n, t in small.state_dict().items() if not n.endswith("num_batches_tracked")}
     assert len(tensors) < len(small.state_dict())
     assert fit_weights(network("small"), weights_of(tensors), full_name="small").fresh == ()

@@ -44,10 +44,12 @@ def share_of(
     """Return the share to which `found` and the tensors of `network` are the same, but for `misfits`."""
     body = {name: own.numel() for name, own in network.items() if name not in roles.classifier and not is_derived(name)}
     filled = sum(size for name, size in body.items() if name in found and name not in misfits)
+    # What self-supervised training puts in the classifier's place may be as large as the network.
+    heads = tuple(f"{name.rpartition('.')[0]}." for name in roles.classifier)
     of_file = {
         name: tensor.numel()
         for name, tensor in found.items()
-        if name not in roles.classifier and not is_spare(name) and not is_derived(name)
+        if not name.startswith(heads) and not is_spare(name) and not is_derived(name)
     }
     used = sum(size for name, size in of_file.items() if name in network)
     return Share(filled / max(sum(body.values()), 1), used / max(sum(of_file.values()), 1))

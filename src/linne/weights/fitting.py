@@ -52,8 +52,10 @@ def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
     plan = _Plan()
     for name, mine in own.items():
         found = named.tensors.get(name)
-        if is_derived(name) or (found is None and name.endswith(".num_batches_tracked")):
-            continue  # a count from before torch 0.4.1, which only a cumulative average reads
+        if is_derived(name):
+            continue
+        if name.endswith(".num_batches_tracked") and (found is None or found.is_floating_point()):
+            continue  # no such count before torch 0.4.1, and some halve it with the rest; nothing here reads it
         if found is None or (found.shape != mine.shape and name in roles.classifier):
             plan.fresh.append(name)
         elif found.shape == mine.shape:
