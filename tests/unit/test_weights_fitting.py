@@ -150,6 +150,19 @@ def test_a_slope_over_the_grid_stays_that_slope(name):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [((1, 4, 4, 3), (1, 6, 8, 3)), ((1, 3, 4, 4), (1, 3, 6, 8)), ((1, 4, 4, 3), (1, 4, 6, 3))]
+)
+def test_embeddings_kept_as_a_map_are_resized_where_the_axes_can_be_told(before, after):
+    change = adapt_position("pos_embed2", torch.ones(before), torch.ones(after))
+    if before[1] == after[1] and before[3] == after[3]:
+        assert change is None  # 4 x 4 places of 3, or 4 x 3 places of 4
+        return
+    assert change is not None
+    assert change.how == "4 x 4 to 6 x 8 patches"
+    torch.testing.assert_close(change.tensor, torch.ones(after), rtol=1e-5, atol=1e-6)
+
+
 def test_torchvisions_transformers_take_another_image_size():
     from torchvision.models import VisionTransformer
 
@@ -162,10 +175,15 @@ def test_torchvisions_transformers_take_another_image_size():
 
 
 def test_tables_of_windows_are_the_networks_own():
-    original, target = (network("timm/swin_s3_tiny_224", size=size) for size in (224, 96))
+    from timm.models.swin_transformer import SwinTransformer
+
+    def build(size: int) -> torch.nn.Module:
+        return SwinTransformer(size, embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=size // 8)
+
+    original, target = build(64), build(32)
     own = {n: t.clone() for n, t in target.state_dict().items() if n.endswith("relative_position_index")}
-    fit = fit_weights(target, weights_of(original), full_name="timm/swin_s3_tiny_224")
-    assert any("relative_position_bias_table" in item for item in fit.adapted)
+    fit = fit_weights(target, weights_of(original), full_name="timm/swin_tiny_patch4_window7_224")
+    assert "`layers.0.blocks.0.attn.relative_position_bias_table`: 15 x 15 to 7 x 7 distances" in fit.adapted
     assert all(torch.equal(target.state_dict()[name], index) for name, index in own.items())
     assert len(fit.lines()) <= 6
 
@@ -194,13 +212,15 @@ def test_the_body_alone_is_found_inside_a_network():
 
 
 def test_old_densenet_names_are_understood():
-    original = network("torchvision/densenet121")
+    from torchvision.models import DenseNet
+
+    original, target = (DenseNet(8, (2, 2), 16, num_classes=5) for _ in range(2))
     old = {
         name.replace(f".{part}{number}.", f".{part}.{number}.") if "denselayer" in name else name: tensor
         for name, tensor in original.state_dict().items()
         for part, number in [next(((p, n) for p in ("norm", "conv") for n in "12" if f".{p}{n}." in name), ("", ""))]
     }
-    fit = fit_weights(network("torchvision/densenet121"), weights_of(old), full_name="torchvision/densenet121")
+    fit = fit_weights(target, weights_of(old), full_name="torchvision/densenet121")
     assert (fit.kept, fit.fresh) == (len(old), ())
     assert fit.notes == ("old densenet names respelt",)
 
@@ -244,7 +264,20 @@ def test_auxiliary_heads_and_counters_are_left_out(small):
     )
 
 
-def test_counters_of_batches_may_be_missing(small):
+def test_the_large_heads_of_self_supervised_training_do_not_make_it_another_network(small):
+    tensors = {f"backbone.{name}": t for name, t in small.state_dict().items() if not name.startswith("head.")}
+    extra = {"head.mlp.0.weight": torch.zeros(2000, 2000), "projector.0.weight": torch.zeros(2000, 2000)}
+    fit = fit_weights(network("small"), weights_of(tensors | extra), full_name="small")
+    assert fit.fresh == ("head.weight", "head.bias")
+    assert fit.dropped == (
+        "`head.mlp.0.weight`: the network has none of this name",
+        "`projector.0.weight`: only pretraining uses it",
+    )
+
+
+def test_counters_of_batches_may_be_missing_or_halved(small):
+    halved = {name: tensor.half() for name, tensor in small.state_dict().items()}
+    assert fit_weights(network("small"), weights_of(halved), full_name="small").fresh == ()
     tensors = {n: t for n, t in small.state_dict().items() if not n.endswith("num_batches_tracked")}
     assert len(tensors) < len(small.state_dict())
     assert fit_weights(network("small"), weights_of(tensors), full_name="small").fresh == ()
@@ -265,6 +298,22 @@ def test_weights_of_another_network_are_refused_with_its_name(of, into, looks_li
     message, hint = refusal(network(into), weights_of(network(of, num_classes=1000)), into)
     assert message.startswith(f"`a.pth` does not hold weights of `{into}`: ")
     assert hint == f"they look like weights of `{looks_like}`"
+
+
+def test_weights_for_a_size_that_cannot_be_interpolated_are_refused_with_the_size_they_are_for():
+    original, target = (network("timm/mixer_s32_224", size=size) for size in (224, 96))
+    message, hint = refusal(target, weights_of(original), "timm/mixer_s32_224")
+    assert message.startswith("`a.pth`: `blocks.0.mlp_tokens.fc1.weight` is 256 x 49, and")
+    assert hint == (
+        "they are of `timm/mixer_s32_224` for 224 x 224 pixels: `--set data.height=224 --set data.width=224`"
+    )
+
+
+def test_weights_of_the_same_names_and_another_width_are_refused_with_the_network_that_has_it():
+    target = network("torchvision/mnasnet0_5")
+    message, hint = refusal(target, weights_of(network("torchvision/mnasnet0_75")), "torchvision/mnasnet0_5")
+    assert message.startswith("`a.pth`: `layers.0.weight` is 24 x 3 x 3 x 3, and `torchvision/mnasnet0_5` has it as 16")
+    assert hint == "they look like weights of `torchvision/mnasnet0_75`"
 
 
 def test_what_a_file_says_it_is_comes_before_any_guess(small):

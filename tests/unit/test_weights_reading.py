@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 from safetensors.torch import save_file  # noqa: E402
 
 from linne.errors import LinneError  # noqa: E402
+from linne.inference.backends.null import write_null_bundle  # noqa: E402
 from linne.preprocess import InputSpec, resized_size  # noqa: E402
 from linne.weights import read_weights  # noqa: E402
 from linne.weights.torch_files import require_safe  # noqa: E402
@@ -344,3 +345,23 @@ def test_a_sharded_set_is_read_whole_and_only_from_its_own_folder(tmp_path):
     assert "names `model-2-of-2.safetensors`, which is not there" in refusal(tmp_path)[0]
     index.write_text(json.dumps({"weight_map": {"conv.bias": "../model.safetensors"}}))
     assert refusal(tmp_path)[0] == f"`{index}` names `../model.safetensors`, expected a file beside it"
+
+
+def test_a_bundle_and_the_folder_of_its_run_say_everything(tmp_path):
+    spec = InputSpec(channels=1, height=4, width=4, mean=(0.5,), std=(0.25,))
+    bundle = write_null_bundle(tmp_path / "run" / "bundle", ["a", "b"], spec)
+    for path in (tmp_path / "run", tmp_path / "run" / "bundle"):
+        weights = read_weights(path)
+        assert (weights.labels, weights.input, weights.model) == (("a", "b"), spec, "null/linear")
+        assert weights.origin == str(path)
+        assert weights.sha256 == bundle.files["model.safetensors"]["sha256"]
+        assert set(weights.tensors) == set(bundle.weights())
+
+
+def test_a_bundle_that_was_altered_is_refused(tmp_path):
+    spec = InputSpec(channels=1, height=4, width=4, mean=(0.5,), std=(0.25,))
+    write_null_bundle(tmp_path / "b", ["a", "b"], spec)
+    with open(tmp_path / "b" / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    assert "`model.safetensors` was altered or damaged" in refusal(tmp_path / "b")[0]

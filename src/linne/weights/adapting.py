@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from linne.weights.roles import Roles
 
-POSITIONS = ("pos_embed", "pos_embedding", "position_embeddings", "position_embedding")
+POSITIONS = re.compile(r"(.*\.)?(pos_embed|pos_embedding|position_embeddings|position_embedding)\d*")
 TABLE = "relative_position_bias_table"
 FIRST_TOKENS = (1, 0, 2, 5)
 """Rows before the grid's: of a class token, none, of a distillation token too, of four registers too."""
@@ -50,7 +51,7 @@ def adapt_position(name: str, found: torch.Tensor, own: torch.Tensor) -> Change 
     number a place and is resized as one: bicubic, and blurred before it shrinks, as timm does it. None where they are
     none, or no square grid explains both sizes.
     """
-    if name.rpartition(".")[2] in POSITIONS and found.ndim == own.ndim == 4:
+    if POSITIONS.fullmatch(name) and found.ndim == own.ndim == 4:
         return _adapt_map(found, own)
     squares = _squares(name, found.shape, own.shape)
     if squares is None:
@@ -64,10 +65,11 @@ def adapt_position(name: str, found: torch.Tensor, own: torch.Tensor) -> Change 
 
 
 def _adapt_map(found: torch.Tensor, own: torch.Tensor) -> Change | None:
-    """Return embeddings 1 x H x W x D or 1 x D x H x W at the size of `own`, or None where D differs."""
-    if found.shape[0] == own.shape[0] == 1 and found.shape[1] == own.shape[1]:
+    """Return embeddings 1 x H x W x D or 1 x D x H x W at the size of `own`, or None where D cannot be told."""
+    same = [before == after for before, after in zip(found.shape, own.shape, strict=True)]
+    if same[0] and same[1] and not same[3]:
         to_channels, back = (0, 1, 2, 3), (0, 1, 2, 3)
-    elif found.shape[0] == own.shape[0] == 1 and found.shape[3] == own.shape[3]:
+    elif same[0] and same[3] and not same[1]:
         to_channels, back = (0, 3, 1, 2), (0, 2, 3, 1)
     else:
         return None
@@ -88,12 +90,12 @@ def describe_resize(name: str, before: Sequence[int], after: Sequence[int]) -> s
 
 def _squares(name: str, before: Sequence[int], after: Sequence[int]) -> tuple[int, int, int] | None:
     """Return (rows before the grid, its side before, its side after), or None."""
-    last, dims = name.rpartition(".")[2], (len(before), len(after))
+    dims = (len(before), len(after))
     if before[-1:] != after[-1:]:
         return None
-    if last in POSITIONS and dims == (3, 3) and before[0] == after[0] == 1:
+    if POSITIONS.fullmatch(name) and dims == (3, 3) and before[0] == after[0] == 1:
         others = [(first, 0) for first in FIRST_TOKENS]
-    elif last == TABLE and dims == (2, 2):
+    elif name.endswith(TABLE) and dims == (2, 2):
         others = [(0, end) for end in LAST_TOKENS]
     else:
         return None

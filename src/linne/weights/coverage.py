@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from linne.errors import LinneError
-from linne.models import load_provider
+from linne.models import OWN, load_provider
 from linne.models.provider import ModelRef
 from linne.weights.naming import name_for
 from linne.weights.roles import Roles, is_derived, is_spare, roles_of
 
 LEAST_SHARE = 0.9
 """A network of which less is filled, classifier apart, is another one than the weights are of; the file likewise."""
-MAX_GUESSES = 20
+MAX_GUESSES = 24
 """Networks built to find out which one weights are of: about a tenth of a second each, and no memory."""
 COMMON = ("resnet18", "resnet50", "mobilenet_v2", "mobilenetv2_100", "efficientnet_b0", "vit_base_patch16_224")
 
@@ -44,10 +44,12 @@ def share_of(
     """Return the share to which `found` and the tensors of `network` are the same, but for `misfits`."""
     body = {name: own.numel() for name, own in network.items() if name not in roles.classifier and not is_derived(name)}
     filled = sum(size for name, size in body.items() if name in found and name not in misfits)
+    # What self-supervised training puts in the classifier's place may be as large as the network.
+    heads = tuple(f"{name.rpartition('.')[0]}." for name in roles.classifier)
     of_file = {
         name: tensor.numel()
         for name, tensor in found.items()
-        if name not in roles.classifier and not is_spare(name) and not is_derived(name)
+        if not name.startswith(heads) and not is_spare(name) and not is_derived(name)
     }
     used = sum(size for name, size in of_file.items() if name in network)
     return Share(filled / max(sum(body.values()), 1), used / max(sum(of_file.values()), 1))
@@ -76,7 +78,10 @@ def _fits(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _candidates(full_name: str, origin: str) -> Iterator[tuple[str, str]]:
-    """Yield up to `MAX_GUESSES` (provider, name): what the file is called, what most people use, and relatives."""
+    """Yield up to `MAX_GUESSES` (provider, name).
+
+    In order: the network that was asked for, what the file is called, what most people use, relatives.
+    """
     own_provider, _, bare = full_name.rpartition("/")
     providers = sorted(("timm", "torchvision"), key=lambda provider: provider != own_provider)
     known = {p: load_provider(p).names() for p in providers if load_provider(p).why_unavailable() is None}
@@ -86,6 +91,7 @@ def _candidates(full_name: str, origin: str) -> Iterator[tuple[str, str]]:
     called, relatives = list[str](), list[str]()
     for names in known.values():
         called += sorted((name for name in names if file_name.startswith(name)), key=len, reverse=True)[:2]
-        relatives += get_close_matches(bare, [name for name in names if name.startswith(family)], n=5, cutoff=0.5)
+        relatives += get_close_matches(bare, [name for name in names if family in name], n=6, cutoff=0.5)
     pairs = [(p, name) for name in dict.fromkeys([*called, *COMMON, *relatives]) for p in known if name in known[p]]
-    yield from [pair for pair in pairs if "/".join(pair) != full_name][:MAX_GUESSES]
+    # First the network itself, in its plain form and at the size it was designed for.
+    yield from list(dict.fromkeys([(own_provider or OWN, bare), *pairs]))[:MAX_GUESSES]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from linne.errors import RecipeError
+from linne.models import input_defaults
 from linne.weights import Fit, Weights
 from linne.weights.adapting import adapt_position, adapt_stem, describe_resize
 from linne.weights.coverage import Share, network_like, share_of
@@ -34,9 +35,9 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     named, roles, own = name_for(network, weights.tensors), roles_of(network), network.state_dict()
     plan = _plan(own, named, roles)
     share = share_of(own, named.tensors, roles, frozenset(plan.misfits))
-    if not share.enough:
+    if not share.enough and not share_of(own, named.tensors, roles, frozenset()).enough:
         raise _other_network(share, weights, full_name)
-    if plan.misfits:
+    if plan.misfits:  # the same names: another size or width of the same network
         raise _misfit(plan.misfits, own, named.tensors, weights, full_name)
     _check_values(plan.taken, own, weights)
     with torch.no_grad():
@@ -51,8 +52,10 @@ def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
     plan = _Plan()
     for name, mine in own.items():
         found = named.tensors.get(name)
-        if is_derived(name) or (found is None and name.endswith(".num_batches_tracked")):
-            continue  # a count from before torch 0.4.1, which only a cumulative average reads
+        if is_derived(name):
+            continue
+        if name.endswith(".num_batches_tracked") and (found is None or found.is_floating_point()):
+            continue  # no such count before torch 0.4.1, and some halve it with the rest; nothing here reads it
         if found is None or (found.shape != mine.shape and name in roles.classifier):
             plan.fresh.append(name)
         elif found.shape == mine.shape:
@@ -71,20 +74,32 @@ def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
 
 def _other_network(share: Share, weights: Weights, full_name: str) -> RecipeError:
     reason = f"{share.filled:.0%} of its numbers are in the file and {share.used:.0%} of the file's are in it"
-    likely = weights.model if weights.model not in (None, full_name) else None
-    likely = likely or network_like(weights.tensors, full_name, weights.origin)
     return RecipeError(
         f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}, the classifier apart",
-        hint=f"they look like weights of `{likely}`" if likely else "`linne models` lists the networks there are",
+        hint=_what_they_are(weights, full_name),
     )
 
 
 def _misfit(names: list[str], own: Tensors, found: Tensors, weights: Weights, full_name: str) -> RecipeError:
     name, more = names[0], f"; {len(names) - 1} more differ" if len(names) > 1 else ""
     sizes = f"is {_shape(found[name])}, and `{full_name}` has it as {_shape(own[name])}"
-    return RecipeError(
-        f"`{weights.origin}`: `{name}` {sizes}{more}",
-        hint="classes, 1 or 3 channels and image size may differ; train the network in the form its weights are for",
+    return RecipeError(f"`{weights.origin}`: `{name}` {sizes}{more}", hint=_what_they_are(weights, full_name))
+
+
+def _what_they_are(weights: Weights, full_name: str) -> str:
+    """Return the hint for weights that do not fit: what they are of, or how the network has to be for them."""
+    said = weights.model if weights.model not in (None, full_name) else None
+    likely = said or network_like(weights.tensors, full_name, weights.origin)
+    if likely is None:
+        return "`linne models` lists the networks there are"
+    if likely != full_name:
+        return f"they look like weights of `{likely}`"
+    size = weights.input or input_defaults(full_name)
+    if size is None:
+        return f"they are of `{full_name}` in its plain form; leave out what changes it"
+    return (
+        f"they are of `{full_name}` for {size.height} x {size.width} pixels: "
+        f"`--set data.height={size.height} --set data.width={size.width}`"
     )
 
 

@@ -18,6 +18,10 @@ SPARE = {
     "aux2.": "the network has no auxiliary classifier",
     "decoder": "only pretraining uses it",
     "mask_token": "only pretraining uses it",
+    "predictor": "only pretraining uses it",
+    "projector": "only pretraining uses it",
+    "prototypes": "only pretraining uses it",
+    "queue": "only pretraining uses it",
     "n_averaged": "a counter of the average",
 }
 """What a file may hold in any amount beside the network, by the beginning of the names."""
