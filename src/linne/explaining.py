@@ -59,5 +59,7 @@ def explain(
     prepare_for_torch()
     from linne.planning import plan_anew
 
-    plan = plan_anew(source, recipe, flags, overrides, require_accelerator=require_accelerator, say=say)
+    plan = plan_anew(
+        source, recipe, flags, overrides, require_accelerator=require_accelerator, fetch_weights=False, say=say
+    )
     return Explanation(plan.recipe, plan.reasons, plan.source.notes)

@@ -20,10 +20,9 @@ from linne.bundle_format import MANIFEST
 from linne.data.places import cache_folder
 from linne.device import describe_versions
 from linne.errors import CheckFailed, RecipeError
-from linne.models.provider import InputDefaults
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import DEFAULT, Found, find, offers_for
+from linne.weights.finding import DEFAULT, Found, find, offers_for, spec_of
 from linne.weights.proving import Proof, prove
 
 MAX_LABELS_BYTES = 16 * 2**20
@@ -186,19 +185,6 @@ def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> Inpu
         if name not in known:
             raise RecipeError(f"no field `{name}` of preprocessing", hint=f"there are {', '.join(sorted(known))}")
     return dataclasses.replace(spec, **changes)
-
-
-def spec_of(designed: InputDefaults) -> InputSpec:
-    """Return the evaluation input that a network was designed for."""
-    return InputSpec(
-        channels=3,
-        height=designed.height,
-        width=designed.width,
-        mean=designed.mean,
-        std=designed.std,
-        interpolation=designed.interpolation,
-        crop_pct=designed.crop_pct,
-    )
 
 
 def _labels(file: Path | None, weights: Weights, found: Found, num_classes: int) -> tuple[tuple[str, ...], str]:

@@ -8,10 +8,12 @@ from typing import Any
 
 from linne import models
 from linne.errors import RecipeError
+from linne.models.provider import InputDefaults
+from linne.preprocess import InputSpec
 from linne.recipe import Recipe
 from linne.recipes.auto import Designed
-from linne.weights import read_weights
-from linne.weights.finding import find
+from linne.weights import input_for_channels, read_weights
+from linne.weights.finding import find, spec_of
 
 
 def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | None:
@@ -36,11 +38,29 @@ def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | N
         given["model.weights"], reasons["model.weights"] = tag, reasons["model.name"]
     defaults = models.input_defaults(full_name)
     if given.get("model.weights") is not None:
-        defaults = find(given["model.weights"], full_name).input or defaults
+        found = find(given["model.weights"], full_name)
+        defaults = found.input or defaults
+        stated = read_weights(found.path).input if found.path is not None and found.path.is_dir() else None
+        if stated is not None or defaults is not None:
+            return _of_weights(stated or spec_of(defaults), defaults, given.get("data.channels", 3))
     if defaults is None:
         return None
     fields = {field.name for field in dataclasses.fields(Designed)}
     return Designed(**{name: value for name, value in dataclasses.asdict(defaults).items() if name in fields})
+
+
+def _of_weights(spec: InputSpec, network: InputDefaults | None, channels: int) -> Designed:
+    """Return what weights were made for; for another number of channels, with what their first layer then expects."""
+    spec = input_for_channels(spec, channels)
+    return Designed(
+        height=spec.height,
+        width=spec.width,
+        mean=spec.mean,
+        std=spec.std,
+        interpolation=spec.interpolation,
+        crop_pct=spec.crop_pct,
+        fixed_size=network is not None and network.fixed_size,
+    )
 
 
 def pin_weights(recipe: Recipe, say: Callable[[str], None]) -> dict[str, Any]:

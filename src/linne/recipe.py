@@ -204,7 +204,7 @@ class Recipe:
         if self.model.keep_statistics and averaged:
             raise RecipeError(
                 "model.keep_statistics holds the batch norms' statistics, and averaged weights need others",
-                hint="use --set model.keep_statistics=false, or an average that brings its own: --set optim.ema_decay=0.99",
+                hint="use --set model.keep_statistics=false, or average all the time: --set optim.ema_decay=0.99",
             )
         if self.optim.schedule == "plateau" and self.data.val_fraction is None:
             raise RecipeError(

@@ -29,7 +29,7 @@ RESIDENT_SHARE = 0.25
 RATES = {
     "sgd": (0.2, 5e-4, "usual for convolutional networks with SGD"),
     "adamw": (1e-3, 0.05, "usual with AdamW"),
-    "adamw, pretrained": (4e-3, 0.05, "usual with AdamW"),
+    "adamw, pretrained": (1.5e-3, 0.05, "usual with AdamW"),
     "muon": (3e-3, 0.05, "as with AdamW, whose scale its updates are brought to"),
     "lamb": (1e-2, 0.02, "usual with LAMB"),
     "lion": (3e-4, 0.15, "lion's steps are larger: a third of AdamW's rate, three times its decay"),
@@ -148,7 +148,7 @@ def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> No
             height, width = max(task.height, 32), max(task.width, 32)
             why = f"the images are {size}" + ("" if min(task.height, task.width) >= 32 else ", enlarged to 32")
         choices.set("data.channels", 3, f"{model} takes colour; grey images are repeated")
-        if choices.values["data.channels"] == 3:
+        if choices.values["data.channels"] == len(designed.mean):
             choices.set("data.mean", designed.mean, f"what {model} was designed for")
             choices.set("data.std", designed.std, f"what {model} was designed for")
         if not small:

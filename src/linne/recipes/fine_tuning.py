@@ -16,13 +16,16 @@ SIDE = {"cpu": 128}
 VISITS = {"cpu": 20_000}
 VISITS_ACCELERATOR = 200_000
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
+FEW_IMAGES = 5_000
+"""With fewer, statistics over whole batches of them are worse than those of the pretrained weights."""
 LAYER_DECAY = 0.85
 """What each layer learns slower by than the one above it; the classifier has the whole rate."""
 
 
 def choose_fine_tuning(choices: Choices, task: Task, designed: Designed | None) -> None:
     """Set the fields whose values differ from those of a training that starts from random weights."""
-    model = choices.values["model.name"]
+    values = choices.values
+    model = values["model.name"]
     if designed is not None and not designed.fixed_size:
         side = min(SIDE.get(task.device_kind, designed.height), designed.height)
         why = f"what {model} was designed for"
@@ -34,6 +37,9 @@ def choose_fine_tuning(choices: Choices, task: Task, designed: Designed | None) 
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(visits / task.num_train)))
     why = f"about {visits:,} images in all, at least {FEWEST_EPOCHS} and at most {MOST_EPOCHS} epochs: much is known"
     choices.set("optim.epochs", epochs, why)
+    averaged = values.get("optim.average_epochs") is not None or values.get("optim.schedule") == "schedule-free"
+    if task.num_train <= FEW_IMAGES and not averaged:
+        choices.set("model.keep_statistics", True, "batches of so few images would only spoil those that were learnt")
     optimizer = choices.set("optim.optimizer", "adamw", "moves each layer of a pretrained network at its own scale")
     if optimizer == "adamw":
         choices.set(

@@ -10,6 +10,7 @@ from pathlib import Path
 from linne import models
 from linne.errors import RecipeError, suggest
 from linne.models.provider import InputDefaults, Pretrained, WebFile
+from linne.preprocess import InputSpec
 
 DEFAULT = "default"
 """What is typed for the weights that a network's provider would take."""
@@ -96,4 +97,17 @@ def _one_of_theirs(path: Path, offers: list[Pretrained]) -> Pretrained | None:
     """Return which of `offers` the file is, by the name under which it is published."""
     return next(
         (offer for offer in offers if isinstance(offer.where, WebFile) and offer.where.filename == path.name), None
+    )
+
+
+def spec_of(designed: InputDefaults) -> InputSpec:
+    """Return the evaluation input that a network was designed for."""
+    return InputSpec(
+        channels=3,
+        height=designed.height,
+        width=designed.width,
+        mean=designed.mean,
+        std=designed.std,
+        interpolation=designed.interpolation,
+        crop_pct=designed.crop_pct,
     )
