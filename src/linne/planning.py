@@ -195,7 +195,7 @@ def make_plan(
     designed = None
     if "model.name" in given:
         provider, name = models.resolve(given["model.name"])
-        given["model.name"] = name if provider == "linne" else f"{provider}/{name}"
+        given["model.name"] = models.full_name(provider, name)
         defaults = models.input_defaults(given["model.name"])
         if defaults is not None:
             designed = Designed(
@@ -347,7 +347,9 @@ def _task(source: Source, device: Device) -> Task:
 
 def default_output_name(recipe: Recipe) -> str:
     """Return what to call a run: its source and its model."""
-    return f"{source_in_names(recipe.data.source)}-{recipe.model.name.replace('/', '-')}"
+    provider, colon, place = recipe.model.name.partition(":")
+    model = f"{provider}-{Path(place).resolve().name}" if colon else recipe.model.name.replace("/", "-")
+    return f"{source_in_names(recipe.data.source)}-{model}"
 
 
 def source_in_names(source: str) -> str:
