@@ -41,8 +41,9 @@ def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | N
         found = find(given["model.weights"], full_name)
         defaults = found.input or defaults
         stated = read_weights(found.path).input if found.path is not None and found.path.is_dir() else None
-        if stated is not None or defaults is not None:
-            return _of_weights(stated or spec_of(defaults), defaults, given.get("data.channels", 3))
+        spec = spec_of(defaults) if stated is None and defaults is not None else stated
+        if spec is not None:
+            return _of_weights(spec, defaults, given.get("data.channels", 3))
     if defaults is None:
         return None
     fields = {field.name for field in dataclasses.fields(Designed)}

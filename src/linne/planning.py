@@ -339,7 +339,9 @@ def _task(source: Source, device: Device) -> Task:
 
 def default_output_name(recipe: Recipe) -> str:
     """Return what to call a run: its source and its model."""
-    return f"{source_in_names(recipe.data.source)}-{recipe.model.name.replace('/', '-')}"
+    provider, colon, place = recipe.model.name.partition(":")
+    model = f"{provider}-{Path(place).resolve().name}" if colon else recipe.model.name.replace("/", "-")
+    return f"{source_in_names(recipe.data.source)}-{model}"
 
 
 def source_in_names(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,30 +13,41 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 
 from linne import models  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
-from linne.models import PROVIDERS, ModelRef, Variant  # noqa: E402
+from linne.models import PROVIDERS, ModelRef, Variant, full_name  # noqa: E402
+from linne.models.provider import BY_PLACE  # noqa: E402
 from linne.preprocess import InputSpec  # noqa: E402
 
 LABELS = ("walrus", "bee", "Ähre")
+
+FIXTURES = Path(__file__).parent.parent / "fixtures/networks"
 
 TINY = {
     "linne": ("mlp", "small"),
     "timm": ("test_resnet", "test_vit"),
     "torchvision": ("shufflenet_v2_x0_5", "squeezenet1_1"),
+    "hf": tuple(str(FIXTURES / name) for name in ("tiny-resnet", "tiny-vit")),
 }
 """Networks that build in milliseconds; a new provider adds its own."""
 
-NETWORKS = [(provider, name) for provider, names in TINY.items() for name in names]
+UNAVAILABLE = {provider: models.load_provider(provider).why_unavailable() for provider in PROVIDERS}
+NETWORKS = [
+    pytest.param(
+        provider, name, id=f"{provider}-{Path(name).name}", marks=pytest.mark.skipif(bool(reason), reason=reason or "")
+    )
+    for provider, names in TINY.items()
+    for reason in [UNAVAILABLE[provider]]
+    for name in names
+]
 INPUTS = {"rgb": (3, 32, 32), "grey": (1, 48, 48), "wide": (3, 32, 48), "tall": (1, 64, 32)}
 
 
-@pytest.fixture(params=PROVIDERS)
+@pytest.fixture(params=[provider for provider in PROVIDERS if provider not in BY_PLACE])
 def provider(request: pytest.FixtureRequest) -> Any:
-    """Each provider, skipped with its own reason where it cannot be used."""
-    found = models.load_provider(request.param)
-    problem = found.why_unavailable()
+    """Each provider that has a list of names, skipped with its own reason where it cannot be used."""
+    problem = UNAVAILABLE[request.param]
     if problem is not None:
         pytest.skip(problem)
-    return found
+    return models.load_provider(request.param)
 
 
 def describe(provider: str, name: str, input_name: str = "rgb", **changes: Any) -> ModelRef:
@@ -59,6 +71,12 @@ def test_names_are_sorted_unique_and_hold_no_slash(provider):
     assert names
     assert names == sorted(set(names))
     assert not [name for name in names if "/" in name]
+
+
+@pytest.mark.parametrize(("provider_name", "name"), NETWORKS)
+def test_a_name_is_understood_as_it_is_typed_and_a_bundle_says_what_it_holds(provider_name, name):
+    assert models.resolve(full_name(provider_name, name)) == (provider_name, name)
+    assert describe(provider_name, name).full_name.startswith(full_name(provider_name, ""))
 
 
 @pytest.mark.parametrize("input_name", INPUTS)
@@ -121,7 +139,7 @@ def test_config_has_labels_in_order_and_the_input_in_timms_layout(provider_name,
     )
     config = models.config(ref, LABELS, spec.to_dict())
     assert json.loads(json.dumps(config, allow_nan=False)) == config, "lists, not tuples: it is compared with a file"
-    assert config["architecture"] == (name if provider_name == "timm" else f"{provider_name}/{name}")
+    assert config["architecture"] == (name if provider_name == "timm" else f"{provider_name}/{ref.name}")
     assert config["label_names"] == ["walrus", "bee", "Ähre"]
     assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 3
     expected = {
@@ -158,12 +176,12 @@ def test_pretrained_weights_are_told_apart_by_tags_and_say_what_they_are(provide
     assert len({weights.tag for weights in found}) == len(found)
     for weights in found:
         assert (weights.provider, weights.name) == (provider_name, name)
-        assert models.split_tag(weights.full_name) == (f"{provider_name}/{name}", weights.tag)
+        tag = None if provider_name in BY_PLACE else weights.tag
+        assert models.split_tag(weights.full_name) == (full_name(provider_name, name), tag)
         labels = weights.labels()
         assert labels is None or len(set(labels)) == weights.num_classes
-        assert weights.input.height > 0
     if found:
-        assert found[0] == models.pretrained(f"{provider_name}/{name}")
+        assert found[0] == models.pretrained(full_name(provider_name, name))
 
 
 def test_an_unknown_name_is_refused_wherever_it_is_given(provider):

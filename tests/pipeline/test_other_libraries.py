@@ -126,8 +126,7 @@ def spread(network: Any, images_NCHW: Any) -> None:
                 module.momentum = None  # a plain average over the batches seen
         network.train()(images_NCHW)
         logits_NK = network.eval()(images_NCHW)
-        head = network.get_classifier()
-        head = head if isinstance(head, torch.nn.Linear) else head.fc
+        head = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
         scale_K = 3 / logits_NK.std(dim=0)
         head.weight.mul_(scale_K[:, None])
         head.bias.copy_((head.bias - logits_NK.mean(dim=0)) * scale_K)
@@ -141,7 +140,7 @@ def make_bundle(folder: Path, case: Case, photos: list[Path]) -> Path:
         case.name, num_classes=len(LABELS), channels=spec.channels, height=spec.height, width=spec.width
     )
     network = models.build(ref)
-    if ref.provider == "timm":
+    if ref.provider in ("timm", "hf"):
         spread(network, photo_batch(photos, spec))
     network.eval()
     with torch.inference_mode():
@@ -308,6 +307,33 @@ def test_other_libraries_refuse_a_bundle_whose_network_they_do_not_have(case, bu
         open_in_timm(folder)
     with pytest.raises(ValueError, match="model type `linne` but Transformers does not recognize"):
         transformers.pipeline("image-classification", model=str(folder))
+
+
+NETWORKS = Path(__file__).parent.parent / "fixtures/networks"
+HUGGING_FACE = [
+    case(f"hf:{NETWORKS / 'tiny-vit'}", 3, 48, 32, **HALF, interpolation="bicubic", crop_pct=0.9),
+    case(f"hf:{NETWORKS / 'tiny-resnet'}", 3, 64, 64, **IMAGENET, interpolation="bilinear", crop_mode="squash"),
+]
+
+
+@pytest.mark.parametrize("case", HUGGING_FACE)
+def test_a_bundle_of_transformers_own_network_gives_the_same_probabilities_there(case, bundle_of, photos):
+    folder = bundle_of(case)
+    predictor = Predictor.open(folder, device="cpu")
+    pipe = transformers.pipeline("image-classification", model=str(folder), device="cpu")
+    assert type(pipe.model).__name__ in ("ViTForImageClassification", "ResNetForImageClassification")
+    assert tuple(pipe.model.config.id2label[k] for k in range(len(LABELS))) == LABELS
+
+    images_NCHW = photo_batch(photos, case.input)
+    ours = softmax(predictor.backend.run(images_NCHW.numpy()))
+    with torch.inference_mode():
+        assert np.abs(softmax(pipe.model(pixel_values=images_NCHW).logits) - ours).max() < 1e-5, "the same tensor"
+    predictor.resize = pillow_resize
+    ours = ours_from_files(predictor, photos)
+    assert np.abs(transformers_from_files(pipe, photos) - ours).max() < 1e-3, "the same file"
+    assert ours.std(axis=0).min() > 0.1
+    with pytest.raises(RuntimeError, match=r"Unknown model \(hf/(vit|resnet)\)"):
+        open_in_timm(folder)
 
 
 def test_a_timm_user_can_go_on_from_a_bundle_with_other_classes_and_channels(bundle_of):

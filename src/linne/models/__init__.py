@@ -1,7 +1,7 @@
 """Where networks come from: a table of providers, and the functions that turn a name into a network.
 
-A name is `small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them has. With
-a tag, `timm/NAME.TAG`, it also says which of the published weights are meant.
+A name is `small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, a bare NAME that only one of them has, or
+`hf:PLACE`. With a tag, `timm/NAME.TAG`, it also says which of the published weights are meant.
 Importing this module imports no framework; a provider imports its own when it is asked for something.
 """
 
@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
-from linne.models.provider import HubFile, InputDefaults, ModelRef, Pretrained, Provider, Variant, WebFile
+from linne.models.provider import (
+    BY_PLACE,
+    HubFile,
+    InputDefaults,
+    ModelRef,
+    Pretrained,
+    Provider,
+    Variant,
+    WebFile,
+    full_name,
+)
 from linne.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ __all__ = [
     "config",
     "describe",
     "describe_recipe",
+    "full_name",
     "full_name_and_tag",
     "input_defaults",
     "is_name",
@@ -49,6 +60,7 @@ PROVIDERS = {
     "linne": "linne.models.own:OwnModels",
     "timm": "linne.models.from_timm:TimmModels",
     "torchvision": "linne.models.from_torchvision:TorchvisionModels",
+    "hf": "linne.models.from_huggingface:HuggingFaceModels",
 }
 """Where each provider lives. `linne` is the one whose names are typed without a prefix."""
 
@@ -87,6 +99,8 @@ def split_tag(name: str) -> tuple[str, str | None]:
 
     `timm/resnet18.a1_in1k` is `timm/resnet18` and `a1_in1k`. Neither is looked up.
     """
+    if name.partition(":")[0] in BY_PLACE:
+        return name, None
     network, dot, tag = name.partition(".")
     return (network, tag) if dot and tag else (name, None)
 
@@ -98,11 +112,11 @@ def pretrained(name: str, tag: str = "default") -> Pretrained:
         RecipeError: the name cannot be resolved, nobody published weights for it, or none are called `tag`.
     """
     provider, own_name = resolve(name)
-    full_name = _full(provider, own_name)
+    network = full_name(provider, own_name)
     found = load_provider(provider).pretrained(own_name)
     if not found:
         raise RecipeError(
-            f"there are no pretrained weights of `{full_name}`", hint="leave `--weights` out to start from random ones"
+            f"there are no pretrained weights of `{network}`", hint="leave `--weights` out to start from random ones"
         )
     if tag == "default":
         return found[0]
@@ -111,7 +125,7 @@ def pretrained(name: str, tag: str = "default") -> Pretrained:
             return weights
     tags = [weights.tag for weights in found]
     hint = suggest(tag, tags) or f"there are {', '.join(f'`{known}`' for known in tags)}"
-    raise RecipeError(f"`{full_name}` has no weights `{tag}`", hint=hint)
+    raise RecipeError(f"`{network}` has no weights `{tag}`", hint=hint)
 
 
 def full_name_and_tag(typed: str) -> tuple[str, str | None]:
@@ -121,12 +135,13 @@ def full_name_and_tag(typed: str) -> tuple[str, str | None]:
         RecipeError: as `resolve`.
     """
     name, tag = split_tag(typed)
-    return _full(*resolve(name)), tag
+    return full_name(*resolve(name)), tag
 
 
 def is_name(typed: str) -> bool:
     """Return whether `typed` can only be a network: it names a provider, and no file or folder is called so."""
-    return typed.partition("/")[0] in PROVIDERS and not os.path.lexists(typed)
+    prefixed = typed.partition("/")[0] in PROVIDERS or typed.partition(":")[0] in BY_PLACE
+    return prefixed and not os.path.lexists(typed)
 
 
 def resolve(name: str) -> tuple[str, str]:
@@ -137,8 +152,14 @@ def resolve(name: str) -> tuple[str, str]:
     Raises:
         RecipeError: unknown, known to two providers, of a provider that is not installed, or with a weights tag.
     """
+    prefix, colon, place = name.partition(":")
+    if colon and prefix in BY_PLACE:
+        problem = load_provider(prefix).why_unavailable()
+        if problem is not None:
+            raise RecipeError(f"`{name}` cannot be used: {problem}")
+        return prefix, place
     prefix, slash, rest = name.partition("/")
-    if slash and prefix in PROVIDERS:
+    if slash and prefix in PROVIDERS and prefix not in BY_PLACE:
         names, missing = _names_of(prefix)
         if missing:
             raise RecipeError(f"`{name}` cannot be used: {missing[prefix]}")
@@ -148,7 +169,7 @@ def resolve(name: str) -> tuple[str, str]:
     if name in load_provider(OWN).names():
         return OWN, name
 
-    names, missing = _names_of(*PROVIDERS)
+    names, missing = _names_of(*(provider for provider in PROVIDERS if provider not in BY_PLACE))
     found = [provider for provider in names if name in names[provider]]
     if len(found) > 1:
         spellings = " or ".join(f"`{provider}/{name}`" for provider in found)
@@ -231,20 +252,16 @@ def list_models(pattern: str | None = None) -> list[ModelListing]:
         provider = load_provider(key)
         problem = provider.why_unavailable()
         if problem is not None:
-            row = _full(key, "*")
+            row = full_name(key, "*")
             listings.append(ModelListing(name=row, provider=key, height=None, width=None, unavailable=problem))
             continue
         for name in provider.names():
-            full_name = _full(key, name)
-            if pattern is None or _fits(pattern, name, full_name):
+            typed = full_name(key, name)
+            if pattern is None or _fits(pattern, name, typed):
                 made_for = provider.input_defaults(name)
                 height, width = (made_for.height, made_for.width) if made_for else (None, None)
-                listings.append(ModelListing(name=full_name, provider=key, height=height, width=width))
+                listings.append(ModelListing(name=typed, provider=key, height=height, width=width))
     return sorted(listings, key=lambda listing: listing.name)
-
-
-def _full(provider: str, name: str) -> str:
-    return name if provider == OWN else f"{provider}/{name}"
 
 
 def _fits(pattern: str, name: str, full_name: str) -> bool:
@@ -274,7 +291,7 @@ def _names_of(*providers: str) -> tuple[dict[str, list[str]], dict[str, str]]:
 def _unknown(typed: str, bare: str, names: Mapping[str, list[str]], missing: Mapping[str, str]) -> RecipeError:
     """Return the error for `typed`, whose part `bare` is in none of `names`."""
     architecture, _, tag = bare.partition(".")
-    full_names = [name if provider == OWN else f"{provider}/{name}" for provider in names for name in names[provider]]
+    full_names = [full_name(provider, name) for provider in names for name in names[provider]]
     spellings = [full for full in full_names if full.rpartition("/")[2] == architecture]
     if tag and spellings:
         return RecipeError(

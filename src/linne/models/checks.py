@@ -25,10 +25,10 @@ SIZES = (16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384
 """Sides tried for a hint: powers of two, multiples of the usual patches and windows, and what inception needs."""
 
 
-def import_failure(package: str, error: Exception) -> str:
+def import_failure(package: str, error: Exception, extra: str = "train") -> str:
     """Return in one sentence why `package` cannot be imported."""
     if isinstance(error, ModuleNotFoundError) and error.name == package:
-        return f'{package} is not installed; install it with `pip install "linne[train]"`'
+        return f'{package} is not installed; install it with `pip install "linne[{extra}]"`'
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return f"{package} is installed but cannot be imported: {reason}"
 
@@ -95,7 +95,7 @@ def checked(
         raise RecipeError(f"`{name}` cannot take {height} x {width} pixels", hint=hint) from failure
     if channels == 1 and works(3, designed):
         raise RecipeError(f"`{name}` cannot take grey images", hint="use `--set data.channels=3`") from failure
-    reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise RecipeError(f"`{name}` cannot be built: {reason}") from failure
 
 

@@ -123,12 +123,41 @@ def find_on_hub(where: HubFile) -> Path | None:
     return None
 
 
+def fetch_description(name: str, say: Say) -> None:
+    """Have what is needed to understand the name of a network, fetched from the hub. Call it when asked to.
+
+    For `hf:OWNER/NAME` these are two small files, kept in the client's cache; for every other name nothing.
+
+    Raises:
+        SourceError: they cannot be had.
+    """
+    from linne.models.from_huggingface import CONFIG, is_on_hub
+
+    prefix, _, repository = name.partition(":")
+    if prefix != "hf" or not is_on_hub(repository):
+        return
+    if find_on_hub(HubFile(repository=repository, filenames=(CONFIG,))) is not None:
+        return
+    errand = Errand(f"`{name}`", f"fetch the files of `{repository}` on a machine that can, and type `hf:FOLDER`")
+    # How pixels are prepared first: it may be missing, and the other one marks that both were asked for.
+    _first_on_hub(HubFile(repository=repository, filenames=("preprocessor_config.json",)), errand, None, say)
+    fetch_from_hub(HubFile(repository=repository, filenames=(CONFIG,)), errand, None, say)
+
+
 def fetch_from_hub(where: HubFile, errand: Errand, licence: str | None, say: Say) -> Path:
     """Return the first of the files that the hub has, fetched into its client's cache.
 
     Raises:
         SourceError: it cannot be had, or linne or the client is told to stay offline.
     """
+    found = _first_on_hub(where, errand, licence, say)
+    if found is None:
+        names = " nor ".join(f"`{filename}`" for filename in where.filenames)
+        raise errand.failed(f"`{where.repository}` on the Hugging Face hub has no {names}")
+    return found
+
+
+def _first_on_hub(where: HubFile, errand: Errand, licence: str | None, say: Say) -> Path | None:
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -147,8 +176,7 @@ def fetch_from_hub(where: HubFile, errand: Errand, licence: str | None, say: Say
             continue
         except Exception as error:  # of several libraries, and of others in other versions
             raise errand.failed(_why_hub_refused(where, error)) from error
-    names = " nor ".join(f"`{filename}`" for filename in where.filenames)
-    raise errand.failed(f"`{where.repository}` on the Hugging Face hub has no {names}")
+    return None
 
 
 def _why_hub_refused(where: HubFile, error: Exception) -> str:

@@ -13,12 +13,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+BY_PLACE = ("hf",)
+"""Providers whose networks are named by where they lie, and typed as `hf:PLACE`."""
+
+
+def full_name(provider: str, name: str) -> str:
+    """Return what a user types for the provider's network `name`."""
+    if provider == "linne":
+        return name
+    return f"{provider}:{name}" if provider in BY_PLACE else f"{provider}/{name}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRef:
     """A network as plain data: enough to build it again. Stored in a bundle's `model` field."""
 
     provider: str
-    """A key of `PROVIDERS`: `linne`, `timm`, `torchvision`."""
+    """A key of `PROVIDERS`: `linne`, `timm`, `torchvision`, `hf`."""
     name: str
     """The provider's own name for it: `small`, `resnet18`."""
     num_classes: int
@@ -30,8 +41,8 @@ class ModelRef:
 
     @property
     def full_name(self) -> str:
-        """What a user types: `small`, `timm/resnet18`."""
-        return self.name if self.provider == "linne" else f"{self.provider}/{self.name}"
+        """What a user types: `small`, `timm/resnet18`; `hf:vit` says what kind of network it is."""
+        return full_name(self.provider, self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +125,8 @@ class Pretrained:
     """About how large the file is; torchvision says it to a kilobyte."""
     licence: str | None = None
     """As the provider states it, a name or an address; None where it states none."""
-    input: InputDefaults
-    """How pixels were prepared when these weights were trained."""
+    input: InputDefaults | None
+    """How pixels were prepared when these weights were trained; None where files beside the weights say it."""
     num_classes: int
     """0 where they have no classifier."""
     classes: str | tuple[str, ...] | None = None
@@ -126,7 +137,8 @@ class Pretrained:
     @property
     def full_name(self) -> str:
         """What a user types: `timm/resnet18.a1_in1k`, `hf:google/vit-base-patch16-224`."""
-        return f"{self.provider}:{self.name}" if self.provider == "hf" else f"{self.provider}/{self.name}.{self.tag}"
+        name = full_name(self.provider, self.name)
+        return name if self.provider in BY_PLACE else f"{name}.{self.tag}"
 
     def labels(self) -> tuple[str, ...] | None:
         """Return a different label for each output in order, or None where the provider does not say.
