@@ -44,8 +44,14 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
         for name, tensor in plan.taken.items():
             own[name].copy_(tensor)
     dropped = [f"`{name}`: {_why_dropped(name)}" for name in named.tensors if name not in own]
-    notes = (*((f"from the checkpoint's `{weights.part}`",) if weights.part else ()), *named.notes)
-    return Fit(plan.kept, tuple(plan.adapted), tuple(plan.fresh), tuple(dropped), notes)
+    return Fit(plan.kept, tuple(plan.adapted), tuple(plan.fresh), tuple(dropped), _notes(weights, named, full_name))
+
+
+def _notes(weights: Weights, named: Named, full_name: str) -> tuple[str, ...]:
+    notes = [f"from the checkpoint's `{weights.part}`"] if weights.part else []
+    if weights.model not in (None, full_name):  # tensors alike are no proof: timm's tf_ networks pad differently
+        notes.append(f"made for `{weights.model}`, whose tensors are the same; what it computes may not be")
+    return (*notes, *named.notes)
 
 
 def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
