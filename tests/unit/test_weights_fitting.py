@@ -308,6 +308,7 @@ def test_counters_of_batches_may_be_missing_or_halved(small):
 def test_weights_of_another_network_are_refused_with_its_name(of, into, looks_like):
     message, hint = refusal(network(into), weights_of(network(of, num_classes=1000)), into)
     assert message.startswith(f"`a.pth` does not hold weights of `{into}`: ")
+    assert message.endswith(" of the file's are in it, the classifier apart")
     assert hint == f"they look like weights of `{looks_like}`"
 
 

@@ -12,7 +12,7 @@ from linne.errors import RecipeError
 from linne.models import input_defaults
 from linne.weights import Fit, Weights
 from linne.weights.adapting import adapt_position, adapt_stem, describe_resize
-from linne.weights.coverage import Share, network_like, share_of
+from linne.weights.coverage import network_like, share_of
 from linne.weights.naming import Named, name_for
 from linne.weights.roles import Roles, is_derived, is_spare, roles_of
 
@@ -36,7 +36,7 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     plan = _plan(own, named, roles)
     share = share_of(own, named.tensors, roles, frozenset(plan.misfits))
     if not share.enough and not share_of(own, named.tensors, roles, frozenset()).enough:
-        raise _other_network(share, weights, full_name)
+        raise _other_network(str(share), weights, full_name)
     if plan.misfits:  # the same names: another size or width of the same network
         raise _misfit(plan.misfits, own, named.tensors, weights, full_name)
     _check_values(plan.taken, own, weights)
@@ -78,10 +78,9 @@ def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
     return plan
 
 
-def _other_network(share: Share, weights: Weights, full_name: str) -> RecipeError:
-    reason = f"{share.filled:.0%} of its numbers are in the file and {share.used:.0%} of the file's are in it"
+def _other_network(reason: str, weights: Weights, full_name: str) -> RecipeError:
     return RecipeError(
-        f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}, the classifier apart",
+        f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}",
         hint=_what_they_are(weights, full_name),
     )
 
