@@ -37,6 +37,12 @@ class Share:
         """Whether these are weights of this network."""
         return min(self.filled, self.used) >= LEAST_SHARE
 
+    def __str__(self) -> str:
+        return (
+            f"{self.filled:.0%} of its numbers are in the file and {self.used:.0%} of the file's are in it, "
+            "the classifier apart"
+        )
+
 
 def share_of(
     network: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], roles: Roles, misfits: frozenset[str]

@@ -12,7 +12,7 @@ from linne.errors import RecipeError
 from linne.models import input_defaults
 from linne.weights import Fit, Weights
 from linne.weights.adapting import adapt_position, adapt_stem, describe_resize
-from linne.weights.coverage import Share, network_like, share_of
+from linne.weights.coverage import network_like, share_of
 from linne.weights.naming import Named, name_for
 from linne.weights.roles import Roles, is_derived, is_spare, roles_of
 
@@ -36,7 +36,7 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     plan = _plan(own, named, roles)
     share = share_of(own, named.tensors, roles, frozenset(plan.misfits))
     if not share.enough and not share_of(own, named.tensors, roles, frozenset()).enough:
-        raise _other_network(share, weights, full_name)
+        raise _other_network(str(share), weights, full_name)
     if plan.misfits:  # the same names: another size or width of the same network
         raise _misfit(plan.misfits, own, named.tensors, weights, full_name)
     _check_values(plan.taken, own, weights)
@@ -44,8 +44,14 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
         for name, tensor in plan.taken.items():
             own[name].copy_(tensor)
     dropped = [f"`{name}`: {_why_dropped(name)}" for name in named.tensors if name not in own]
-    notes = (*((f"from the checkpoint's `{weights.part}`",) if weights.part else ()), *named.notes)
-    return Fit(plan.kept, tuple(plan.adapted), tuple(plan.fresh), tuple(dropped), notes)
+    return Fit(plan.kept, tuple(plan.adapted), tuple(plan.fresh), tuple(dropped), _notes(weights, named, full_name))
+
+
+def _notes(weights: Weights, named: Named, full_name: str) -> tuple[str, ...]:
+    notes = [f"from the checkpoint's `{weights.part}`"] if weights.part else []
+    if weights.model not in (None, full_name):  # tensors alike are no proof: timm's tf_ networks pad differently
+        notes.append(f"made for `{weights.model}`, whose tensors are the same; what it computes may not be")
+    return (*notes, *named.notes)
 
 
 def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
@@ -72,10 +78,9 @@ def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
     return plan
 
 
-def _other_network(share: Share, weights: Weights, full_name: str) -> RecipeError:
-    reason = f"{share.filled:.0%} of its numbers are in the file and {share.used:.0%} of the file's are in it"
+def _other_network(reason: str, weights: Weights, full_name: str) -> RecipeError:
     return RecipeError(
-        f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}, the classifier apart",
+        f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}",
         hint=_what_they_are(weights, full_name),
     )
 
