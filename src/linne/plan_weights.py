@@ -16,6 +16,10 @@ from linne.weights import input_for_channels, read_weights
 from linne.weights.finding import find, spec_of
 
 
+SAID_BY_WEIGHTS = {f"data.{name}" for name in ("height", "width", "mean", "std", "interpolation", "crop_pct")}
+"""Where all of it is given, as in a run that goes on, weights are not asked; they may be gone."""
+
+
 def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | None:
     """Return what the network that `given` names, or its weights, were made for; None where any input will do.
 
@@ -37,7 +41,7 @@ def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | N
             raise RecipeError(f"weights are named twice: `{tag}` and `{given['model.weights']}`")
         given["model.weights"], reasons["model.weights"] = tag, reasons["model.name"]
     defaults = models.input_defaults(full_name)
-    if given.get("model.weights") is not None:
+    if given.get("model.weights") is not None and not given.keys() >= SAID_BY_WEIGHTS:
         found = find(given["model.weights"], full_name)
         defaults = found.input or defaults
         stated = read_weights(found.path).input if found.path is not None and found.path.is_dir() else None

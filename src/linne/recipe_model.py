@@ -54,6 +54,12 @@ class ModelConfig:
             raise RecipeError(f"model.width is {self.width:g}, expected 0.1 to 10, or none")
         if isinstance(self.freeze, int) and self.freeze < 1:
             raise RecipeError(f"model.freeze is {self.freeze}, expected 1 or more, or `backbone`")
+        for name in ("whiten", "dirac"):
+            if self.weights is not None and getattr(self, name):
+                raise RecipeError(
+                    f"model.{name} is a start from random weights, and model.weights names pretrained ones",
+                    hint=f"use --set model.{name}=false, or leave --weights out",
+                )
         if self.unfreeze_epochs is not None and self.freeze is None:
             raise RecipeError(
                 "model.unfreeze_epochs says when frozen layers are trained as well, and model.freeze is none",

@@ -107,7 +107,7 @@ def train(
         seed_others(recipe.seed)
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
         ref = models.describe_recipe(recipe, source.num_classes)
-        model = place(first_network(ref, recipe, narrator, anew=checkpoint is None), recipe, device)
+        model = place(first_network(ref, recipe, source.labels, narrator, anew=checkpoint is None), recipe, device)
         prepare(model, recipe, batches["train"], world)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -16,9 +17,10 @@ from linne.recipe import Recipe
 from linne.weights import fit_weights, read_weights
 from linne.weights.finding import find
 from linne.weights.proving import prove
+from linne.weights.roles import roles_of
 
 
-def first_network(ref: ModelRef, recipe: Recipe, narrator: Narrator, *, anew: bool) -> nn.Module:
+def first_network(ref: ModelRef, recipe: Recipe, labels: Sequence[str], narrator: Narrator, *, anew: bool) -> nn.Module:
     """Return the network with the weights that training starts from; a run that goes on brings its own.
 
     Raises:
@@ -26,12 +28,14 @@ def first_network(ref: ModelRef, recipe: Recipe, narrator: Narrator, *, anew: bo
     """
     model = models.build(ref)
     if recipe.model.weights is not None and anew:
-        start_from_weights(model, recipe, narrator)
+        start_from_weights(model, recipe, labels, narrator)
     return model
 
 
-def start_from_weights(model: nn.Module, recipe: Recipe, narrator: Narrator) -> None:
+def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], narrator: Narrator) -> None:
     """Fill `model`, on the CPU, with the weights that the recipe names, and say what was kept, adapted and dropped.
+
+    A classifier is taken only where its classes are known to be `labels`: as many others would be a bad start.
 
     Raises:
         LinneError: they cannot be found or read, are not those that the recipe means, or do not fit.
@@ -46,7 +50,12 @@ def start_from_weights(model: nn.Module, recipe: Recipe, narrator: Narrator) -> 
             f"the weights `{weights.origin}` are not those of model.weights_sha256",
             hint="bring the file that the run began with, or use --set model.weights_sha256=none",
         )
+    drawn = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in roles_of(model).classifier}
     fit = fit_weights(model, weights, full_name=recipe.model.name)
+    theirs = weights.labels or (None if found.offered is None else found.offered.labels())
+    if drawn.keys().isdisjoint(fit.fresh) and theirs != tuple(labels):
+        model.load_state_dict(drawn, strict=False)
+        fit = dataclasses.replace(fit, kept=fit.kept - len(drawn), fresh=(*fit.fresh, *drawn))
     licence = "" if found.offered is None else f" (licence: {found.offered.licence or 'not stated'})"
     narrator.line(f"weights {found.name}{licence}")
     for line in fit.lines():

@@ -1,0 +1,83 @@
+"""Training that starts from weights, from the command to the bundle and back."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs `linne[train]`")
+
+import json  # noqa: E402
+import shutil  # noqa: E402
+
+import linne  # noqa: E402
+from linne.bundle import open_bundle  # noqa: E402
+from linne.errors import RecipeError  # noqa: E402
+from linne.models.from_bundle import network_of  # noqa: E402
+
+pytestmark = pytest.mark.long
+
+SOURCE = "synthetic:classes=3,size=16,count=120"
+STILL = {"optim.lr": 1e-30, "optim.weight_decay": 0.0, "model.keep_statistics": True, "model.prove_weights": False}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run whose bundle is where others start from."""
+    run = tmp_path_factory.mktemp("first") / "run"
+    return linne.train(SOURCE, model="small", epochs=2, device="cpu", seed=0, output=run, quiet=True)
+
+
+def tuned(first, output, source=SOURCE, **options):
+    overrides = {**STILL, **options.pop("overrides", {})}
+    options = {"epochs": 1, "device": "cpu", "quiet": True, "seed": 5, **options}
+    return linne.train(source, model="small", weights=str(first.bundle), output=output, overrides=overrides, **options)
+
+
+def test_with_the_same_labels_a_training_that_learns_nothing_answers_as_what_it_started_from(first, tmp_path):
+    again = tuned(first, tmp_path / "run")
+    assert again.report.accuracy == first.report.accuracy
+    before, after = (network_of(open_bundle(result.bundle)).state_dict() for result in (first, again))
+    # A step of 1e-30 changes no float32 of these sizes.
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_as_many_classes_of_other_names_get_a_classifier_of_their_own(first, tmp_path):
+    source = linne.open_source(SOURCE)
+    renamed = linne.from_arrays(
+        *arrays(source, "train"), test=arrays(source, "test"), label_names=("x", "y", "z"), name="renamed"
+    )
+    again = tuned(first, tmp_path / "run", renamed)
+    before, after = (network_of(open_bundle(result.bundle)).state_dict() for result in (first, again))
+    other = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert other == {"head.weight", "head.bias"}
+
+
+def arrays(source, split):
+    part = source.splits[split]
+    return part.store.array[part.indices_N], part.labels_N
+
+
+def test_the_run_says_which_weights_it_started_from_and_a_repeat_starts_from_the_same(first, tmp_path):
+    again = tuned(first, tmp_path / "run", overrides={"optim.lr": 0.01})
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))["recipe"]
+    assert recipe["model"]["weights"] == str(first.bundle)
+    assert len(recipe["model"]["weights_sha256"]) == 64
+    repeat = linne.train(recipe=str(tmp_path / "run" / "recipe.json"), output=tmp_path / "repeat", quiet=True)
+    one, two = (network_of(open_bundle(result.bundle)).state_dict() for result in (again, repeat))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_a_run_goes_on_without_the_weights_that_it_started_from(first, tmp_path):
+    copy = tmp_path / "start"
+    shutil.copytree(first.bundle, copy)
+    options = {"model": "small", "device": "cpu", "quiet": True, "seed": 5, "output": tmp_path / "run"}
+    overrides = {"model.prove_weights": False, "checkpoint.keep_after": True}
+    linne.train(SOURCE, weights=str(copy), epochs=1, overrides=overrides, **options)
+    shutil.rmtree(copy)
+    more = linne.train(output=tmp_path / "run", resume=True, epochs=2, allow_change=["optim.epochs"], quiet=True)
+    assert more.bundle is not None
+
+
+def test_random_starts_and_pretrained_weights_exclude_each_other(first, tmp_path):
+    with pytest.raises(RecipeError, match=r"model\.dirac is a start from random weights"):
+        tuned(first, tmp_path / "run", overrides={"model.dirac": True})
