@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from linne.report import EvalReport
     from linne.sweeping import sweep, sweep_status
-    from linne.verbs import TrainResult, evaluate, list_models, predict, train
+    from linne.verbs import TrainResult, evaluate, list_models, list_weights, predict, train
 
 __version__ = "0.1.0"
 
@@ -75,6 +75,7 @@ __all__ = [
     "get_data",
     "list_models",
     "list_sources",
+    "list_weights",
     "open_bundle",
     "open_source",
     "pack_data",
@@ -115,7 +116,7 @@ _MODULES = {
     ),
     "linne.report": ("EvalReport",),
     "linne.sweeping": ("sweep", "sweep_status"),
-    "linne.verbs": ("TrainResult", "evaluate", "list_models", "predict", "train"),
+    "linne.verbs": ("TrainResult", "evaluate", "list_models", "list_weights", "predict", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
 
