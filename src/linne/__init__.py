@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from linne.importing import Imported
     from linne.inference.predictor import Prediction, Predictor
-    from linne.model_verbs import import_weights, list_models
+    from linne.model_verbs import import_weights, list_models, list_weights
     from linne.preprocess import InputSpec
     from linne.recipe import (
         AugmentConfig,
@@ -79,6 +79,7 @@ __all__ = [
     "import_weights",
     "list_models",
     "list_sources",
+    "list_weights",
     "open_bundle",
     "open_source",
     "pack_data",
@@ -108,7 +109,7 @@ _MODULES = {
     ),
     "linne.importing": ("Imported",),
     "linne.inference.predictor": ("Prediction", "Predictor"),
-    "linne.model_verbs": ("import_weights", "list_models"),
+    "linne.model_verbs": ("import_weights", "list_models", "list_weights"),
     "linne.preprocess": ("InputSpec",),
     "linne.recipe": (
         "AugmentConfig",

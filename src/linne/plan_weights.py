@@ -15,7 +15,6 @@ from linne.recipes.auto import Designed
 from linne.weights import input_for_channels, read_weights
 from linne.weights.finding import find, spec_of
 
-
 SAID_BY_WEIGHTS = {f"data.{name}" for name in ("height", "width", "mean", "std", "interpolation", "crop_pct")}
 """Where all of it is given, as in a run that goes on, weights are not asked; they may be gone."""
 

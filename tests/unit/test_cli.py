@@ -17,6 +17,7 @@ from linne.cli import VERBS, LazyGroup, cli, complete, failures, rows
 from linne.cli.console import aligned
 from linne.errors import CheckFailed, LinneError
 from linne.inference.predictor import Prediction
+from linne.models.provider import BY_PLACE
 
 
 def invoke(*words, **options):
@@ -281,7 +282,7 @@ def test_tab_asks_for_folders_when_no_source_is_meant():
 def test_tab_knows_our_own_networks_and_every_provider():
     own = "linne"
     assert sorted(complete.OWN) == models.load_provider(own).names()
-    assert [own, *complete.PROVIDERS] == list(models.PROVIDERS)
+    assert [own, *complete.PROVIDERS] == [provider for provider in models.PROVIDERS if provider not in BY_PLACE]
 
 
 @pytest.mark.parametrize("provider", complete.PROVIDERS)

@@ -243,9 +243,20 @@ def test_a_child_process_predicts_into_a_pipe(bundle, images):
 def test_models_lists_names_with_their_size():
     ended = invoke("models", "small")
     assert ended.exit_code == 0
-    assert "small" in [line.split()[0] for line in ended.stdout.splitlines()]
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    assert lines[:2] == [["network", "parameters", "GMACs", "input"], ["small", "-", "-", "any", "size"]]
     names = [row["name"] for row in json.loads(invoke("models", "resnet18", "--json").stdout)]
     assert {"timm/resnet18", "torchvision/resnet18"} <= set(names)
+
+
+def test_models_lists_published_weights_with_their_licence_and_says_where_none_is_stated():
+    ended = invoke("models", "torchvision/resnet18", "--weights")
+    assert ended.exit_code == 0
+    head, row = (line.split("  ") for line in ended.stdout.splitlines())
+    assert [text.strip() for text in head if text] == ["weights", "input", "classes", "size", "licence", "where"]
+    assert "not stated" in [text.strip() for text in row]
+    ended = invoke("models", "small", "--weights", "--json")
+    assert all(row["licence"] != "unknown" for row in json.loads(ended.stdout))
 
 
 def test_models_without_a_match_says_where_all_are_listed():

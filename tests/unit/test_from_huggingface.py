@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 
 from linne import models  # noqa: E402
-from linne.errors import RecipeError  # noqa: E402
+from linne.errors import RecipeError, SourceError  # noqa: E402
 from linne.models import HubFile, ModelRef, Variant  # noqa: E402
 from linne.models.fetching import fetch_pretrained  # noqa: E402
 
@@ -111,14 +111,17 @@ def test_variants_are_taken_where_the_configuration_has_them(tmp_path):
     assert ref.options["config"]["drop_path_rate"] == 0.1
 
 
-def test_weights_of_a_folder_are_the_folder_and_of_the_hub_a_file_there():
+def test_weights_of_a_folder_are_the_folder_where_it_has_some(tmp_path):
     weights = models.pretrained(VIT)
     assert (weights.where, weights.num_classes) == (NETWORKS / "tiny-vit", 3)
     assert weights.labels() == ("crane", "ant", "crane (2)")
     assert weights.full_name == VIT
-    said = []
-    assert fetch_pretrained(weights, said.append) == NETWORKS / "tiny-vit"
-    assert said == [f"weights `{VIT}` are here: {NETWORKS / 'tiny-vit'}"]
+    with pytest.raises(SourceError, match=r"^no weights in `.*tiny-vit`: expected a file that ends in .safetensors"):
+        fetch_pretrained(weights, lambda line: None)
+    (tmp_path / "model.safetensors").touch()
+    name, said = folder_of(tmp_path), []
+    assert fetch_pretrained(models.pretrained(name), said.append) == tmp_path
+    assert said == [f"weights `{name}` are here: {tmp_path}"]
 
 
 FROM_HUB = """

@@ -11,10 +11,10 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
+from linne.models.listing import ModelListing, WeightsListing, list_models, list_weights
 from linne.models.provider import (
     BY_PLACE,
     HubFile,
@@ -41,6 +41,7 @@ __all__ = [
     "Provider",
     "Variant",
     "WebFile",
+    "WeightsListing",
     "build",
     "config",
     "describe",
@@ -50,6 +51,7 @@ __all__ = [
     "input_defaults",
     "is_name",
     "list_models",
+    "list_weights",
     "load_provider",
     "pretrained",
     "resolve",
@@ -65,20 +67,6 @@ PROVIDERS = {
 """Where each provider lives. `linne` is the one whose names are typed without a prefix."""
 
 OWN = "linne"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelListing:
-    """One network, as far as it is known without building it."""
-
-    name: str
-    """What a user types; `timm/*` when the whole provider is unavailable."""
-    provider: str
-    height: int | None
-    """The size it was designed for; None when it adapts to any."""
-    width: int | None
-    unavailable: str | None = None
-    """Why it cannot be built here, or None."""
 
 
 def load_provider(name: str) -> Provider:
@@ -237,40 +225,6 @@ def build(ref: ModelRef) -> nn.Module:
 def config(ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `config.json` of a bundle with this network, labels and `InputSpec.to_dict()`."""
     return load_provider(ref.provider).config(ref, labels, input_spec)
-
-
-def list_models(pattern: str | None = None) -> list[ModelListing]:
-    """Return every network whose name fits, sorted by name; a provider that is missing is one row that says why.
-
-    Imports every provider, which takes seconds.
-
-    Args:
-        pattern: a glob (`timm/vit_*`, `resnet1?`) over the full or the bare name, or a part of the full name.
-    """
-    listings = []
-    for key in PROVIDERS:
-        provider = load_provider(key)
-        problem = provider.why_unavailable()
-        if problem is not None:
-            row = full_name(key, "*")
-            listings.append(ModelListing(name=row, provider=key, height=None, width=None, unavailable=problem))
-            continue
-        for name in provider.names():
-            typed = full_name(key, name)
-            if pattern is None or _fits(pattern, name, typed):
-                made_for = provider.input_defaults(name)
-                height, width = (made_for.height, made_for.width) if made_for else (None, None)
-                listings.append(ModelListing(name=typed, provider=key, height=height, width=width))
-    return sorted(listings, key=lambda listing: listing.name)
-
-
-def _fits(pattern: str, name: str, full_name: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    pattern = pattern.lower()
-    if any(sign in pattern for sign in "*?["):
-        return fnmatchcase(name.lower(), pattern) or fnmatchcase(full_name.lower(), pattern)
-    return pattern in full_name.lower()
 
 
 def _names_of(*providers: str) -> tuple[dict[str, list[str]], dict[str, str]]:

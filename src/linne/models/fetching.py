@@ -21,9 +21,9 @@ Say = Callable[[str], None]
 
 
 def find_pretrained(weights: Pretrained) -> Path | None:
-    """Return the file of `weights` where it is on this machine already, or None. Opens no connection."""
+    """Return the file, or folder, of `weights` where it is on this machine already, or None. Opens no connection."""
     if isinstance(weights.where, Path):
-        return weights.where if weights.where.exists() else None
+        return weights.where if any(path.name.endswith(ENDINGS) for path in weights.where.glob("*.*")) else None
     if isinstance(weights.where, WebFile):
         path = _torch_hub_file(weights.where)
         return path if path.exists() else None
@@ -50,7 +50,10 @@ def fetch_pretrained(weights: Pretrained, say: Say, *, progress: Progress = lamb
     if here is not None:
         return here
     if isinstance(where, Path):
-        raise SourceError(f"no weights at `{where}`", hint="give a file of weights: `--weights FILE`")
+        raise SourceError(
+            f"no weights in `{where}`: expected a file that ends in {', '.join(ENDINGS)}",
+            hint="give a file of weights: `--weights FILE`",
+        )
     return fetch_from_hub(where, _errand(weights), weights.licence, say)
 
 
