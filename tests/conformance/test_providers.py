@@ -18,7 +18,7 @@ from linne.preprocess import InputSpec  # noqa: E402
 LABELS = ("walrus", "bee", "Ähre")
 
 TINY = {
-    "linne": ("mlp", "small"),
+    "linne": ("lenet", "mlp", "small"),
     "timm": ("test_resnet", "test_vit"),
     "torchvision": ("shufflenet_v2_x0_5", "squeezenet1_1"),
 }

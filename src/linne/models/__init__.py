@@ -1,6 +1,7 @@
 """Where networks come from: a table of providers, and the functions that turn a name into a network.
 
-A name is `small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them has.
+A name is `small`, `speedrun`, `lenet`, `mlp`, `timm/NAME`, `torchvision/NAME`, or a bare NAME that only one of them
+has.
 Importing this module imports no framework; a provider imports its own when it is asked for something.
 """
 
