@@ -1,4 +1,4 @@
-"""The verbs of `linne data` as functions: fetch, check, split and pack what is learned from."""
+"""The verbs of `linne data` as functions: fetch, show, check, split and pack what is learned from."""
 
 from __future__ import annotations
 
@@ -83,6 +83,29 @@ def check_data(
         images = {**before, **report.quarantine}
         save_quarantine(Path(quarantine), images, source=source.name, fingerprint=report.fingerprint)
     return report
+
+
+def show_data(
+    source: str | Source, output: str | Path, *, split: str = "train", count: int = 25, seed: int = 0
+) -> tuple[str, ...]:
+    """Write a figure of `count` images of a split with their labels to `output`; return why any could not be read.
+
+    Args:
+        output: A PNG file; one that linne wrote is replaced, nothing else is.
+        seed: Decides which images.
+
+    Raises:
+        LinneError: something given cannot be used, or none of the images can be read.
+    """
+    from linne.showing import draw_examples, require_count, require_place, write_figure
+
+    require_count(count)
+    require_place(Path(output))
+    if isinstance(source, str):
+        source = _open(source, splits_file=None, quarantine=None)
+    figure, unread = draw_examples(source, split, count, seed)
+    write_figure(Path(output), figure)
+    return tuple(unread)
 
 
 def split_data(source: str, file: str | Path, *, folds: int | None = None, **options: Any) -> Sequence[SplitFile]:

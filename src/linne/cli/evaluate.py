@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import output_format, where_to_run
+from linne.cli.settings import figure_of_answers, output_format, where_to_run
 
 
 @click.command("evaluate")
@@ -16,21 +16,24 @@ from linne.cli.settings import output_format, where_to_run
 @click.argument("source", shell_complete=complete.sources)
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="`train`, `val` or `test`.")
 @click.option("--splits-file", type=click.Path(path_type=Path), metavar="FILE", help="A run's splits.json.")
+@figure_of_answers
 @where_to_run
 @output_format("text", "markdown", "json")
-def command(bundle: Path, source: str, split: str, splits_file: Path | None, style: str, **where: Any) -> None:
+def command(bundle: Path, source: str, split: str, splits_file: Path | None, style: str, **options: Any) -> None:
     """Measure BUNDLE on a split of SOURCE.
 
-    Accuracy with its 95 % interval, top-k, loss, precision and recall a class, calibration,
-    and what is confused with what. Classes are matched by name.
+    Accuracy with its 95 % interval, top-k, loss, calibration, what is confused with what, and a
+    line for each class, whose recall is the share of its images that are right. Classes are
+    matched by name.
 
     \b
     linne evaluate runs/digits-small-1/bundle digits
     linne evaluate runs/photos-small-1/bundle photos/ --split val --json
+    linne evaluate runs/photos-small-1/bundle photos/ --plot answers.png
     """
     from linne.verbs import evaluate
 
-    report = evaluate(bundle, source, split=split, splits_file=splits_file, **where)
+    report = evaluate(bundle, source, split=split, splits_file=splits_file, **options)
     if style == "json":
         console.data_json(report.to_dict())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linne.cli import console, rows
-from linne.cli.settings import output_format, where_to_run
+from linne.cli.settings import figure_of_answers, output_format, where_to_run
 from linne.errors import LinneError
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Labels an image.")
+@figure_of_answers
 @where_to_run
 @output_format("text", "json", "jsonl", "csv")
-def command(bundle: Path, inputs: tuple[str, ...], top: int, style: str, **where: Any) -> None:
+def command(bundle: Path, inputs: tuple[str, ...], top: int, style: str, **options: Any) -> None:
     """Name what is on images, with probabilities.
 
     INPUT is an image file, a folder (searched with its sub-folders), a quoted pattern, or `-` for
@@ -33,11 +34,12 @@ def command(bundle: Path, inputs: tuple[str, ...], top: int, style: str, **where
     linne predict runs/digits-small-1/bundle scan.png
     linne predict runs/photos-small-1/bundle 'holiday/*.jpg' --top 1
     linne predict runs/photos-small-1/bundle holiday/ --format csv > labels.csv
+    linne predict runs/photos-small-1/bundle scan.png --plot answer.png
     """
     from linne.verbs import predict
 
     tally = Counter[str]()
-    for line in rows.FORMATS[style](_counted(predict(bundle, inputs, top=top, **where), tally)):
+    for line in rows.FORMATS[style](_counted(predict(bundle, inputs, top=top, **options), tally)):
         console.data(line)
     if tally["failed"]:
         raise LinneError(f"{tally['failed']} of {tally['images']} images could not be predicted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -102,6 +103,20 @@ def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
     device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
     return views(device(required(command)))
+
+
+def figure_of_answers(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of a verb that draws answers: `plot` and `plot_count`."""
+    count = click.option(
+        "--plot-count", type=int, default=15, show_default=True, metavar="N", help="How many images `--plot` draws."
+    )
+    plot = click.option(
+        "--plot",
+        type=click.Path(path_type=Path),
+        metavar="FILE.png",
+        help="Draw images with their answers and a bar for each probability.",
+    )
+    return plot(count(command))
 
 
 def output_format(*styles: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
