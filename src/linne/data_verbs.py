@@ -86,13 +86,20 @@ def check_data(
 
 
 def show_data(
-    source: str | Source, output: str | Path, *, split: str = "train", count: int = 25, seed: int = 0
-) -> tuple[str, ...]:
-    """Write a figure of `count` images of a split with their labels to `output`; return why any could not be read.
+    source: str | Source,
+    output: str | Path,
+    *,
+    split: str = "train",
+    count: int = 25,
+    seed: int = 0,
+    quiet: bool = False,
+) -> None:
+    """Write a figure of `count` images of a split with their labels to `output`.
 
     Args:
         output: A PNG file; one that linne wrote is replaced, nothing else is.
         seed: Decides which images.
+        quiet: Say nothing on stderr: neither the source's notes nor which images could not be read.
 
     Raises:
         LinneError: something given cannot be used, or none of the images can be read.
@@ -101,11 +108,15 @@ def show_data(
 
     require_count(count)
     require_place(Path(output))
+    narrator = Narrator(quiet=quiet)
     if isinstance(source, str):
         source = _open(source, splits_file=None, quarantine=None)
+    for note in source.notes:
+        narrator.line(note)
     figure, unread = draw_examples(source, split, count, seed)
+    for problem in unread:
+        narrator.warn(f"left out: {problem}")
     write_figure(Path(output), figure)
-    return tuple(unread)
 
 
 def split_data(source: str, file: str | Path, *, folds: int | None = None, **options: Any) -> Sequence[SplitFile]:

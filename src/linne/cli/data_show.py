@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,8 @@ from linne.cli import complete, console
 @click.option("--split", default="train", show_default=True, metavar="NAME", help="`train`, `val` or `test`.")
 @click.option("--count", type=int, default=25, show_default=True, metavar="N", help="How many images.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Decides which images.")
-def command(source: str, output: Path, split: str, count: int, seed: int) -> None:
+@click.option("--quiet", is_flag=True, help="Say nothing on stderr.")
+def command(source: str, output: Path, **options: Any) -> None:
     """Draw images of SOURCE with their labels.
 
     Look at it before you train: a wrong label, a folder too many and a channel too few are seen
@@ -29,6 +31,5 @@ def command(source: str, output: Path, split: str, count: int, seed: int) -> Non
     """
     from linne.data_verbs import show_data
 
-    for problem in show_data(source, output, split=split, count=count, seed=seed):
-        console.note(f"left out: {problem}")
+    show_data(source, output, **options)
     console.data(str(output))

@@ -21,6 +21,7 @@ RECIPES = {
     "fashion-mnist-dense": "linne.recipes.tutorials:fashion_mnist_dense",
     "fast": "linne.recipes.goals:fast",
     "imagenet": "linne.recipes.imagenet:imagenet",
+    "imagenet-a3": "linne.recipes.imagenet:imagenet_a3",
     "long-tail": "linne.recipes.goals:long_tail",
     "mnist": "linne.recipes.tutorials:mnist",
     "quick": "linne.recipes.quick:quick",
