@@ -159,10 +159,10 @@ def baseline_side(options: argparse.Namespace) -> None:
         measure.say(images=images, wall_seconds=wall, cpu_seconds=cpu)
 
 
-def linne_run(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what `linne train cifar10` took and reached."""
+def linne_run(options: argparse.Namespace, name: str = "cifar10") -> dict[str, Any]:
+    """Return what `linne train NAME` took and reached."""
     with tempfile.TemporaryDirectory() as folder:
-        source = measure.source_name("cifar10", options.data)
+        source = measure.source_name(name, options.data)
         command = [sys.executable, "-m", "linne", "train", source, "--output", f"{folder}/run", "--json", "--quiet"]
         command += ["--model", "mlp", "--epochs", "1"] if options.quick else options.linne_options
         whole, printed = measure.run_child(command, measure.checkout_env(**measure.threads_env(options.threads)))

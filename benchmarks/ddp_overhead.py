@@ -38,7 +38,7 @@ from linne.training.loop import train  # noqa: E402
 from linne.training.schedule import lr_factor  # noqa: E402
 
 TASKS = {
-    "small": ("synthetic:classes=10,size=28,channels=1,count={}", "keras-mlp", (1000, 20_000), {}),
+    "small": ("synthetic:classes=10,size=28,channels=1,count={}", "fashion-mnist-dense", (1000, 20_000), {}),
     "large": ("synthetic:classes=10,size=32,count={}", None, (600, 4000), {"data.batch_size": 128}),
 }
 

@@ -2,8 +2,8 @@
 recipe against ten epochs of Keras' tutorial.
 
 The network of Keras' first tutorial: Flatten, Dense 128 with ReLU, Dense 10; Adam with lr 1e-3, batches of 32, 60,000
-pictures an epoch, no augmentation, no validation. linne runs it as `--recipe keras-mlp` with data.val_fraction=none.
-Both sides are child processes that wait for each other between epochs: Keras, linne, Keras, linne. An epoch of Keras is
+pictures an epoch, no augmentation, no validation. linne runs it as `--recipe fashion-mnist-dense`. Both
+sides are child processes that wait for each other between epochs: Keras, linne, Keras, linne. An epoch of Keras is
 the time between two callbacks of one `fit` call (its pictures are float32 in memory, its progress bar is off); an epoch
 of linne is the time between two ends of an epoch in its loop, logging and keeping the weights included. The first
 epoch of Keras builds its graph; medians are given, so it does not count, and the sum of all epochs, where it does.
@@ -100,7 +100,7 @@ def linne_side(options: argparse.Namespace) -> None:
     if options.threads is not None:
         overrides["device.num_threads"] = options.threads
     source = measure.source_name("fashion-mnist", options.data)
-    given, reasons = collect(source, "keras-mlp", {"device.name": "cpu"}, overrides)
+    given, reasons = collect(source, "fashion-mnist-dense", {"device.name": "cpu"}, overrides)
     plan = make_plan(given, reasons)
     measure.say(ready=True, threads=plan.recipe.device.num_threads)
     with tempfile.TemporaryDirectory() as folder:

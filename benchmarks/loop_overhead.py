@@ -127,7 +127,7 @@ def compare(options: argparse.Namespace, name: str, rounds: int) -> dict[str, An
     """Return the timings of each side for one size of step."""
     if name == "small":
         typed = f"synthetic:classes=10,size=28,channels=1,count={1000 if options.quick else 40_000}"
-        recipe_name, extra = "keras-mlp", {}
+        recipe_name, extra = "fashion-mnist-dense", {}
     else:
         typed = f"synthetic:classes=10,size=32,count={600 if options.quick else 6000}"
         recipe_name, extra = None, {"optim.schedule": "one-cycle", "data.batch_size": 128}

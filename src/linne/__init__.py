@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from linne.data import open_source
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
-    from linne.data_verbs import check_data, get_data, list_sources, pack_data, split_data
+    from linne.data_verbs import check_data, get_data, list_sources, pack_data, show_data, split_data
     from linne.doctor import examine
     from linne.errors import (
         BundleError,
@@ -84,6 +84,7 @@ __all__ = [
     "open_source",
     "pack_data",
     "predict",
+    "show_data",
     "split_data",
     "sweep",
     "sweep_status",
@@ -96,7 +97,7 @@ _MODULES = {
     "linne.data": ("open_source",),
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
-    "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "split_data"),
+    "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "show_data", "split_data"),
     "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",

@@ -1,4 +1,4 @@
-"""The verbs of `linne data` as functions: fetch, check, split and pack what is learned from."""
+"""The verbs of `linne data` as functions: fetch, show, check, split and pack what is learned from."""
 
 from __future__ import annotations
 
@@ -83,6 +83,40 @@ def check_data(
         images = {**before, **report.quarantine}
         save_quarantine(Path(quarantine), images, source=source.name, fingerprint=report.fingerprint)
     return report
+
+
+def show_data(
+    source: str | Source,
+    output: str | Path,
+    *,
+    split: str = "train",
+    count: int = 25,
+    seed: int = 0,
+    quiet: bool = False,
+) -> None:
+    """Write a figure of `count` images of a split with their labels to `output`.
+
+    Args:
+        output: A PNG file; one that linne wrote is replaced, nothing else is.
+        seed: Decides which images.
+        quiet: Say nothing on stderr: neither the source's notes nor which images could not be read.
+
+    Raises:
+        LinneError: something given cannot be used, or none of the images can be read.
+    """
+    from linne.showing import draw_examples, require_count, require_place, write_figure
+
+    require_count(count)
+    require_place(Path(output))
+    narrator = Narrator(quiet=quiet)
+    if isinstance(source, str):
+        source = _open(source, splits_file=None, quarantine=None)
+    for note in source.notes:
+        narrator.line(note)
+    figure, unread = draw_examples(source, split, count, seed)
+    for problem in unread:
+        narrator.warn(f"left out: {problem}")
+    write_figure(Path(output), figure)
 
 
 def split_data(source: str, file: str | Path, *, folds: int | None = None, **options: Any) -> Sequence[SplitFile]:

@@ -57,7 +57,7 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
         BundleError: the source has a class that the bundle does not know.
         CheckFailed: the model answers with values that are not numbers.
     """
-    examples = _split(source, split)
+    examples = split_of(source, split)
     to_bundle_K = _class_mapping(source, predictor.labels)
     logits: list[Floats] = []
     positions: list[int] = []
@@ -81,7 +81,12 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
     return _report(outcomes, predictor, source, examples), outcomes
 
 
-def _split(source: Source, name: str) -> Split:
+def split_of(source: Source, name: str) -> Split:
+    """Return the split `name` of `source`.
+
+    Raises:
+        SourceError: there is no such split, or nothing in it.
+    """
     if name not in source.splits:
         there = ", ".join(f"`{split}`" for split in source.splits)
         hint = suggest(name, source.splits)

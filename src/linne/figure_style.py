@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 160
+MADE_BY = "linne"
 FALLBACK_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -73,13 +74,16 @@ DARK = Theme(
 
 
 def png(figure: Figure) -> bytes:
-    """Return `figure` as the bytes of a PNG file without date or version, so that equal figures are equal files."""
+    """Return `figure` as the bytes of a PNG file without date or version, so that equal figures are equal files.
+
+    The file says that it is linne's, by which linne may replace it.
+    """
     _find_fonts(figure)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Letters that no installed font has are drawn as boxes; the page and the tables still spell the name.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font", category=UserWarning)
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, facecolor=figure.get_facecolor())
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": MADE_BY}, facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 

@@ -87,6 +87,14 @@ def cross_entropies(logits_NK: Logits, labels_N: Ints) -> Doubles:
     return losses_N
 
 
+def softmax(logits_NK: Logits) -> Doubles:
+    """Return probabilities in double precision, rows summing to 1; NaN where a logit is not finite."""
+    with np.errstate(invalid="ignore"):
+        powers_NK = np.exp(logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True))
+        probabilities_NK: Doubles = powers_NK / powers_NK.sum(axis=1, keepdims=True)
+    return probabilities_NK
+
+
 def confidences(logits_NK: Logits) -> Doubles:
     """Return the softmax probability of each example's predicted class."""
     sure_N = np.empty(len(logits_NK))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from linne.figure_style import (
     LIGHT,
@@ -26,23 +25,18 @@ from linne.figure_style import (
     write_title,
 )
 from linne.metrics import wilson_interval
-from linne.report import EvalReport, Mistake, percent
+from linne.report import EvalReport, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-UInt8 = NDArray[np.uint8]
 Row = Mapping[str, Any]
 
 COUNTS_UP_TO = 20
 """Classes whose confusions are written as numbers; more would not be legible."""
 LABELS_UP_TO = 40
 """Classes that are all named along the axes; of more, every n-th."""
-BLOCKS_UP_TO = 40
-"""Images up to this many pixels are drawn with each pixel as a crisp block; larger ones are smoothed."""
-TILE_PIXELS = 200
-"""Larger photographs are shrunk to this before they are drawn."""
 
 
 def plot_curves(rows: Sequence[Row], *, theme: Theme = LIGHT) -> Figure | None:
@@ -147,53 +141,6 @@ def plot_reliability(report: EvalReport, *, theme: Theme = LIGHT) -> Figure:
     lines = [f"{percent(says)} sure on average, {percent(report.accuracy)} right", f"calibration error {percent(ece)}"]
     write_headings(figure, lines, theme)
     return figure
-
-
-def plot_predictions(
-    images: Sequence[UInt8],
-    labels: Sequence[str],
-    predicted: Sequence[str],
-    probability: Sequence[float],
-    *,
-    title: str,
-    subtitle: str = "",
-    theme: Theme = LIGHT,
-) -> Figure:
-    """Return a grid of images with what each was taken for: blue when right, vermilion with its true name when not."""
-    columns, tile, gap, caption = 8, 1.04, 0.12, 0.5
-    rows = math.ceil(len(images) / columns)
-    head = 0.85 if subtitle else 0.6
-    figure = new_figure(9.6, head + rows * (tile + caption), theme)
-    axes = figure.add_axes((0, 0, 1, 1), facecolor=theme.paper)
-    axes.set(xlim=(0, figure.get_figwidth()), ylim=(figure.get_figheight(), 0))
-    axes.set_axis_off()
-    for k, pixels in enumerate(images):
-        x, y = 0.2 + (k % columns) * (tile + gap), head + (k // columns) * (tile + caption)
-        right = predicted[k] == labels[k]
-        _draw_image(axes, pixels, x, y, tile)
-        colour = theme.right if right else theme.wrong
-        axes.plot([x, x + tile], [y + tile + 0.04] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
-        answer, truth = drawn(predicted[k], 10), f"is {drawn(labels[k], 13)}"
-        axes.text(x, y + tile + 0.09, answer, color=colour, fontsize=8.2, va="top", fontweight="bold")
-        share = percent(probability[k], 0)
-        axes.text(x + tile, y + tile + 0.1, share, color=theme.muted, fontsize=7.6, va="top", ha="right")
-        if not right:
-            axes.text(x, y + tile + 0.26, truth, color=theme.ink, fontsize=8.2, va="top")
-    write_headings(figure, [title, subtitle] if subtitle else [title], theme)
-    return figure
-
-
-def plot_worst(images: Sequence[UInt8], mistakes: Sequence[Mistake], *, theme: Theme = LIGHT) -> Figure:
-    """Return the images of `mistakes`, the surest first."""
-    return plot_predictions(
-        images,
-        [mistake.label for mistake in mistakes],
-        [mistake.predicted for mistake in mistakes],
-        [mistake.probability for mistake in mistakes],
-        title="The surest mistakes" if len(mistakes) > 1 else "The one mistake",
-        subtitle="wrong answers with the highest probability: hard images, or wrong labels",
-        theme=theme,
-    )
 
 
 def _finite(rows: Sequence[Row], event: str, key: str) -> list[tuple[float, float]]:
@@ -301,14 +248,3 @@ def _write_counts(axes: Axes, counts_KK: NDArray[np.int64], cell: float, theme: 
         text = f"{count}\n{percent(count / sums[row])}" if num_classes <= 5 else f"{count}"
         colour = "#ffffff" if luminance(colours[row, column]) < 0.24 else "#101418"  # at least 3.6 : 1
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, linespacing=1.5)
-
-
-def _draw_image(axes: Axes, pixels: UInt8, x: float, y: float, tile: float) -> None:
-    """Draw `pixels` centred in a square."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((TILE_PIXELS, TILE_PIXELS))
-    width, height = (tile * extent / max(image.size) for extent in image.size)
-    left, top = x + (tile - width) / 2, y + (tile - height) / 2
-    shown = np.asarray(image.convert("RGB"))
-    blocks = "nearest" if max(image.size) <= BLOCKS_UP_TO else "bilinear"
-    axes.imshow(shown, extent=(left, left + width, top + height, top), interpolation=blocks, aspect="auto")

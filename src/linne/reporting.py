@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from linne import metrics, plotting
+from linne import metrics, plotting, plotting_images
 from linne.bundle import Bundle
 from linne.bundle_format import replace_file
 from linne.data.source import Split
@@ -101,7 +101,7 @@ class _Example:
         """Return it for the page: small images as they are, larger ones as a thumbnail."""
         height, width, channels = self.pixels.shape
         image = Image.fromarray(self.pixels[..., 0] if channels == 1 else self.pixels)
-        pixelated = max(height, width) <= plotting.BLOCKS_UP_TO
+        pixelated = max(height, width) <= plotting_images.BLOCKS_UP_TO
         image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         kind, content = "png" if max(height, width) <= LOSSLESS_UP_TO else "jpeg", io.BytesIO()
         image.save(content, kind, quality=85)
@@ -114,8 +114,7 @@ def _examples(
     """Return evenly chosen examples, and the surest mistakes."""
     predicted_N = metrics.predict(outcomes.logits_NK)
     sure_N = metrics.confidences(outcomes.logits_NK)
-    num = len(predicted_N)
-    even = np.unique(np.linspace(0, num - 1, min(num, NUM_PREDICTIONS)).round().astype(np.int64))
+    even = evenly_chosen(len(predicted_N), NUM_PREDICTIONS)
     worst = metrics.worst_mistakes(predicted_N, outcomes.labels_N, sure_N, NUM_MISTAKES)
 
     def read(chosen: NDArray[np.int64]) -> Iterator[_Example]:
@@ -131,13 +130,18 @@ def _examples(
     return list(read(even)), list(read(worst))
 
 
+def evenly_chosen(num: int, most: int) -> NDArray[np.int64]:
+    """Return up to `most` of `num` positions, the first and the last among them."""
+    return np.unique(np.linspace(0, num - 1, min(num, most)).round().astype(np.int64))
+
+
 def _write_grids(
     plots: Path, report: EvalReport, predictions: Sequence[_Example], mistakes: Sequence[_Example]
 ) -> None:
     if predictions:
         num_right = sum(each.label == each.predicted for each in predictions)
         num_wrong = len(predictions) - num_right
-        figure = plotting.plot_predictions(
+        figure = plotting_images.plot_predictions(
             [each.pixels for each in predictions],
             [each.label for each in predictions],
             [each.predicted for each in predictions],
@@ -151,7 +155,9 @@ def _write_grids(
             Mistake(name=each.name, label=each.label, predicted=each.predicted, probability=each.probability)
             for each in mistakes
         ]
-        (plots / "worst.png").write_bytes(png(plotting.plot_worst([each.pixels for each in mistakes], described)))
+        (plots / "worst.png").write_bytes(
+            png(plotting_images.plot_worst([each.pixels for each in mistakes], described))
+        )
 
 
 def _pictures(plots: Path, run: RunRecord, report: EvalReport | None) -> Iterator[tuple[str, Picture]]:

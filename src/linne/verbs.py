@@ -286,6 +286,8 @@ def evaluate(
     splits_file: str | Path | None = None,
     weights: str | None = None,
     tta: Views | None = None,
+    plot: str | Path | None = None,
+    plot_count: int = 15,
     require_accelerator: bool = False,
     quiet: bool = False,
 ) -> EvalReport:
@@ -293,16 +295,18 @@ def evaluate(
 
     The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
     the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
-    `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well.
+    `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well. `plot`
+    is a PNG file for `plot_count` of the images with the probabilities that they got.
 
     Raises:
-        LinneError: the bundle, the source or the split cannot be used.
+        LinneError: the bundle, the source, the split or the place of the plot cannot be used.
     """
     prepare_for_torch()
     from linne.bundle import open_bundle
     from linne.evaluation import evaluate as evaluate_bundle
     from linne.inference.predictor import Predictor
 
+    _require_plot(plot, plot_count)
     narrator = Narrator(quiet=quiet)
     opened = open_bundle(_folder_of(bundle, weights, narrator))
     if isinstance(source, str):
@@ -312,8 +316,21 @@ def evaluate(
     for note in source.notes:
         narrator.line(note)
     predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator, tta=tta)
-    report, _ = evaluate_bundle(predictor, source, split)
+    report, outcomes = evaluate_bundle(predictor, source, split)
+    if plot is not None:
+        from linne.showing import draw_evaluation, write_figure
+
+        write_figure(Path(plot), draw_evaluation(report, outcomes, source, plot_count))
     return report
+
+
+def _require_plot(plot: str | Path | None, count: int) -> None:
+    """Raise LinneError unless a plot is not asked for, or can be made: not after all images were answered."""
+    if plot is not None:
+        from linne.showing import require_count, require_place
+
+        require_count(count)
+        require_place(Path(plot))
 
 
 def predict(
@@ -323,6 +340,8 @@ def predict(
     top: int = 5,
     weights: str | None = None,
     tta: Views | None = None,
+    plot: str | Path | None = None,
+    plot_count: int = 15,
     device: str = "auto",
     require_accelerator: bool = False,
 ) -> Iterator[Prediction]:
@@ -335,6 +354,7 @@ def predict(
             or `-` for one image on stdin.
         top: How many labels an image, the most probable first.
         tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
+        plot: A PNG file that is written after the last image: the first `plot_count` with their probabilities.
 
     A image that cannot be read is a prediction with `error` set; the others are unaffected.
 
@@ -350,9 +370,14 @@ def predict(
     images = find_images(list(inputs))
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
+    _require_plot(plot, plot_count)
     folder = _folder_of(bundle, weights, Narrator(quiet=False))
     predictor = Predictor.open(folder, device=device, require_accelerator=require_accelerator, tta=tta)
-    return predictor.predict_files(images, top=top)
+    if plot is None:
+        return predictor.predict_files(images, top=top)
+    from linne.showing import predict_and_draw
+
+    return predict_and_draw(predictor, images, Path(plot), top=top, count=plot_count)
 
 
 def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:

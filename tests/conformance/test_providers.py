@@ -22,7 +22,7 @@ LABELS = ("walrus", "bee", "Ähre")
 FIXTURES = Path(__file__).parent.parent / "fixtures/networks"
 
 TINY = {
-    "linne": ("mlp", "small"),
+    "linne": ("lenet", "mlp", "small"),
     "timm": ("test_resnet", "test_vit"),
     "torchvision": ("shufflenet_v2_x0_5", "squeezenet1_1"),
     "hf": tuple(str(FIXTURES / name) for name in ("tiny-resnet", "tiny-vit")),

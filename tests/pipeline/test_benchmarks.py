@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_timms_rate_is_read_from_its_log_and_projected_beside_a_whole_training_o
     assert fastest[2] == f"{150_000 / rate:,.0f}"
     assert fastest[-1] == "not comparable"  # noise is not learnt to 85 %
     assert "0 of 1 runs reached 85 %" in printed
+
+
+def test_pytorchs_example_and_linne_learn_the_same_digits_side_by_side(benchmark, tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 200), ("t10k", 50)):
+        images, labels = rng.integers(0, 256, count * 784, dtype=np.uint8), np.arange(count, dtype=np.uint8) % 10
+        pixels = struct.pack(">IIII", 0x803, count, 28, 28) + images.tobytes()
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(pixels)
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels.tobytes())
+    rows, printed, raw = benchmark("mnist_example.py", "--quick", "--data", tmp_path)
+    assert list(rows) == ["example, epoch 1", "linne, 1 epochs of mlp, training", "linne, whole program"]
+    (epoch,) = raw["example"][0]
+    assert rows["example, epoch 1"][0] == f"{100 * epoch['accuracy']:.2f} %"
+    assert epoch["wall_seconds"] > 0
+    assert "to the aim (0 of 1 runs of linne reached it), 99.00 %: 0 of 1 runs of the example reached it" in printed
 
 
 def test_a_train_script_that_trains_nothing_is_refused_with_what_it_said(python, repository, cifar, tmp_path):

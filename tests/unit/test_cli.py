@@ -263,7 +263,7 @@ def completions(*words):
         (["tr"], ["train"]),
         (["train", "dig"], ["digits"]),
         (["train", "digits", "--model", "s"], ["small", "speedrun"]),
-        (["train", "digits", "--model", ""], ["small", "speedrun", "mlp", "timm/", "torchvision/"]),
+        (["train", "digits", "--model", ""], ["small", "speedrun", "lenet", "mlp", "timm/", "torchvision/"]),
         (["train", "digits", "--model", "torchvision/resnet18"], ["torchvision/resnet18"]),
         (["train", "digits", "--set", "optim.ep"], ["optim.epochs="]),
         (["train", "digits", "--recipe", "qui"], ["quick"]),

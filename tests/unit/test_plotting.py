@@ -10,7 +10,8 @@ from PIL import Image
 
 from linne import metrics
 from linne.figure_style import DARK, LIGHT, drawn, luminance, png, rgb
-from linne.plotting import plot_confusion, plot_curves, plot_predictions, plot_reliability, plot_worst
+from linne.plotting import plot_confusion, plot_curves, plot_reliability
+from linne.plotting_images import Answer, plot_answers, plot_examples, plot_predictions, plot_worst
 from linne.report import Calibration, CalibrationBin, ConfusedPair, EvalReport, Mistake
 
 
@@ -78,7 +79,12 @@ def sticks_out(figure):
     canvas.draw()
     drawn_box = figure.get_tightbbox(canvas.get_renderer())
     width, height = figure.get_size_inches()
-    return not (drawn_box.x0 >= -0.01 and drawn_box.y0 >= -0.01 and drawn_box.x1 <= width and drawn_box.y1 <= height)
+    return not (
+        drawn_box.x0 >= -0.01
+        and drawn_box.y0 >= -0.01
+        and drawn_box.x1 <= width + 0.01
+        and drawn_box.y1 <= height + 0.01
+    )
 
 
 FULL = [
@@ -302,3 +308,58 @@ def test_plotting_leaves_no_global_state_behind():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("clean\n", "")
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 3, 10, 25, 60])
+def test_a_grid_of_examples_is_as_square_as_it_gets_and_stays_inside_the_figure(num_images):
+    figure = plot_examples(
+        [image(k) for k in range(num_images)],
+        ["a very long class name"] * num_images,
+        title="25 of 54,000 train images of fashion-mnist",
+    )
+    assert not sticks_out(figure)
+    tops = {round(float(drawn_image.get_extent()[3]), 3) for drawn_image in figure.axes[0].images}
+    assert len(tops) in (int(num_images**0.5), int(num_images**0.5) + 1)
+
+
+def answer(truth, predicted="cat", bars=(("cat", 0.7), ("dog", 0.295), ("emu", 0.005)), value=10):
+    return Answer(
+        pixels=image(value), predicted=predicted, probability=dict(bars)[predicted], truth=truth, caption="a.png",
+        bars=bars,
+    )  # fmt: skip
+
+
+def bar_colours(figure):
+    from matplotlib.colors import to_hex
+
+    return [to_hex(bar.get_facecolor()) for bar in figure.axes[0].patches]
+
+
+def test_the_true_labels_bar_is_blue_a_wrong_answers_vermilion_and_the_others_grey():
+    assert bar_colours(plot_answers([answer("cat")], title="t")) == [LIGHT.right, LIGHT.muted, LIGHT.muted]
+    assert bar_colours(plot_answers([answer("dog")], title="t")) == [LIGHT.wrong, LIGHT.right, LIGHT.muted]
+
+
+def test_an_answer_whose_truth_nobody_knows_is_neither_right_nor_wrong():
+    figure = plot_answers([answer(None)], title="t")
+    assert bar_colours(figure) == [LIGHT.ink, LIGHT.muted, LIGHT.muted]
+    assert {"cat 70 %", "a.png"} <= set(texts(figure))
+
+
+def test_a_wrong_answer_says_what_it_is_and_small_probabilities_are_told_of_the_truth_only():
+    figure = plot_answers([answer("emu"), answer("cat")], title="t")
+    shown = texts(figure)
+    assert shown.count("is emu") == 1
+    assert shown.count("<1 %") == 1
+
+
+def test_a_bar_is_as_long_as_its_probability():
+    widths = [bar.get_width() for bar in plot_answers([answer("cat")], title="t").axes[0].patches]
+    assert widths[1] / widths[0] == pytest.approx(0.295 / 0.7)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 5, 15])
+def test_answers_with_long_names_stay_inside_the_figure(num_images):
+    bars = tuple((f"a very long class name, number {k}", 1.0 if k == 0 else 0.0) for k in range(10))
+    answers = [answer("x" * 60, predicted=bars[0][0], bars=bars)] * num_images
+    assert not sticks_out(plot_answers(answers, title="100 % right of 10,000 test images"))

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 """How timm and torchvision mark the functions that are models' names."""
 
-OWN = ["small", "speedrun", "mlp"]
+OWN = ["small", "speedrun", "lenet", "mlp"]
 PROVIDERS = ["timm", "torchvision"]
 
 

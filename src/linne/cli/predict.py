@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linne.cli import console, rows
-from linne.cli.settings import output_format, pretrained, where_to_run
+from linne.cli.settings import figure_of_answers, output_format, pretrained, where_to_run
 from linne.errors import LinneError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Labels an image.")
 @click.option("--model", metavar="MODEL", help="In the place of the first argument, which then is an INPUT.")
 @pretrained
+@figure_of_answers
 @where_to_run
 @output_format("text", "json", "jsonl", "csv")
 def command(bundle: str, inputs: tuple[str, ...], top: int, style: str, **options: Any) -> None:
@@ -37,6 +38,7 @@ def command(bundle: str, inputs: tuple[str, ...], top: int, style: str, **option
     linne predict runs/photos-small-1/bundle holiday/ --format csv > labels.csv
     linne predict timm/mobilenetv2_100 photo.jpg
     linne predict --model torchvision/mobilenet_v2 --weights mobilenet_v2-b0353104.pth photo.jpg
+    linne predict runs/photos-small-1/bundle scan.png --plot answer.png
     """
     from linne.verbs import predict
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -110,6 +111,20 @@ def pretrained(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--weights", metavar="default|NAME|FILE|DIR", help="Of MODEL: which weights; `default` when not said."
     )(command)
+
+
+def figure_of_answers(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of a verb that draws answers: `plot` and `plot_count`."""
+    count = click.option(
+        "--plot-count", type=int, default=15, show_default=True, metavar="N", help="How many images `--plot` draws."
+    )
+    plot = click.option(
+        "--plot",
+        type=click.Path(path_type=Path),
+        metavar="FILE.png",
+        help="Draw images with their answers and a bar for each probability.",
+    )
+    return plot(count(command))
 
 
 def output_format(*styles: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

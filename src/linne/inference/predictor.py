@@ -21,6 +21,7 @@ from linne.errors import BundleError, ImageError, LinneError
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import Backend
 from linne.inference.views import views_of
+from linne.metrics import softmax
 from linne.preprocess import Floats, UInt8, normalise, resize_and_crop
 from linne.recipe import Views
 
@@ -167,7 +168,7 @@ class Predictor:
         if self.tta is None:
             return self._run(images)
         views = views_of(np.stack(list(images)), self.tta)
-        mean_NK = sum(weight * _softmax(self._run(seen_NHWC)) for weight, seen_NHWC in views)
+        mean_NK = sum(weight * softmax(self._run(seen_NHWC)) for weight, seen_NHWC in views)
         return np.log(np.maximum(mean_NK, np.finfo(np.float64).tiny)).astype(np.float32)
 
     def _run(self, images: Sequence[UInt8] | UInt8) -> Floats:
@@ -187,7 +188,7 @@ class Predictor:
             while batch := list(itertools.islice(images, batch_size)):
                 read = list(pool.map(self._read, batch))
                 good = [pixels for pixels in read if not isinstance(pixels, str)]
-                answers = iter(_softmax(self.logits_of_cropped(good))) if good else iter(())
+                answers = iter(softmax(self.logits_of_cropped(good))) if good else iter(())
                 for image, pixels in zip(batch, read, strict=True):
                     if isinstance(pixels, str):
                         yield Prediction(_name(image), (), (), error=pixels)
@@ -211,11 +212,3 @@ class Predictor:
 
 def _name(image: Image) -> str:
     return image[0] if isinstance(image, tuple) else str(image)
-
-
-def _softmax(logits_NK: Floats) -> NDArray[np.float64]:
-    """Return probabilities in double precision, rows summing to 1; NaN where a logit is not finite."""
-    with np.errstate(invalid="ignore"):
-        powers_NK = np.exp(logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True))
-        probabilities_NK: NDArray[np.float64] = powers_NK / powers_NK.sum(axis=1, keepdims=True)
-    return probabilities_NK

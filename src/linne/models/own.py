@@ -1,4 +1,4 @@
-"""linne's own networks, which take any size: `small`, `speedrun` and `mlp`."""
+"""linne's own networks, sized by their input: `lenet`, `mlp`, `small` and `speedrun`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPTIONS = {
+    "lenet": ("dropout",),
     "mlp": ("dropout",),
     "small": ("dropout", "width"),
     "speedrun": ("dropout", "width", "patch_stride"),
@@ -75,6 +76,10 @@ class OwnModels:
         checks.require_options(ref, OPTIONS[ref.name])
         size = (ref.num_classes, ref.channels, ref.height, ref.width)
         options = [ref.options.get(option) for option in OPTIONS[ref.name]]
+        if ref.name == "lenet":
+            from linne.models.lenet import build_lenet
+
+            return build_lenet(*size, *options)
         if ref.name == "mlp":
             from linne.models.mlp import build_mlp
 

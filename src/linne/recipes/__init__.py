@@ -17,9 +17,13 @@ from linne.errors import RecipeError, suggest
 from linne.recipe import Recipe, parse_value
 
 RECIPES = {
+    "cifar10-cnn": "linne.recipes.tutorials:cifar10_cnn",
+    "fashion-mnist-dense": "linne.recipes.tutorials:fashion_mnist_dense",
     "fast": "linne.recipes.goals:fast",
-    "keras-mlp": "linne.recipes.keras_mlp:keras_mlp",
+    "imagenet": "linne.recipes.imagenet:imagenet",
+    "imagenet-a3": "linne.recipes.imagenet:imagenet_a3",
     "long-tail": "linne.recipes.goals:long_tail",
+    "mnist": "linne.recipes.tutorials:mnist",
     "quick": "linne.recipes.quick:quick",
     "speedrun": "linne.recipes.goals:speedrun",
     "tiny-data": "linne.recipes.goals:tiny_data",

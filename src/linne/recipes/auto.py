@@ -273,7 +273,7 @@ def _cores_are_free(task: Task) -> bool:
 def _choose_threads(choices: Choices, task: Task) -> None:
     values = choices.values
     pixels = values["data.batch_size"] * values["data.height"] * values["data.width"]
-    if values["model.name"] in ("small", "mlp") and pixels < PIXELS_WORTH_SHARING:
+    if values["model.name"] in ("lenet", "mlp", "small") and pixels < PIXELS_WORTH_SHARING:
         choices.set("device.num_threads", 1, "steps this small gain nothing from a second thread, and wait for it")
     else:
         choices.set("device.num_threads", task.num_threads, "torch's choice; the same number repeats to the bit")

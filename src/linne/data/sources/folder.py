@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from linne.data.places import nearest_path
 from linne.data.source import Split
 from linne.data.sources.layout import Layout, read_layout
 from linne.data.sources.sample import sample_of
+from linne.data.sources.synsets import is_wnid
 from linne.data.sources.walk import Entries
 from linne.data.split import Examples
 from linne.errors import SourceError
@@ -35,7 +37,7 @@ def open_folder(location: str | None, root: Path | None) -> Examples:
     path = Path(location).expanduser()
     _check(path, location)
     root_path, shown = os.path.realpath(path), printable(location).rstrip("/") or "/"
-    return examples_of("folder 1", root_path, shown, lambda: read_layout(root_path, shown))
+    return examples_of("folder 1", root_path, shown, lambda: _with_advice(read_layout(root_path, shown), shown))
 
 
 def examples_of(key: str, root: str, shown: str, read: Callable[[], Layout]) -> Examples:
@@ -50,6 +52,14 @@ def examples_of(key: str, root: str, shown: str, read: Callable[[], Layout]) -> 
     # What `shown` is stands in the notes.
     found, notes = index_of(f"{key}\0{root}\0{shown}", lambda: _look(root, shown, read()))
     return _examples(root, found, notes)
+
+
+def _with_advice(layout: Layout, shown: str) -> Layout:
+    """Return `layout` with a note where another source reads the same folder better."""
+    if {"train", "val"} <= set(layout.splits) and all(map(is_wnid, layout.labels)):
+        note = f"the classes are WordNet numbers: `imagenet:{shown}` reads this folder with their English names"
+        return replace(layout, notes=(*layout.notes, note))
+    return layout
 
 
 def _look(root: str, shown: str, layout: Layout) -> Found:
