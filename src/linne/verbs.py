@@ -284,13 +284,15 @@ def evaluate(
     splits_file: str | Path | None = None,
     tta: Views | None = None,
     require_accelerator: bool = False,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> EvalReport:
     """Return how well `bundle` does on a split of `source`.
 
     The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
     the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
-    `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well.
+    `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well. With
+    `trust_code` the Python file may be run that a bundle of your own network names.
 
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
@@ -308,7 +310,9 @@ def evaluate(
     narrator = Narrator(quiet=quiet)
     for note in source.notes:
         narrator.line(note)
-    predictor = Predictor.open(opened, device=device, require_accelerator=require_accelerator, tta=tta)
+    predictor = Predictor.open(
+        opened, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
+    )
     report, _ = evaluate_bundle(predictor, source, split)
     return report
 
@@ -321,6 +325,7 @@ def predict(
     tta: Views | None = None,
     device: str = "auto",
     require_accelerator: bool = False,
+    trust_code: bool = False,
 ) -> Iterator[Prediction]:
     """Yield the labels and probabilities of each image in `inputs`, in order.
 
@@ -329,6 +334,7 @@ def predict(
             or `-` for one image on stdin.
         top: How many labels an image, the most probable first.
         tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
+        trust_code: Whether the Python file may be run that a bundle of your own network names.
 
     A image that cannot be read is a prediction with `error` set; the others are unaffected.
 
@@ -344,7 +350,9 @@ def predict(
     images = find_images(list(inputs))
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
-    predictor = Predictor.open(bundle, device=device, require_accelerator=require_accelerator, tta=tta)
+    predictor = Predictor.open(
+        bundle, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
+    )
     return predictor.predict_files(images, top=top)
 
 

@@ -90,7 +90,7 @@ def test_an_unknown_provider_in_a_bundle_is_refused():
     ref = ModelRef(provider="keras", name="x", num_classes=2, channels=3, height=8, width=8, options={})
     with pytest.raises(RecipeError, match="no model provider `keras`") as failure:
         models.build(ref)
-    assert failure.value.hint == "known: `linne`, `timm`, `torchvision`, `hf`"
+    assert failure.value.hint == "known: `linne`, `timm`, `torchvision`, `hf`, `python`"
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp", "resnet18.a1_in1k"])

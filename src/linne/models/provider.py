@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-BY_PLACE = ("hf",)
-"""Providers whose networks are named by where they lie, and typed as `hf:PLACE`."""
+BY_PLACE = ("hf", "python")
+"""Providers whose networks are named by where they lie, and typed as `hf:PLACE` and `python:PLACE`."""
 
 
 def full_name(provider: str, name: str) -> str:
@@ -29,7 +29,7 @@ class ModelRef:
     """A network as plain data: enough to build it again. Stored in a bundle's `model` field."""
 
     provider: str
-    """A key of `PROVIDERS`: `linne`, `timm`, `torchvision`, `hf`."""
+    """A key of `PROVIDERS`: `linne`, `timm`, `torchvision`, `hf`, `python`."""
     name: str
     """The provider's own name for it: `small`, `resnet18`."""
     num_classes: int
