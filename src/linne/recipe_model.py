@@ -15,7 +15,7 @@ class ModelConfig:
     """Which network, and what of it is trained."""
 
     name: str = "small"
-    """`small`, `speedrun`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    """`small`, `speedrun`, `mlp`, `timm/NAME`, `torchvision/NAME`, `hf:PLACE` or `python:FILE.py:NAME`."""
     width: float | None = None
     """How many times as many channels (`small` and `speedrun`); None is as they were made."""
     dropout: float | None = None
