@@ -16,7 +16,7 @@ from linne.log import Narrator, Run
 if TYPE_CHECKING:
     from linne.data import Source
     from linne.inference.predictor import Prediction
-    from linne.models import ModelListing, WeightsListing
+    from linne.models.listing import ModelListing, WeightsListing
     from linne.recipe import Views
     from linne.report import EvalReport
     from linne.run_processes import Lead
@@ -358,13 +358,13 @@ def predict(
 
 def list_models(pattern: str | None = None) -> list[ModelListing]:
     """Return the models whose name matches `pattern`: a part of it, or a glob such as `timm/resnet*`."""
-    from linne.models import list_models as listed
+    from linne.models.listing import list_models as listed
 
     return listed(pattern)
 
 
 def list_weights(pattern: str | None = None) -> list[WeightsListing]:
     """Return the published weights of the models that match `pattern`, with their licence; nothing is fetched."""
-    from linne.models import list_weights as listed
+    from linne.models.listing import list_weights as listed
 
     return listed(pattern)

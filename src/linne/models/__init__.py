@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
-from linne.models.listing import ModelListing, WeightsListing, list_models, list_weights
 from linne.models.provider import (
     BY_PLACE,
     HubFile,
@@ -34,21 +33,17 @@ __all__ = [
     "PROVIDERS",
     "HubFile",
     "InputDefaults",
-    "ModelListing",
     "ModelRef",
     "Pretrained",
     "Provider",
     "Variant",
     "WebFile",
-    "WeightsListing",
     "build",
     "config",
     "describe",
     "describe_recipe",
     "full_name",
     "input_defaults",
-    "list_models",
-    "list_weights",
     "load_provider",
     "pretrained",
     "resolve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -148,9 +149,9 @@ class Pretrained:
         if self.classes is None:
             return None
         if isinstance(self.classes, str):
-            from linne.models.imagenet import names_in
-
-            return numbered(names_in(self.classes))
+            # By name, as providers are: this module is below the line above which frameworks are imported.
+            names: Sequence[str] = importlib.import_module("linne.models.imagenet").names_in(self.classes)
+            return numbered(names)
         return numbered(self.classes)
 
 
