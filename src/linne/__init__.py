@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from linne.bundle import Bundle, open_bundle
+    from linne.bundle_verbs import evaluate, predict
     from linne.cross_validation import CrossValidation, FoldsReport, cross_validate
     from linne.data import open_source
     from linne.data.source import Source, Split
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     )
     from linne.report import EvalReport
     from linne.sweeping import sweep, sweep_status
-    from linne.verbs import TrainResult, evaluate, predict, train
+    from linne.verbs import TrainResult, train
 
 __version__ = "0.1.0"
 
@@ -93,6 +94,7 @@ __all__ = [
 
 _MODULES = {
     "linne.bundle": ("Bundle", "open_bundle"),
+    "linne.bundle_verbs": ("evaluate", "predict"),
     "linne.cross_validation": ("CrossValidation", "FoldsReport", "cross_validate"),
     "linne.data": ("open_source",),
     "linne.data.sources.arrays": ("from_arrays",),
@@ -123,7 +125,7 @@ _MODULES = {
     ),
     "linne.report": ("EvalReport",),
     "linne.sweeping": ("sweep", "sweep_status"),
-    "linne.verbs": ("TrainResult", "evaluate", "predict", "train"),
+    "linne.verbs": ("TrainResult", "train"),
 }
 """Where each public name lives; a test holds it equal to `__all__` and to the imports above."""
 

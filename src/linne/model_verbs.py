@@ -11,19 +11,19 @@ from linne.log import Narrator
 
 if TYPE_CHECKING:
     from linne.importing import Imported
-    from linne.models import ModelListing, WeightsListing
+    from linne.models.listing import ModelListing, WeightsListing
 
 
 def list_models(pattern: str | None = None) -> list[ModelListing]:
     """Return the models whose name matches `pattern`: a part of it, or a glob such as `timm/resnet*`."""
-    from linne.models import list_models as listed
+    from linne.models.listing import list_models as listed
 
     return listed(pattern)
 
 
 def list_weights(pattern: str | None = None) -> list[WeightsListing]:
     """Return the published weights of the models whose name matches `pattern`: what they are, and whether here."""
-    from linne.models import list_weights as listed
+    from linne.models.listing import list_weights as listed
 
     return listed(pattern)
 

@@ -15,7 +15,7 @@ class ModelConfig:
     """Which network, and what of it is trained."""
 
     name: str = "small"
-    """`small`, `speedrun`, `lenet`, `mlp`, `timm/NAME` or `torchvision/NAME`."""
+    """`small`, `speedrun`, `lenet`, `mlp`, `timm/NAME`, `torchvision/NAME`, `hf:PLACE` or `python:FILE.py:NAME`."""
     weights: str | None = None
     """Pretrained weights to start from: `default` or a name of the network's provider, a file or a folder."""
     weights_sha256: str | None = None

@@ -26,6 +26,7 @@ TINY = {
     "timm": ("test_resnet", "test_vit"),
     "torchvision": ("shufflenet_v2_x0_5", "squeezenet1_1"),
     "hf": tuple(str(FIXTURES / name) for name in ("tiny-resnet", "tiny-vit")),
+    "python": tuple(f"{FIXTURES / 'tiny.py'}:{name}" for name in ("Fixed", "any_size")),
 }
 """Networks that build in milliseconds; a new provider adds its own."""
 
@@ -59,7 +60,7 @@ def describe(provider: str, name: str, input_name: str = "rgb", **changes: Any) 
         "width": width,
         "variant": Variant(),
     }
-    return models.load_provider(provider).describe(name, **(arguments | changes))
+    return models.load_provider(provider, trust_code=True).describe(name, **(arguments | changes))
 
 
 def test_every_provider_is_tried_here():
@@ -87,7 +88,7 @@ def test_a_described_network_learns_from_images_of_its_input(provider_name, name
     assert ref == described, "a bundle keeps it as JSON"
 
     torch.manual_seed(0)
-    network = models.build(ref)
+    network = models.build(ref, trust_code=True)
     assert network.training
     images_NCHW = torch.randn(4, *INPUTS[input_name])
     logits_NK = network(images_NCHW)
@@ -111,7 +112,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(provider_n
 
 def seeded(ref: ModelRef, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
-    return models.build(ref).state_dict()
+    return models.build(ref, trust_code=True).state_dict()
 
 
 @pytest.mark.parametrize(("provider_name", "name"), NETWORKS)
@@ -207,4 +208,4 @@ def test_an_option_that_describe_never_writes_is_refused(provider_name, name):
     ref = describe(provider_name, name)
     altered = ModelRef(**(asdict(ref) | {"options": {"checkpoint_path": "/etc/passwd"}}))
     with pytest.raises(RecipeError, match="is described with an option `checkpoint_path` that linne does not know"):
-        models.build(altered)
+        models.build(altered, trust_code=True)

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 from linne import models  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
 from linne.models import ModelRef, Variant  # noqa: E402
+from linne.models.listing import list_models  # noqa: E402
 
 
 def describe(name: str, height: int = 32, width: int = 32, channels: int = 3, **variant: Any) -> ModelRef:
@@ -90,7 +91,7 @@ def test_an_unknown_provider_in_a_bundle_is_refused():
     ref = ModelRef(provider="keras", name="x", num_classes=2, channels=3, height=8, width=8, options={})
     with pytest.raises(RecipeError, match="no model provider `keras`") as failure:
         models.build(ref)
-    assert failure.value.hint == "known: `linne`, `timm`, `torchvision`, `hf`"
+    assert failure.value.hint == "known: `linne`, `timm`, `torchvision`, `hf`, `python`"
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp", "resnet18.a1_in1k"])
@@ -126,7 +127,8 @@ def without_packages(tmp_path: Path) -> dict[str, str]:
 
 def test_providers_that_cannot_be_used_are_listed_with_the_reason(python, without_packages):
     program = (
-        "import json, linne.models as m\nprint(json.dumps({row.name: row.unavailable for row in m.list_models()}))"
+        "import json, linne.models.listing as m\n"
+        "print(json.dumps({row.name: row.unavailable for row in m.list_models()}))"
     )
     done = python("-c", program, env=without_packages)
     assert json.loads(done.stdout) == {
@@ -167,17 +169,17 @@ def test_a_name_that_could_not_be_looked_up_everywhere_is_refused_with_the_reaso
     ],
 )
 def test_a_pattern_is_part_of_a_name_or_a_glob(pattern, expected):
-    assert expected in [row.name for row in models.list_models(pattern)]
+    assert expected in [row.name for row in list_models(pattern)]
 
 
 def test_a_glob_matches_whole_names():
-    assert [row.name for row in models.list_models("resnet1?")] == ["timm/resnet18", "torchvision/resnet18"]
-    assert [row.name for row in models.list_models("torchvision/maxvit*")] == ["torchvision/maxvit_t"]
-    assert models.list_models("qqqq") == []
+    assert [row.name for row in list_models("resnet1?")] == ["timm/resnet18", "torchvision/resnet18"]
+    assert [row.name for row in list_models("torchvision/maxvit*")] == ["torchvision/maxvit_t"]
+    assert list_models("qqqq") == []
 
 
 def test_the_listing_is_sorted_resolvable_and_knows_the_designed_size():
-    rows = models.list_models()
+    rows = list_models()
     names = [row.name for row in rows]
     assert names == sorted(names)
     assert len(names) == len(set(names)) > 1000

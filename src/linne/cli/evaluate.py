@@ -34,7 +34,7 @@ def command(bundle: str, source: str, split: str, splits_file: Path | None, styl
     linne evaluate torchvision/mobilenet_v2 photos/ --weights mobilenet_v2-b0353104.pth
     linne evaluate runs/photos-small-1/bundle photos/ --plot answers.png
     """
-    from linne.verbs import evaluate
+    from linne.bundle_verbs import evaluate
 
     report = evaluate(bundle, source, split=split, splits_file=splits_file, **options)
     if style == "json":

@@ -12,7 +12,7 @@ from linne.cli.settings import output_format
 from linne.errors import LinneError
 
 if TYPE_CHECKING:
-    from linne.models import ModelListing, WeightsListing
+    from linne.models.listing import ModelListing, WeightsListing
 
 
 @click.command("models")

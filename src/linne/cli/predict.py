@@ -40,7 +40,7 @@ def command(bundle: str, inputs: tuple[str, ...], top: int, style: str, **option
     linne predict --model torchvision/mobilenet_v2 --weights mobilenet_v2-b0353104.pth photo.jpg
     linne predict runs/photos-small-1/bundle scan.png --plot answer.png
     """
-    from linne.verbs import predict
+    from linne.bundle_verbs import predict
 
     model = options.pop("model")
     named, images = (bundle, inputs) if model is None else (model, (bundle, *inputs))

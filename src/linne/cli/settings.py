@@ -95,7 +95,7 @@ def train_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command with the options of a verb that runs a bundle: `device`, `require_accelerator` and `tta`."""
+    """Return the command with the options of a verb that runs a bundle: where, by which views, what is trusted."""
     views = click.option(
         "--tta",
         type=click.Choice(["flip", "crops"]),
@@ -103,7 +103,8 @@ def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     )
     required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
     device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
-    return views(device(required(command)))
+    trust = click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
+    return views(device(required(trust(command))))
 
 
 def pretrained(command: Callable[..., None]) -> Callable[..., None]:

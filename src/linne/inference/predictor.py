@@ -94,6 +94,7 @@ class Predictor:
         backend: str = "auto",
         require_accelerator: bool = False,
         tta: Views | None = None,
+        trust_code: bool = False,
     ) -> Predictor:
         """Return a predictor that has just reproduced the bundle's canaries.
 
@@ -104,7 +105,7 @@ class Predictor:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle)
         name, backend_class, reason = choose_backend(backend)
-        opened = backend_class.open(bundle, device, require_accelerator=require_accelerator)
+        opened = backend_class.open(bundle, device, require_accelerator=require_accelerator, trust_code=trust_code)
         predictor = cls(bundle, opened, name, reason, tta)
         predictor.check_canaries()
         return predictor

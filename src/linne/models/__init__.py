@@ -1,7 +1,7 @@
 """Where networks come from: a table of providers, and the functions that turn a name into a network.
 
 A name is `small`, `speedrun`, `lenet`, `mlp`, `timm/NAME`, `torchvision/NAME`, a bare NAME that only one of them has, or
-`hf:PLACE`. With a tag, `timm/NAME.TAG`, it also says which of the published weights are meant.
+`hf:PLACE` or `python:FILE.py:NAME`. With a tag, `timm/NAME.TAG`, it also says which of the published weights are meant.
 Importing this module imports no framework; a provider imports its own when it is asked for something.
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
-from linne.models.listing import ModelListing, WeightsListing, list_models, list_weights
 from linne.models.provider import (
     BY_PLACE,
     HubFile,
@@ -35,13 +34,11 @@ __all__ = [
     "PROVIDERS",
     "HubFile",
     "InputDefaults",
-    "ModelListing",
     "ModelRef",
     "Pretrained",
     "Provider",
     "Variant",
     "WebFile",
-    "WeightsListing",
     "build",
     "config",
     "describe",
@@ -50,8 +47,6 @@ __all__ = [
     "full_name_and_tag",
     "input_defaults",
     "is_name",
-    "list_models",
-    "list_weights",
     "load_provider",
     "pretrained",
     "resolve",
@@ -63,14 +58,19 @@ PROVIDERS = {
     "timm": "linne.models.from_timm:TimmModels",
     "torchvision": "linne.models.from_torchvision:TorchvisionModels",
     "hf": "linne.models.from_huggingface:HuggingFaceModels",
+    "python": "linne.models.from_python:PythonModels",
 }
 """Where each provider lives. `linne` is the one whose names are typed without a prefix."""
 
 OWN = "linne"
 
 
-def load_provider(name: str) -> Provider:
+def load_provider(name: str, *, trust_code: bool = False) -> Provider:
     """Return the provider `name`, a key of `PROVIDERS`.
+
+    Args:
+        trust_code: Whether the user said, on the command line or in a call, that files of Python may be run. Only
+            the provider `python` can use it. Never taken from a recipe or a bundle.
 
     Raises:
         RecipeError: there is no such provider.
@@ -78,7 +78,9 @@ def load_provider(name: str) -> Provider:
     if name not in PROVIDERS:
         raise RecipeError(f"no model provider `{name}`", hint=f"known: {', '.join(f'`{p}`' for p in PROVIDERS)}")
     module, _, attribute = PROVIDERS[name].partition(":")
-    provider: Provider = getattr(importlib.import_module(module), attribute)()
+    provider: Provider = getattr(importlib.import_module(module), attribute)(
+        **({"trust_code": trust_code} if name == "python" else {})
+    )
     return provider
 
 
@@ -168,7 +170,14 @@ def resolve(name: str) -> tuple[str, str]:
 
 
 def describe(
-    name: str, *, num_classes: int, channels: int, height: int, width: int, variant: Variant | None = None
+    name: str,
+    *,
+    num_classes: int,
+    channels: int,
+    height: int,
+    width: int,
+    variant: Variant | None = None,
+    trust_code: bool = False,
 ) -> ModelRef:
     """Return the reference from which `build` makes the network `name`, having checked that it can.
 
@@ -180,10 +189,11 @@ def describe(
     """
     provider, own_name = resolve(name)
     size = {"channels": channels, "height": height, "width": width}
-    return load_provider(provider).describe(own_name, num_classes=num_classes, **size, variant=variant or Variant())
+    found = load_provider(provider, trust_code=trust_code)
+    return found.describe(own_name, num_classes=num_classes, **size, variant=variant or Variant())
 
 
-def describe_recipe(recipe: Recipe, num_classes: int) -> ModelRef:
+def describe_recipe(recipe: Recipe, num_classes: int, *, trust_code: bool = False) -> ModelRef:
     """Return `describe` of the network that `recipe` names, at its input size.
 
     Raises:
@@ -197,6 +207,7 @@ def describe_recipe(recipe: Recipe, num_classes: int) -> ModelRef:
         height=data.height,
         width=data.width,
         variant=Variant(**{field.name: getattr(model, field.name) for field in dataclasses.fields(Variant)}),
+        trust_code=trust_code,
     )
 
 
@@ -210,7 +221,7 @@ def input_defaults(name: str) -> InputDefaults | None:
     return load_provider(provider).input_defaults(own_name)
 
 
-def build(ref: ModelRef) -> nn.Module:
+def build(ref: ModelRef, *, trust_code: bool = False) -> nn.Module:
     """Return the network with freshly drawn weights, in training mode: images N x C x H x W to logits N x K.
 
     The weights come from torch's global generator: the same seed gives the same weights. `ref` may come from a
@@ -219,7 +230,7 @@ def build(ref: ModelRef) -> nn.Module:
     Raises:
         RecipeError: an unknown provider, name or option.
     """
-    return load_provider(ref.provider).build(ref)
+    return load_provider(ref.provider, trust_code=trust_code).build(ref)
 
 
 def config(ref: ModelRef, labels: tuple[str, ...], input_spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,19 +19,19 @@ MAX_NAMES = 3
 """Tensors named in an error."""
 
 
-def network_of(bundle: Bundle) -> nn.Module:
+def network_of(bundle: Bundle, *, trust_code: bool = False) -> nn.Module:
     """Return the network in evaluation mode on the CPU, not to be trained. Draws no number from the global generator.
 
     Raises:
         BundleError: model or weights cannot be read, or do not fit each other.
-        RecipeError: the model cannot be built here.
+        RecipeError: the model cannot be built here, or is the user's own Python and `trust_code` is not said.
     """
     try:
         ref = ModelRef(**bundle.model)
     except TypeError as error:
         raise BundleError(f"bundle `{bundle.path}`: its model cannot be read: {error}") from error
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-        network = build(ref)
+        network = build(ref, trust_code=trust_code)
     _load(network, bundle)
     return network.eval().requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-BY_PLACE = ("hf",)
-"""Providers whose networks are named by where they lie, and typed as `hf:PLACE`."""
+BY_PLACE = ("hf", "python")
+"""Providers whose networks are named by where they lie, and typed as `hf:PLACE` and `python:PLACE`."""
 
 
 def full_name(provider: str, name: str) -> str:
@@ -29,7 +30,7 @@ class ModelRef:
     """A network as plain data: enough to build it again. Stored in a bundle's `model` field."""
 
     provider: str
-    """A key of `PROVIDERS`: `linne`, `timm`, `torchvision`, `hf`."""
+    """A key of `PROVIDERS`: `linne`, `timm`, `torchvision`, `hf`, `python`."""
     name: str
     """The provider's own name for it: `small`, `resnet18`."""
     num_classes: int
@@ -148,9 +149,9 @@ class Pretrained:
         if self.classes is None:
             return None
         if isinstance(self.classes, str):
-            from linne.models.imagenet import names_in
-
-            return numbered(names_in(self.classes))
+            # By name, as providers are: this module is below the line above which frameworks are imported.
+            names: Sequence[str] = importlib.import_module("linne.models.imagenet").names_in(self.classes)
+            return numbered(names)
         return numbered(self.classes)
 
 

@@ -21,10 +21,11 @@ class Backend(Protocol):
         """Return why this backend cannot be used on this machine, with what to install, or None."""
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False) -> Self:
+    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
         """Return the backend with the bundle's network on `device` (`auto`, `cpu`, `cuda:1`).
 
-        With `require_accelerator` neither the network nor a single operator of it may run on the CPU.
+        With `require_accelerator` neither the network nor a single operator of it may run on the CPU. With
+        `trust_code` the Python file may be run that a bundle of the user's own network names.
 
         Raises:
             BundleError: the bundle's model cannot be built, or its weights do not fit it.

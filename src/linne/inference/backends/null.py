@@ -34,7 +34,7 @@ class NullBackend:
         return None
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False) -> Self:
+    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
         """Return the layer; `device` is ignored."""
         if require_accelerator:
             raise DeviceError("the null backend runs on the CPU, and an accelerator is required")

@@ -34,7 +34,7 @@ class TorchBackend:
         return None
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False) -> Self:
+    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
         """Return the network on `device`. Draws no number from torch's global generator."""
         import torch
 
@@ -44,7 +44,7 @@ class TorchBackend:
         from linne.models.from_bundle import network_of
 
         picked = Device.pick(device, require_accelerator=require_accelerator)
-        network = network_of(bundle).to(picked.torch_device)
+        network = network_of(bundle, trust_code=trust_code).to(picked.torch_device)
         fallbacks = Fallbacks(picked, allowed=not require_accelerator)
         return cls(network, fallbacks, f"torch {torch.__version__} on {picked.name}", torch_resize)
 

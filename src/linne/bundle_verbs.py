@@ -1,0 +1,139 @@
+"""Verbs that use a trained network, as functions: evaluate and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linne.errors import LinneError
+from linne.host import prepare_for_torch
+from linne.log import Narrator
+
+if TYPE_CHECKING:
+    from linne.data import Source
+    from linne.inference.predictor import Prediction
+    from linne.recipe import Views
+    from linne.report import EvalReport
+
+
+def evaluate(
+    bundle: str | Path,
+    source: str | Source,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    splits_file: str | Path | None = None,
+    weights: str | None = None,
+    tta: Views | None = None,
+    plot: str | Path | None = None,
+    plot_count: int = 15,
+    require_accelerator: bool = False,
+    trust_code: bool = False,
+    quiet: bool = False,
+) -> EvalReport:
+    """Return how well `bundle`, or a network with pretrained `weights`, does on a split of `source`.
+
+    The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
+    the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
+    `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well. `plot`
+    is a PNG file for `plot_count` of the images with the probabilities that they got. With `trust_code` the Python
+    file may be run that a bundle of your own network names.
+
+    Raises:
+        LinneError: the bundle, the source, the split or the place of the plot cannot be used.
+    """
+    prepare_for_torch()
+    from linne.bundle import open_bundle
+    from linne.evaluation import evaluate as evaluate_bundle
+    from linne.inference.predictor import Predictor
+
+    _require_plot(plot, plot_count)
+    narrator = Narrator(quiet=quiet)
+    opened = open_bundle(_folder_of(bundle, weights, narrator))
+    if isinstance(source, str):
+        from linne.trained_on import as_in_training
+
+        source = as_in_training(opened, source, splits_file)
+    for note in source.notes:
+        narrator.line(note)
+    predictor = Predictor.open(
+        opened, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
+    )
+    report, outcomes = evaluate_bundle(predictor, source, split)
+    if plot is not None:
+        from linne.showing import draw_evaluation, write_figure
+
+        write_figure(Path(plot), draw_evaluation(report, outcomes, source, plot_count))
+    return report
+
+
+def _require_plot(plot: str | Path | None, count: int) -> None:
+    """Raise LinneError unless a plot is not asked for, or can be made: not after all images were answered."""
+    if plot is not None:
+        from linne.showing import require_count, require_place
+
+        require_count(count)
+        require_place(Path(plot))
+
+
+def predict(
+    bundle: str | Path,
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    top: int = 5,
+    weights: str | None = None,
+    tta: Views | None = None,
+    plot: str | Path | None = None,
+    plot_count: int = 15,
+    device: str = "auto",
+    require_accelerator: bool = False,
+    trust_code: bool = False,
+) -> Iterator[Prediction]:
+    """Yield the labels and probabilities of each image in `inputs`, in order.
+
+    Args:
+        bundle: A bundle's folder, or the name of a network of which there are pretrained weights.
+        weights: Of such a network, which: "default", a name of its provider, a file or a folder.
+        inputs: Files, folders (their images, with those of sub-folders; hidden ones are ignored), glob patterns,
+            or `-` for one image on stdin.
+        top: How many labels an image, the most probable first.
+        tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
+        plot: A PNG file that is written after the last image: the first `plot_count` with their probabilities.
+        trust_code: Whether the Python file may be run that a bundle of your own network names.
+
+    A image that cannot be read is a prediction with `error` set; the others are unaffected.
+
+    Raises:
+        LinneError: the bundle cannot be used, or an input names nothing.
+    """
+    prepare_for_torch()
+    from linne.inference.inputs import find_images
+    from linne.inference.predictor import Predictor
+
+    if isinstance(inputs, (str, Path)):
+        inputs = [inputs]
+    images = find_images(list(inputs))
+    if top < 1:
+        raise LinneError(f"top is {top}, expected 1 or more")
+    _require_plot(plot, plot_count)
+    folder = _folder_of(bundle, weights, Narrator(quiet=False))
+    predictor = Predictor.open(
+        folder, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
+    )
+    if plot is None:
+        return predictor.predict_files(images, top=top)
+    from linne.showing import predict_and_draw
+
+    return predict_and_draw(predictor, images, Path(plot), top=top, count=plot_count)
+
+
+def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:
+    """Return the bundle that `named` is, or that is made of the pretrained network that it names."""
+    from linne.models import is_name
+
+    if weights is None and not is_name(str(named)):
+        return Path(named)
+    from linne.importing import bundle_of
+
+    return bundle_of(str(named), weights, narrator.line)
