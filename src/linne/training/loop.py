@@ -20,7 +20,7 @@ from linne.data.loading.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks
-from linne.errors import CheckFailed, RecipeError, SourceError
+from linne.errors import CheckFailed, OutOfMemory, RecipeError, SourceError
 from linne.log import Narrator, Run
 from linne.recipe import Recipe
 from linne.training import distributed
@@ -97,6 +97,7 @@ def train(
         SourceError: too many images cannot be read, or all of val.
         RecipeError: the network cannot learn from batches of one image, or `checkpoint` is of another one.
         LinneError: checkpoints cannot be written, time after time.
+        OutOfMemory: this one of several processes would have to compute fewer images at once.
         KeyboardInterrupt: before the first step, or for the second time.
     """
     device = distributed.pick_device(recipe.device.name, world)
@@ -151,7 +152,7 @@ def _first_state(
     """Return the state before the first step, as many images at once as fit the memory of every process."""
     at_once = probe_memory(model, batches, recipe, device, counts_K, narrator, world)
     state = TrainState.create(model, recipe, device, counts_K, distributed.spread(model, recipe, device, world))
-    state.micro_batch = at_once
+    state.micro_batch, state.together = at_once, world.size > 1
     return state
 
 
@@ -196,6 +197,10 @@ def _train_epochs(
                 _save_now(keeper, progress, recipe, agreement)
     except CheckFailed as error:
         return error.message
+    except OutOfMemory as error:
+        again = f"--output {run.path} --resume auto --set device.micro_batch={error.micro_batch}"
+        error.hint = f"start all processes again with: {again}; under `linne launch` that happens by itself"
+        raise
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch's words for batch norm
             raise

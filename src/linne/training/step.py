@@ -30,6 +30,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
 
     Raises:
         LinneError: a single image does not fit.
+        OutOfMemory: fewer at once may, but other processes share the batch.
         CheckFailed: too many steps in a row were not finite.
     """
     planned = state.planned_step(state.step, steps_per_epoch, recipe.optim.epochs)
@@ -44,6 +45,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
         len(batch.labels_N),
         device,
         state.least_at_once,
+        together=state.together,
     )
     # In fp16 the scaler looks at the gradients itself: it needs to see what overflowed.
     if recipe.optim.nonfinite == "rewind" and state.scaler is None:
