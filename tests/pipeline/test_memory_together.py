@@ -22,7 +22,7 @@ from linne.errors import OutOfMemory
 pytestmark = pytest.mark.long
 
 SOURCE = "synthetic:classes=3,size=12,count=118"
-"""85 images to train on, three steps an epoch, 14 or 15 images a step for each of two processes."""
+"""79 images to train on, three steps an epoch, 13 or 14 images a step for each of two processes."""
 FIELDS = {
     "data.batch_size": 30,
     "data.val_fraction": 0.2,
@@ -108,7 +108,9 @@ def test_launched_processes_go_on_with_half_as_many_as_often_as_it_takes(tmp_pat
     assert [line.partition(" from ")[0] for line in warnings] == [
         f"warning: rank 1: {said.format(number)}" for number in (13, 7)
     ]
-    assert [line.rpartition(" with ")[2] for line in warnings] == [f"{n} at once in each process" for n in (7, 4)]
+    assert [line.rpartition(" with ")[2] for line in warnings] == [
+        f"{number} images at once in each process" for number in (7, 4)
+    ]
     run = tmp_path / "run"
     changes = json.loads((run / "recipe.json").read_text())["changes"]
     assert [(row["field"], row["before"], row["after"]) for row in changes] == [
@@ -150,7 +152,9 @@ def test_without_a_supervisor_the_error_says_what_to_type_and_that_goes_on(tmp_p
     assert first is None
     assert second is not None
     message, hint, micro_batch = second
-    assert message.startswith("`cpu` is out of memory with 13 images at once: [enforce fail] DefaultCPUAllocator: can't")
+    assert message.startswith(
+        "`cpu` is out of memory with 13 images at once: [enforce fail] DefaultCPUAllocator: can't"
+    )
     typed = f"--output {tmp_path / 'run'} --resume auto --set device.micro_batch=7"
     assert hint == f"start all processes again with: {typed}; under `linne launch` that happens by itself"
     run_together(undisturbed, 2, "run", micro_batch, parallel)

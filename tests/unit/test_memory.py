@@ -11,7 +11,7 @@ from torch import nn
 from linne.data.loading.augment_mix import Mixture
 from linne.data.loading.loader import Batch
 from linne.device import Device
-from linne.errors import LinneError
+from linne.errors import LinneError, OutOfMemory
 from linne.recipe import DataConfig, DeviceConfig, OptimConfig, Recipe
 from linne.training.memory import fitting, is_out_of_memory, parts_of, smaller
 from linne.training.state import TrainState
@@ -104,6 +104,15 @@ def test_one_image_that_does_not_fit_ends_with_what_was_said_and_what_to_do():
     with pytest.raises(LinneError, match="`cpu` is out of memory with 1 images at once: MPS backend") as caught:
         train_step(state, make_batch(), recipe_of(), CPU, 10)
     assert "use smaller images" in caught.value.hint
+    assert all(p.grad is None for p in state.parameters)
+
+
+def test_what_several_processes_compute_together_none_halves_alone_and_the_error_says_how_many_to_take():
+    state = TrainState.create(Small(4, RuntimeError("CUDA out of memory")), recipe_of(), CPU)
+    state.together = True
+    with pytest.raises(OutOfMemory, match="`cpu` is out of memory with 13 images at once: CUDA out of") as caught:
+        train_step(state, make_batch(), recipe_of(), CPU, 10)
+    assert (caught.value.micro_batch, state.model.asked) == (7, [13])
     assert all(p.grad is None for p in state.parameters)
 
 

@@ -131,7 +131,7 @@ class Supervisor:
         """Return the arguments of the next attempt, which computes as many images at once as `verdict` says."""
         self._micro_batch = verdict.micro_batch
         died, place = "; ".join(verdict.lines), verdict.place or "the beginning"
-        self.narrator.warn(f"{died}; going on from {place} with {self._micro_batch} at once in each process")
+        self.narrator.warn(f"{died}; going on from {place} with {self._micro_batch} images at once in each process")
         return with_setting(arguments, "device.micro_batch", str(self._micro_batch))
 
     def _attempt(self, arguments: Sequence[str], signals: Signals) -> Verdict:

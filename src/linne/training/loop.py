@@ -197,10 +197,6 @@ def _train_epochs(
                 _save_now(keeper, progress, recipe, agreement)
     except CheckFailed as error:
         return error.message
-    except OutOfMemory as error:
-        again = f"--output {run.path} --resume auto --set device.micro_batch={error.micro_batch}"
-        error.hint = f"start all processes again with: {again}; under `linne launch` that happens by itself"
-        raise
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch's words for batch norm
             raise
@@ -226,7 +222,12 @@ def _train_epoch(
     """Train what is left of the epoch at hand and validate; return the next one's progress, or None for a signal."""
     num_steps = len(batches["train"])
     state.start_epoch(int(state.planned_step(state.epoch * num_steps, num_steps, recipe.optim.epochs) // num_steps))
-    _train_steps(state, progress, batches["train"], recipe, device, run, narrator, agreement, keeper, fallbacks)
+    try:
+        _train_steps(state, progress, batches["train"], recipe, device, run, narrator, agreement, keeper, fallbacks)
+    except OutOfMemory as error:
+        again = f"--output {run.path} --resume auto --set device.micro_batch={error.micro_batch}"
+        error.hint = f"start all processes again with: {again}; under `linne launch` that happens by itself"
+        raise
     scores = _validate(state, batches, recipe, device, agreement)
     fallbacks.check()
     if agreement.signal(state.step, now=True) is not None:  # the steps are not all done, or the scores are of a part
