@@ -146,7 +146,7 @@ def run_short(parallel: str) -> tuple[str, str, int] | None:
     raise AssertionError("nothing happened")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_without_a_supervisor_the_error_says_what_to_type_and_that_goes_on(tmp_path, parallel):
     first, second = run_together(run_short, 2, parallel)
     assert first is None
