@@ -235,9 +235,8 @@ def test_what_one_process_meets_all_decide_alike(policy, parallel):
 
 def train_with_budget(output: str, **given) -> linne.TrainResult:
     budget = {"optim.minutes": 0.05, "optim.epochs": 5000, "optim.schedule": "cosine"}  # no machine has the time
-    Path("plan.py").write_text(
-        f"def plan():\n    return { ({**FAST, **budget, 'device.name': 'cpu', 'log_every': 1})!r}\n"
-    )
+    fields = {**FAST, **budget, "device.name": "cpu", "log_every": 1}
+    Path("plan.py").write_text(f"def plan():\n    return {fields!r}\n")
     return linne.train(**{"source": SOURCE, "recipe": "plan.py:plan", **given}, output=output, quiet=True)
 
 
