@@ -48,7 +48,9 @@ def parts_of(batch: Batch, largest: int | None) -> Iterator[Batch]:
         part, mixture = slice(start, stop), batch.mixture
         if mixture is not None:
             mixture = Mixture(mixture.labels_N[part], mixture.shares_N[part])
-        yield replace(batch, images_NCHW=batch.images_NCHW[part], labels_N=batch.labels_N[part], mixture=mixture)
+        images_NCHW, labels_N = batch.images_NCHW[part], batch.labels_N[part]
+        views_NCHW = tuple(view_NCHW[part] for view_NCHW in batch.views_NCHW)
+        yield replace(batch, images_NCHW=images_NCHW, labels_N=labels_N, mixture=mixture, views_NCHW=views_NCHW)
 
 
 def smaller(largest: int | None, count: int, least: int) -> int | None:
