@@ -6,6 +6,7 @@ LinneError          anything a user can put right: exit code 1
 ├── ImageError      one image that cannot be decoded
 ├── BundleError     a bundle that is incomplete, altered or not understood
 ├── DeviceError     a device that cannot be used
+├── OutOfMemory     too many images at once for one of several processes: the same with fewer may succeed
 └── CheckFailed     work that ran but failed its check: exit code 3
 """
 
@@ -43,6 +44,15 @@ class BundleError(LinneError):
 
 class DeviceError(LinneError):
     """A device that cannot be used."""
+
+
+class OutOfMemory(LinneError):
+    """One of several processes ran out of memory in the middle of a step, from which it cannot go on."""
+
+    def __init__(self, message: str, *, micro_batch: int, hint: str | None = None) -> None:
+        """`micro_batch` is how many images each process should compute at once from here on."""
+        super().__init__(message, hint=hint)
+        self.micro_batch = micro_batch
 
 
 class CheckFailed(LinneError):

@@ -51,6 +51,8 @@ class AugmentConfig:
     """For `augmix`: operations in a chain; None draws 1 to 3."""
     augmix_alpha: float = 1.0
     """For `augmix`: how evenly the chains, and the image itself, are mixed; small lets one of them outweigh."""
+    consistency: float | None = None
+    """For `augmix`: what it counts that answers to an image and to two mixtures of it agree; 12 in the paper."""
     size_start: float | None = None
     """Train on images of this share of their height and width at first, growing later on."""
     size_end: float = 1.0
@@ -74,6 +76,7 @@ class AugmentConfig:
                 "augment.alternate mirrors each image in every other epoch, and augment.flip=false mirrors none",
                 hint="use --set augment.flip=true, or --set augment.alternate=false",
             )
+        self._check_consistency()
         if self.resized_crop_area is not None:
             check_fraction("augment.resized_crop_area", self.resized_crop_area)
         largest = {"rotate_degrees": 180.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
@@ -84,10 +87,32 @@ class AugmentConfig:
             )
         if not 0.1 <= self.augmix_alpha <= 100:
             raise RecipeError(f"augment.augmix_alpha is {self.augmix_alpha:g}, expected 0.1 to 100")
-        for name, most in {**largest, "erase": 1.0, "mixup_alpha": 100.0, "cutmix_alpha": 100.0}.items():
+        for name, most in {
+            **largest,
+            "erase": 1.0,
+            "mixup_alpha": 100.0,
+            "cutmix_alpha": 100.0,
+            "consistency": 1000.0,
+        }.items():
             value = getattr(self, name)
             if value is not None and not 0 < value <= most:
                 raise RecipeError(f"augment.{name} is {value:g}, expected more than 0 and at most {most:g}, or none")
+
+    def _check_consistency(self) -> None:
+        if self.consistency is None:
+            return
+        if self.policy != "augmix":
+            raise RecipeError(
+                "augment.consistency compares the answers to an image and to two of AugMix's mixtures, and "
+                f"augment.policy is {self.policy or 'none'}",
+                hint="use --set augment.policy=augmix, or --set augment.consistency=none",
+            )
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(self, name) is not None:
+                raise RecipeError(
+                    f"augment.consistency compares views of one image, and augment.{name} mixes it with another",
+                    hint=f"use --set augment.{name}=none, or --set augment.consistency=none",
+                )
 
     def _check_sizes(self) -> None:
         if self.size_start is None:

@@ -321,6 +321,7 @@ def curves_note(run: RunRecord) -> str:
     reasons += {"bce": ["binary cross entropy"], "focal": ["focal loss"]}.get(optim.get("loss"), [])
     reasons += ["class weights"] if optim.get("class_balance") else []
     reasons += ["a teacher's answers"] if run.recipe.get("distill", {}).get("bundle") else []
+    reasons += ["the disagreement between views"] if augment.get("consistency") else []
     reasons += ["adjusted logits"] if optim.get("logit_adjustment") else []
     unchanged = dataclasses.asdict(AugmentConfig())
     reasons += ["augmented images"] if any(value != unchanged.get(name) for name, value in augment.items()) else []

@@ -38,8 +38,12 @@ FREE = (
     "log_samples",
     "tta",
     "optim.shortened",
+    "device.micro_batch",
 )
-"""Fields and sections that may change in mid-run: what is learnt does not depend on them, or a checkpoint says it."""
+"""Fields and sections that may change in mid-run: what is learnt does not depend on them, or a checkpoint says it.
+
+Or memory that runs short changes them as well.
+"""
 LEFT_BEHIND = {LOCK, "splits.json"}
 """What a process leaves that was killed before it had a recipe."""
 

@@ -79,6 +79,7 @@ NETWORKS = {
         "augment.mixup_alpha": 0.4,
         "augment.cutmix_alpha": 1.0,
     },
+    "views compared": {"model.name": "mlp", "augment.policy": "augmix", "augment.consistency": 12.0},
     "in parts, with averages": {"model.name": "mlp", "device.micro_batch": 7, "optim.ema_decay": 0.9},
     "frozen, then not": {"model.name": "small", "model.freeze": "backbone", "model.unfreeze_epochs": 2},
     # Of full size: three steps at 8 x 8 magnify rounding beyond any bound. That they share growing images evenly is

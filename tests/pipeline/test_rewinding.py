@@ -13,6 +13,8 @@ import pytest
 import torch
 from processes import run_together
 
+import linne
+from linne.bundle import open_bundle
 from linne.errors import RecipeError
 from linne.log import Narrator, Run
 from linne.planning import collect, make_plan
@@ -229,3 +231,39 @@ def test_what_one_process_meets_all_decide_alike(policy, parallel):
         assert row["to_step"] <= 4
     else:
         assert rows_of("run", "step")[-1]["skipped"] == 1
+
+
+def train_with_budget(output: str, **given) -> linne.TrainResult:
+    budget = {"optim.minutes": 0.05, "optim.epochs": 5000, "optim.schedule": "cosine"}  # no machine has the time
+    fields = {**FAST, **budget, "device.name": "cpu", "log_every": 1}
+    Path("plan.py").write_text(f"def plan():\n    return {fields!r}\n")
+    return linne.train(**{"source": SOURCE, "recipe": "plan.py:plan", **given}, output=output, quiet=True)
+
+
+@pytest.mark.long
+def test_a_training_with_a_budget_goes_back_ends_in_time_and_repeats_to_the_bit_where_numbers_fail_again(monkeypatch):
+    with monkeypatch.context() as patch:
+        poison(patch, {8: 1})
+        first = train_with_budget("first")
+    assert rows_of("first", "rewind") == [{"event": "rewind", "step": 8, "to_step": 7, "lr_factor": 0.5}]
+    (end,), cuts = rows_of("first", "end"), rows_of("first", "shortened")
+    assert end["reason"] == "finished"
+    steps = rows_of("first", "step")
+    assert [row["step"] for row in steps] == list(range(1, cuts[-1]["steps"] + 1))
+    assert steps[7]["lr"] < 0.51 * steps[6]["lr"]
+    assert steps[-1]["lr"] < 0.05 * steps[7]["lr"], "the schedule comes to its end"
+    recipe = json.loads((first.run / "recipe.json").read_text())["recipe"]
+    assert recipe["optim"]["shortened"][-1] == cuts[-1]["steps"] / 3
+    repeat = {"source": None, "recipe": str(first.run / "recipe.json")}
+    with monkeypatch.context() as patch:
+        poison(patch, {8: 1})
+        train_with_budget("again", **repeat)
+    assert Path("again/samples.jsonl").read_bytes() == Path("first/samples.jsonl").read_bytes()
+    assert rows_of("again", "rewind") == rows_of("first", "rewind")
+    assert [(row["loss"], row["lr"]) for row in rows_of("again", "step")] == [(row["loss"], row["lr"]) for row in steps]
+    ours, theirs = (open_bundle(Path(name) / "bundle").files["model.safetensors"] for name in ("first", "again"))
+    assert ours == theirs
+    train_with_budget("sound", **repeat)  # nothing fails: the rate is not halved, all else is as it was
+    assert rows_of("sound", "rewind") == []
+    rates = [row["lr"] for row in rows_of("sound", "step")]
+    assert rates == [row["lr"] * (1 if row["step"] < 8 else 2) for row in steps]

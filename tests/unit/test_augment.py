@@ -378,6 +378,19 @@ def test_mixing_that_is_off_hands_the_batch_through():
         ({"augmix_width": 0}, "augment.augmix_width is 0, expected 1 to 8"),
         ({"augmix_depth": 9}, "augment.augmix_depth is 9, expected 1 to 8"),
         ({"augmix_alpha": 0.0}, "augment.augmix_alpha is 0, expected 0.1 to 100"),
+        (
+            {"policy": "augmix", "consistency": -1.0},
+            "augment.consistency is -1, expected more than 0 and at most 1000, or none",
+        ),
+        (
+            {"consistency": 12.0, "policy": "trivial"},
+            "augment.consistency compares the answers to an image and to two of AugMix's mixtures, and "
+            "augment.policy is trivial",
+        ),
+        (
+            {"policy": "augmix", "consistency": 12.0, "cutmix_alpha": 1.0},
+            "augment.consistency compares views of one image, and augment.cutmix_alpha mixes it with another",
+        ),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from linne.errors import CheckFailed, LinneError, suggest
 
 def test_every_error_of_the_package_is_a_linne_error():
     raised = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(raised) == 7
+    assert len(raised) == 8
     assert all(issubclass(kind, LinneError) for kind in raised)
 
 

@@ -17,7 +17,7 @@ from linne.errors import LinneError
 from linne.launching import supervisor as supervising
 from linne.launching.machines import join_verdicts
 from linne.launching.outcomes import Outcome, Verdict, judge, note_process, processes, read_outcomes
-from linne.launching.supervisor import Supervisor
+from linne.launching.supervisor import Supervisor, with_setting
 from linne.log import Narrator
 
 TWO = range(2)
@@ -56,6 +56,19 @@ def test_a_fault_of_one_process_is_tried_again():
     assert judge(TWO, {0: fault}, {0: 1}) == Verdict(None, ("rank 0: unexpected RuntimeError: CUDA error",))
 
 
+def short_of_memory(micro_batch: int) -> Outcome:
+    return Outcome(1, f"out of memory with {2 * micro_batch} images", "type", is_fault=True, micro_batch=micro_batch)
+
+
+def test_memory_that_is_short_is_tried_again_with_the_fewest_images_that_any_process_asks_for():
+    lost = Outcome(1, "unexpected RuntimeError: Connection closed by peer", None, is_fault=True)
+    assert judge(TWO, {0: lost, 1: short_of_memory(4)}, {0: 1, 1: 1}) == Verdict(
+        None, ("rank 1: out of memory with 8 images",), micro_batch=4
+    )
+    assert judge(TWO, {0: short_of_memory(4), 1: short_of_memory(3)}, {}).micro_batch == 3
+    assert judge(TWO, {0: Outcome(1, "no source `x`"), 1: short_of_memory(4)}, {}).code == 1
+
+
 def test_outcomes_and_process_numbers_are_read_as_they_were_written(tmp_path):
     outcome = Outcome(1, "größer", "hint", is_fault=True)
     outcome.write(tmp_path, 11)
@@ -77,6 +90,10 @@ def test_outcomes_and_process_numbers_are_read_as_they_were_written(tmp_path):
         (
             [Verdict(None, ("lost",), place="step-2", moved=True), Verdict(None, ("killed",))],
             Verdict(None, ("lost", "killed"), place="step-2", moved=True),
+        ),
+        (
+            [Verdict(None, ("machine 1: short",)), Verdict(None, ("short",), micro_batch=4), Verdict(None, ("lost",))],
+            Verdict(None, ("short",), micro_batch=4),
         ),
     ],
 )
@@ -108,8 +125,11 @@ class Stage:
     acts: list[Callable[[], Verdict]]
     problems: list[str] = field(default_factory=list)
     played: list[Played] = field(default_factory=list)
+    typed: list[list[str]] = field(default_factory=list)
+    """With which arguments each was started."""
 
     def start(self, arguments):
+        self.typed.append(list(arguments))
         self.played.append(Played(self.acts[len(self.played)]))
         self.played[-1].is_over = not self.problems
         return self.played[-1]
@@ -165,6 +185,39 @@ def test_restarts_are_used_up_even_with_progress(tmp_path, capsys):
     assert supervise(stage, tmp_path, max_restarts=2) == 1
     assert len(stage.played) == 3
     assert "given up: 2 restarts are used up" in capsys.readouterr().err
+
+
+def short(micro_batch: int) -> Callable[[], Verdict]:
+    return ends(Verdict(None, ("rank 1: out of memory",), micro_batch=micro_batch))
+
+
+def test_memory_that_is_short_is_no_restart_and_the_next_attempt_computes_fewer_at_once(tmp_path, capsys):
+    stage = Stage([short(8), short(4), short(2), ends(DONE)])
+    assert supervise(stage, tmp_path, max_restarts=0) == 0
+    assert stage.typed == [["train"], *(["train", "--set", f"device.micro_batch={n}"] for n in (8, 4, 2))]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "warning: rank 1: out of memory; going on from the beginning with 8 images at once in each process"
+    )
+
+
+def test_memory_that_is_short_with_no_more_images_than_before_is_a_death_like_any_other(tmp_path, capsys):
+    stage = Stage([short(4), short(4), short(4), ends(DONE)])
+    assert supervise(stage, tmp_path) == 1
+    assert "given up: 2 attempts in a row came no further than the beginning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "x"], ["train", "x"]),
+        (["--set", "a.b=9", "--set", "c=1"], ["--set", "c=1"]),
+        (["--set=a.b = 9", "--set=c=1"], ["--set=c=1"]),
+        (["--set", "a.bb=9", "a.b=9"], ["--set", "a.bb=9", "a.b=9"]),
+    ],
+)
+def test_a_setting_takes_the_place_of_what_was_typed_for_that_field(words, expected):
+    assert with_setting(words, "a.b", "4") == [*expected, "--set", "a.b=4"]
 
 
 @pytest.mark.parametrize("code", [1, 2, 3])

@@ -235,6 +235,28 @@ def test_an_epoch_that_is_entered_in_the_middle_gives_the_batches_of_a_whole_one
         assert torch.equal(ours.mixture.shares_N, expected.mixture.shares_N)
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+def test_answers_are_compared_over_an_image_and_two_mixtures_of_it_cut_mirrored_and_blanked_alike(loader):
+    source, frame = make_source(Pictures(random_pictures(61, 12, 12))), {"flip": True, "cutout": 3}
+    size = {"height": 12, "width": 12}
+
+    def batches(**fields):
+        train, _ = make_batches(source, make_recipe(loader, AugmentConfig(**frame, **fields), **size), CPU)
+        return list(train.epoch(2))
+
+    compared = batches(policy="augmix", consistency=12.0)
+    for found, plain, mixed in zip(compared, batches(), batches(policy="augmix"), strict=True):
+        first, second = found.views_NCHW
+        assert torch.equal(found.images_NCHW, plain.images_NCHW)
+        assert torch.equal(first, mixed.images_NCHW)
+        assert first.shape == second.shape
+        assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+        blanked_NHW = (found.images_NCHW == 0).all(1)  # what normalises to 0 is the mean, which no pixel here has
+        assert blanked_NHW.any()
+        assert (second.permute(0, 2, 3, 1)[blanked_NHW] == 0).all()
+        assert plain.views_NCHW == mixed.views_NCHW == ()
+
+
 @pytest.mark.parametrize("first", [0, 4])
 @pytest.mark.parametrize("loader", LOADERS)
 def test_images_grow_in_training_alone_and_are_else_what_they_were(loader, first):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from linne.data.loading.augment_mix import Mixture
 from linne.recipe import OptimConfig
-from linne.training.losses import Loss, class_weights, make_loss
+from linne.training.losses import Loss, class_weights, disagreement, make_loss
 
 N, K = 12, 5
 COUNTS_K = np.array([500, 120, 40, 7, 1])
@@ -159,3 +159,36 @@ def test_a_class_without_training_images_leaves_every_loss_finite(logits, labels
     for fields in ({"class_balance": 0.999}, {"logit_adjustment": 1.0}):
         loss = make_loss(OptimConfig(**fields), counts, CPU)
         assert loss(logits, labels % 4, None).isfinite()
+
+
+def jensen_shannon(logits_VNK: np.ndarray) -> float:
+    """Return the mean over images of the entropy of the mean answer less the mean entropy, in float64."""
+    shares_VNK = np.exp(logits_VNK - logits_VNK.max(2, keepdims=True))
+    shares_VNK /= shares_VNK.sum(2, keepdims=True)
+
+    def entropy(shares):
+        return -(shares * np.log(shares)).sum(-1)
+
+    return float((entropy(shares_VNK.mean(0)) - entropy(shares_VNK).mean(0)).mean())
+
+
+def test_views_disagree_by_their_jensen_shannon_divergence():
+    logits_VNK = 3 * torch.randn(3, N, K, generator=torch.Generator().manual_seed(2))
+    expected = jensen_shannon(logits_VNK.double().numpy())
+    assert disagreement(logits_VNK).item() == pytest.approx(expected, rel=1e-5)  # rounding of float32
+    # As in the authors' code, but for the bound: divergences from the mean answer, by torch.
+    shares_VNK = logits_VNK.softmax(2)
+    logs_NK = shares_VNK.mean(0).log()
+    theirs = sum(F.kl_div(logs_NK, shares_NK, reduction="batchmean") for shares_NK in shares_VNK) / 3
+    torch.testing.assert_close(disagreement(logits_VNK), theirs, **ROUNDING)
+
+
+def test_views_that_get_one_answer_do_not_disagree_and_sure_ones_of_different_labels_do_most():
+    same_VNK = torch.randn(1, N, K).expand(3, N, K)
+    assert disagreement(same_VNK).item() == pytest.approx(0, abs=1e-6)
+    sure_VNK = 1e4 * torch.eye(3, K)[:, None].expand(3, N, K)
+    sure_VNK = sure_VNK.clone().requires_grad_()
+    apart = disagreement(sure_VNK)
+    assert apart.item() == pytest.approx(np.log(3), rel=1e-6)
+    (gradient,) = torch.autograd.grad(apart, sure_VNK)
+    assert gradient.isfinite().all()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,8 +13,8 @@ from torch import nn
 from linne.data.loading.augment_mix import Mixture
 from linne.data.loading.loader import Batch
 from linne.device import Device
-from linne.errors import LinneError
-from linne.recipe import DataConfig, DeviceConfig, OptimConfig, Recipe
+from linne.errors import LinneError, OutOfMemory
+from linne.recipe import AugmentConfig, DataConfig, DeviceConfig, OptimConfig, Recipe
 from linne.training.memory import fitting, is_out_of_memory, parts_of, smaller
 from linne.training.state import TrainState
 from linne.training.step import train_step
@@ -47,16 +49,40 @@ def test_a_batch_is_cut_into_as_few_parts_of_nearly_one_size_as_hold_no_more(lar
     assert torch.equal(torch.cat([part.mixture.labels_N for part in parts]), batch.mixture.labels_N)
 
 
-@pytest.mark.parametrize("fields", [{}, {"loss": "bce"}, {"sam_rho": 0.05}, {"clip_norm": 0.01}], ids=str)
+COMPARED = AugmentConfig(policy="augmix", consistency=12.0)
+
+
+def make_views(batch):
+    return replace(batch, mixture=None, views_NCHW=tuple(torch.randn_like(batch.images_NCHW) for _ in range(2)))
+
+
+@pytest.mark.parametrize("fields", [{}, {"loss": "bce"}, {"sam_rho": 0.05}, {"clip_norm": 0.01}, None], ids=str)
 def test_parts_train_the_same_weights_as_the_whole(fields):
-    recipe = recipe_of(**fields)
+    recipe = recipe_of(**(fields or {}))
+    batch = make_batch()
+    if fields is None:
+        recipe, batch = replace(recipe, augment=COMPARED), make_views(batch)
     whole, parted = make_state(recipe), make_state(recipe)
     parted.micro_batch = 3
     for _ in range(5):
-        losses = [train_step(state, make_batch(), recipe, CPU, 10) for state in (whole, parted)]
+        losses = [train_step(state, batch, recipe, CPU, 10) for state in (whole, parted)]
         torch.testing.assert_close(*losses, rtol=1e-6, atol=0)  # another order of the same sums, in fp32
     for mine, theirs in zip(whole.parameters, parted.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_that_compares_views_learns_labels_from_the_image_alone_in_one_pass():
+    recipe, batch = replace(recipe_of(), augment=COMPARED), make_views(make_batch())
+    state, answers = make_state(recipe), []
+    state.model.register_forward_hook(lambda module, given, answer: answers.append(answer.detach().double().numpy()))
+    loss = train_step(state, batch, recipe, CPU, 10)
+    (logits_MK,) = answers
+    logs_VNK = logits_MK.reshape(3, 13, 4)
+    logs_VNK = logs_VNK - np.log(np.exp(logs_VNK).sum(2, keepdims=True))
+    own = -logs_VNK[0, np.arange(13), batch.labels_N.numpy()].mean()
+    mean_NK = np.exp(logs_VNK).mean(0)
+    apart = (np.exp(logs_VNK) * (logs_VNK - np.log(mean_NK))).sum(2).mean()
+    assert loss.item() == pytest.approx(own + 12 * apart, rel=1e-5)  # rounding of float32
 
 
 def test_the_recipe_says_how_many_are_computed_at_once():
@@ -104,6 +130,15 @@ def test_one_image_that_does_not_fit_ends_with_what_was_said_and_what_to_do():
     with pytest.raises(LinneError, match="`cpu` is out of memory with 1 images at once: MPS backend") as caught:
         train_step(state, make_batch(), recipe_of(), CPU, 10)
     assert "use smaller images" in caught.value.hint
+    assert all(p.grad is None for p in state.parameters)
+
+
+def test_what_several_processes_compute_together_none_halves_alone_and_the_error_says_how_many_to_take():
+    state = TrainState.create(Small(4, RuntimeError("CUDA out of memory")), recipe_of(), CPU)
+    state.together = True
+    with pytest.raises(OutOfMemory, match="`cpu` is out of memory with 13 images at once: CUDA out of") as caught:
+        train_step(state, make_batch(), recipe_of(), CPU, 10)
+    assert (caught.value.micro_batch, state.model.asked) == (7, [13])
     assert all(p.grad is None for p in state.parameters)
 
 

@@ -103,7 +103,7 @@ def test_it_leaves_no_trace(most, optim):
     assert not any(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("mixes", [{}, {"mixup_alpha": 0.2}], ids=str)
+@pytest.mark.parametrize("mixes", [{}, {"mixup_alpha": 0.2}, {"policy": "augmix", "consistency": 12.0}], ids=str)
 def test_frozen_layers_losses_that_ask_for_counts_and_mixing_are_tried_too(mixes):
     model = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(432, 8), nn.Linear(8, 3)))
     frozen = ModelConfig(freeze="backbone")

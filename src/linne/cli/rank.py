@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from linne.cli import cli, failures, terminate_as_interrupt
-from linne.errors import LinneError
+from linne.errors import LinneError, OutOfMemory
 from linne.launching.orphans import leave_with_parent
 from linne.launching.outcomes import ENDED_BY_SIGNAL, FOLDER, Outcome, note_process
 
@@ -50,6 +50,8 @@ def _run() -> Outcome:
         if os.environ.get("LINNE_DEBUG"):
             sys.stderr.write(f"rank {os.environ['RANK']}:\n{''.join(traceback.format_exception(error))}")
         message, hint, code = failures.explain(error)
+        if isinstance(error, OutOfMemory):
+            return Outcome(code, message, hint, is_fault=True, micro_batch=error.micro_batch)
         known = isinstance(error, (LinneError, click.ClickException, ModuleNotFoundError))
         return Outcome(code, message, hint, is_fault=not known)
 

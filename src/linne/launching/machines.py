@@ -249,8 +249,12 @@ def join_verdicts(ends: Sequence[Verdict]) -> Verdict:
     codes = [end.code for end in ends if end.code is not None]
     if len(codes) == len(ends):
         return Verdict(max(codes), **at)
-    lines = dict.fromkeys(line for end in ends if end.code is None for line in end.lines)
-    return Verdict(None, tuple(lines) or ("a machine was lost",), **at)
+    failed = [end for end in ends if end.code is None]
+    fewest = min((end.micro_batch for end in failed if end.micro_batch is not None), default=None)
+    if fewest is not None:  # on the others it looks like a partner that is lost
+        failed = [end for end in failed if end.micro_batch is not None]
+    lines = dict.fromkeys(line for end in failed for line in end.lines)
+    return Verdict(None, tuple(lines) or ("a machine was lost",), micro_batch=fewest, **at)
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> bool:

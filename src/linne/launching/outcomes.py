@@ -25,6 +25,8 @@ class Outcome:
     hint: str | None = None
     is_fault: bool = False
     """Whether it is nothing that the user has done wrong: the same again may well succeed."""
+    micro_batch: int | None = None
+    """Where memory was short: how many images each process should compute at once when it is tried again."""
 
     def write(self, folder: Path, rank: int) -> None:
         """Write it down, whole or not at all."""
@@ -68,6 +70,8 @@ class Verdict:
     """The newest checkpoint at the end, which machine 0 sees."""
     moved: bool = False
     """Whether it is newer than at the beginning."""
+    micro_batch: int | None = None
+    """Where memory was short: how many images each process should compute at once, trying again."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -76,7 +80,7 @@ class Verdict:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Verdict:
         """Return what `to_dict` was called of."""
-        return cls(values["code"], tuple(values["lines"]), values["hint"], values["place"], values["moved"])
+        return cls(**{**values, "lines": tuple(values["lines"])})
 
 
 def judge(ranks: range, outcomes: Mapping[int, Outcome], exit_codes: Mapping[int, int]) -> Verdict:
@@ -95,6 +99,10 @@ def judge(ranks: range, outcomes: Mapping[int, Outcome], exit_codes: Mapping[int
     codes = [found.code for found in outcomes.values() if not found.is_fault]
     if len(codes) == len(ranks):
         return Verdict(max(codes))
+    short = {rank: found.micro_batch for rank, found in outcomes.items() if found.micro_batch is not None}
+    if short:
+        lines = tuple(f"rank {rank}: {outcomes[rank].message}" for rank in short)
+        return Verdict(None, lines, micro_batch=min(short.values()))
     return Verdict(None, tuple(_deaths(ranks, outcomes, exit_codes)))
 
 

@@ -87,12 +87,15 @@ class Supervisor:
     max_restarts: int
     first_wait: float = 1.0
     _idle: int = field(default=0, init=False)
+    _micro_batch: int | None = field(default=None, init=False)
+    """How many images the processes were told to compute at once, since memory was short."""
 
     def train(self, arguments: Sequence[str]) -> int:
         """Return the exit code of `linne` with `arguments`, which go on with the run where there is one.
 
         A user's error, a failed check and a signal end it; processes that die are started again, all of them, until
-        `max_restarts` are used up or `MOST_IDLE` attempts in a row got no further.
+        `max_restarts` are used up or `MOST_IDLE` attempts in a row got no further. Where memory was short they are
+        started again with fewer images at once, which is not counted: it cannot happen more often than halving does.
         """
         wait, restarts = self.first_wait, 0
         with Signals() as signals:
@@ -104,6 +107,9 @@ class Supervisor:
                     verdict = replace(verdict, code=128 + signals.latest)
                 if verdict.code is not None:
                     return self._leave(verdict, verdict.code)
+                if self._can_take_fewer(verdict):
+                    arguments = self._with_fewer(arguments, verdict)
+                    continue
                 self._idle = 0 if verdict.moved else self._idle + 1
                 restarts += 1
                 died = "; ".join(verdict.lines)
@@ -115,6 +121,18 @@ class Supervisor:
                 if self._is_told_to_end_in(wait, signals):
                     return 128 + (signals.latest or signal.SIGTERM)
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _can_take_fewer(self, verdict: Verdict) -> bool:
+        """Return whether memory was short with more images at once than could be computed."""
+        fewer = verdict.micro_batch
+        return fewer is not None and (self._micro_batch is None or fewer < self._micro_batch)
+
+    def _with_fewer(self, arguments: Sequence[str], verdict: Verdict) -> list[str]:
+        """Return the arguments of the next attempt, which computes as many images at once as `verdict` says."""
+        self._micro_batch = verdict.micro_batch
+        died, place = "; ".join(verdict.lines), verdict.place or "the beginning"
+        self.narrator.warn(f"{died}; going on from {place} with {self._micro_batch} images at once in each process")
+        return with_setting(arguments, "device.micro_batch", str(self._micro_batch))
 
     def _attempt(self, arguments: Sequence[str], signals: Signals) -> Verdict:
         """Return what one attempt came to on this machine."""
@@ -167,3 +185,15 @@ class Supervisor:
         while signals.latest is None and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
         return signals.latest is not None
+
+
+def with_setting(arguments: Sequence[str], path: str, value: str) -> list[str]:
+    """Return `arguments` with `--set path=value`, in place of another value that they give the field."""
+    kept: list[str] = []
+    for word in arguments:
+        given = word.removeprefix("--set=") if word.startswith("--set=") else word if kept[-1:] == ["--set"] else ""
+        if given.partition("=")[0].strip() != path:
+            kept.append(word)
+        elif kept[-1:] == ["--set"]:
+            kept.pop()
+    return [*kept, "--set", f"{path}={value}"]

@@ -20,7 +20,7 @@ from linne.data.loading.loader import Batches, input_spec, make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks
-from linne.errors import CheckFailed, RecipeError, SourceError
+from linne.errors import CheckFailed, OutOfMemory, RecipeError, SourceError
 from linne.log import Narrator, Run
 from linne.recipe import Recipe
 from linne.training import distributed
@@ -98,6 +98,7 @@ def train(
         SourceError: too many images cannot be read, or all of val.
         RecipeError: the network cannot learn from batches of one image, or `checkpoint` is of another one.
         LinneError: checkpoints cannot be written, time after time.
+        OutOfMemory: this one of several processes would have to compute fewer images at once.
         KeyboardInterrupt: before the first step, or for the second time.
     """
     device = distributed.pick_device(recipe.device.name, world)
@@ -152,7 +153,7 @@ def _first_state(
     """Return the state before the first step, as many images at once as fit the memory of every process."""
     at_once = probe_memory(model, batches, recipe, device, counts_K, narrator, world)
     state = TrainState.create(model, recipe, device, counts_K, distributed.spread(model, recipe, device, world))
-    state.micro_batch = at_once
+    state.micro_batch, state.together = at_once, world.size > 1
     return state
 
 
@@ -222,7 +223,12 @@ def _train_epoch(
     """Train what is left of the epoch at hand and validate; return the next one's progress, or None for a signal."""
     num_steps = len(batches["train"])
     state.start_epoch(int(state.planned_step(state.epoch * num_steps, num_steps, recipe.optim.epochs) // num_steps))
-    _train_steps(state, progress, batches["train"], recipe, device, run, narrator, agreement, keeper, fallbacks)
+    try:
+        _train_steps(state, progress, batches["train"], recipe, device, run, narrator, agreement, keeper, fallbacks)
+    except OutOfMemory as error:
+        again = f"--output {run.path} --resume auto --set device.micro_batch={error.micro_batch}"
+        error.hint = f"start all processes again with: {again}; under `linne launch` that happens by itself"
+        raise
     scores = _validate(state, batches, recipe, device, agreement)
     fallbacks.check()
     if agreement.signal(state.step, now=True) is not None:  # the steps are not all done, or the scores are of a part

@@ -108,6 +108,18 @@ def soft_loss(
     return (losses_N if weights_N is None else losses_N * weights_N).mean()
 
 
+def disagreement(logits_VNK: torch.Tensor) -> torch.Tensor:
+    """Return how much the answers to V views of an image differ, mean over images: 0 where they are the same.
+
+    It is their Jensen-Shannon divergence, in nats: the mean Kullback-Leibler divergence of each from the mean of all
+    (Hendrycks et al. 2020, "AugMix", whose code has the same bound of 1e-7 under the logarithm).
+    """
+    logs_VNK = F.log_softmax(logits_VNK, 2)
+    shares_VNK = logs_VNK.exp()
+    mean_NK = shares_VNK.mean(0).clamp_min(1e-7).log()
+    return (shares_VNK * (logs_VNK - mean_NK)).sum(2).mean()
+
+
 def class_weights(counts_K: NDArray[np.int64], beta: float) -> NDArray[np.float64]:
     """Return weights 1 / E with E = (1 - beta^n) / (1 - beta), the effective number of n images; their sum is K.
 

@@ -12,7 +12,7 @@ import torch
 from linne.data.loading.augment_mix import Mixture
 from linne.data.loading.loader import Batch
 from linne.device import Device
-from linne.errors import LinneError
+from linne.errors import LinneError, OutOfMemory
 
 _OUT_OF_MEMORY = (
     "out of memory",  # CUDA, HIP, MPS, XPU and NPU
@@ -48,7 +48,9 @@ def parts_of(batch: Batch, largest: int | None) -> Iterator[Batch]:
         part, mixture = slice(start, stop), batch.mixture
         if mixture is not None:
             mixture = Mixture(mixture.labels_N[part], mixture.shares_N[part])
-        yield replace(batch, images_NCHW=batch.images_NCHW[part], labels_N=batch.labels_N[part], mixture=mixture)
+        images_NCHW, labels_N = batch.images_NCHW[part], batch.labels_N[part]
+        views_NCHW = tuple(view_NCHW[part] for view_NCHW in batch.views_NCHW)
+        yield replace(batch, images_NCHW=images_NCHW, labels_N=labels_N, mixture=mixture, views_NCHW=views_NCHW)
 
 
 def smaller(largest: int | None, count: int, least: int) -> int | None:
@@ -58,13 +60,21 @@ def smaller(largest: int | None, count: int, least: int) -> int | None:
 
 
 def fitting(
-    compute: Callable[[int | None], torch.Tensor], largest: int | None, count: int, device: Device, least: int
+    compute: Callable[[int | None], torch.Tensor],
+    largest: int | None,
+    count: int,
+    device: Device,
+    least: int,
+    *,
+    together: bool = False,
 ) -> tuple[torch.Tensor, int | None]:
     """Return what `compute(largest)` gives, with `largest` halved as often as memory is short, and that number.
 
-    `compute` has to leave nothing behind when it raises. Works by what errors say, so on every device.
+    `compute` has to leave nothing behind when it raises. Works by what errors say, so on every device. What several
+    processes compute `together` none can try again alone: the others wait for it in the middle of an exchange.
 
     Raises:
+        OutOfMemory: fewer images may fit, but they are computed together.
         LinneError: `least` images are still too many.
     """
     while True:
@@ -76,10 +86,11 @@ def fitting(
             said = str(error).partition("\n")[0][:200]
         # Outside of the handler: the traceback holds the tensors of the pass that failed.
         half = smaller(largest, count, least)
+        problem = f"`{device.address}` is out of memory with {min(largest or count, count)} images at once: {said}"
         if half is None:
-            raise LinneError(
-                f"`{device.address}` is out of memory with {min(largest or count, count)} images at once: {said}",
-                hint="use smaller images (--set data.height=... data.width=...) or a smaller model",
-            )
+            hint = "use smaller images (--set data.height=... data.width=...) or a smaller model"
+            raise LinneError(problem, hint=hint)
+        if together:
+            raise OutOfMemory(problem, micro_batch=half)
         largest = half
         device.release_memory()

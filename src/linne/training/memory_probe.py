@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from linne.data.loading.augment import NUM_VIEWS
 from linne.data.loading.augment_mix import Mixture
 from linne.data.loading.loader import Batch, Batches, input_spec
 from linne.device import Device
@@ -99,14 +100,16 @@ def room_for_optimizer(state: TrainState, config: OptimConfig) -> list[torch.Ten
 
 
 def _batch_of(count: int, recipe: Recipe, device: Device) -> Batch:
-    """Return `count` black images on the device, mixed where the recipe mixes."""
+    """Return `count` black images on the device, mixed where the recipe mixes, in as many views as it compares."""
     spec, on = input_spec(recipe), device.torch_device
     images_NCHW = torch.zeros((count, spec.channels, spec.height, spec.width), device=on)
     if recipe.device.channels_last:
         images_NCHW = images_NCHW.to(memory_format=torch.channels_last)
     labels_N = torch.zeros(count, dtype=torch.int64, device=on)
     mixes = recipe.augment.mixup_alpha is not None or recipe.augment.cutmix_alpha is not None
-    return Batch(images_NCHW, labels_N, Mixture(labels_N, torch.ones(count, device=on)) if mixes else None)
+    mixture = Mixture(labels_N, torch.ones(count, device=on)) if mixes else None
+    views_NCHW = () if recipe.augment.consistency is None else (images_NCHW,) * NUM_VIEWS
+    return Batch(images_NCHW, labels_N, mixture, views_NCHW=views_NCHW)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +89,8 @@ class TrainState:
     """Batch norm learns nothing from one image."""
     scaler: torch.amp.GradScaler | None
     """Scales the loss against underflow in fp16; None in the other precisions."""
+    together: bool = False
+    """Whether other processes compute parts of every batch, so that none can halve its own in the middle of a step."""
     skips: Skips = field(default_factory=Skips)
     rewinds: list[dict[str, Any]] = field(default_factory=list)
     """One row of the measurements for each time that training has gone back to a checkpoint."""
@@ -153,12 +154,7 @@ class TrainState:
             ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay, joined=joined),
             late_average=late,
             micro_batch=recipe.device.micro_batch,
-            # Processes cannot each halve what they compute at once: they exchange something in the middle of it.
-            least_at_once=sys.maxsize
-            if forward is not model
-            else 2
-            if any(isinstance(module, _BatchNorm) for module in model.modules())
-            else 1,
+            least_at_once=2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1,
             scaler=device.grad_scaler() if fp16 else None,
             cuts=optim.shortened or (),
         )

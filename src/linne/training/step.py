@@ -14,6 +14,7 @@ from linne.training.agreement import Agreement
 from linne.training.distributed import ALONE, World
 from linne.training.epoch_mean import measure_norms
 from linne.training.finite import all_finite, marked
+from linne.training.losses import disagreement
 from linne.training.memory import fitting, parts_of
 from linne.training.running_statistics import held
 from linne.training.schedule import lr_factor
@@ -30,6 +31,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
 
     Raises:
         LinneError: a single image does not fit.
+        OutOfMemory: fewer at once may, but other processes share the batch.
         CheckFailed: too many steps in a row were not finite.
     """
     planned = state.planned_step(state.step, steps_per_epoch, recipe.optim.epochs)
@@ -44,6 +46,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, device: Device, 
         len(batch.labels_N),
         device,
         state.least_at_once,
+        together=state.together,
     )
     # In fp16 the scaler looks at the gradients itself: it needs to see what overflowed.
     if recipe.optim.nonfinite == "rewind" and state.scaler is None:
@@ -79,10 +82,15 @@ def add_gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Devic
 def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
     total: torch.Tensor | None = None
     for part in parts_of(batch, largest):
-        logits_NK = _forward(state, part, recipe, device)
+        logits_NK, apart = _forward(state, part, recipe, device), None
+        if part.views_NCHW and recipe.augment.consistency is not None:
+            logits_VNK = logits_NK.view(-1, len(part.labels_N), logits_NK.shape[1])
+            logits_NK, apart = logits_VNK[0], recipe.augment.consistency * disagreement(logits_VNK)
         loss = state.loss(logits_NK, part.labels_N, part.mixture)
         if state.teacher is not None:
             loss = state.teacher.blend(loss, logits_NK, part.images_NCHW)
+        if apart is not None:
+            loss = loss + apart
         if part is not batch:
             loss = loss * (len(part.labels_N) / len(batch.labels_N))
         if batch.weight != 1:
@@ -99,12 +107,18 @@ def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, l
 
 
 def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
-    """Return logits in fp32: bf16 keeps three digits, too few to sum a loss in."""
+    """Return logits in fp32, those of other views after those of the images.
+
+    bf16 keeps three digits, too few to sum a loss in.
+    """
+    images_NCHW = batch.images_NCHW
+    if batch.views_NCHW:  # in one pass: batch norm has the statistics of all
+        images_NCHW = torch.cat((images_NCHW, *batch.views_NCHW))
     if recipe.device.precision == "fp32":
-        logits_NK: torch.Tensor = state.forward(batch.images_NCHW)
+        logits_NK: torch.Tensor = state.forward(images_NCHW)
         return logits_NK
     with device.autocast(recipe.device.precision):
-        logits_NK = state.forward(batch.images_NCHW)
+        logits_NK = state.forward(images_NCHW)
     return logits_NK.float()
 
 

@@ -5,7 +5,7 @@ a batch changes what happens to an image; only which neighbour mixup and CutMix 
 
     augmentation = Augmentation(recipe, device)
     images_BHWC, plan = augmentation.take(images_NHWC, rows_B, ids_B, epoch)
-    images_BCHW = blank(normalised(images_BHWC), plan)
+    images_BCHW = blank(normalised(images_BHWC), plan)  # three times as many where answers to views are compared
     images_BCHW, mixture = augmentation.mix(images_BCHW, labels_B, ids_B, epoch)  # one batch of a step
 """
 
@@ -35,7 +35,9 @@ has one."""
 ERASE_STREAM = 11
 """After those of the most operations that a policy may have."""
 AUGMIX_STREAM = 12
-"""Of the first operation of AugMix's first chain; the others follow."""
+"""Of the first operation of AugMix's first chain; the others follow, then those of a second mixture."""
+NUM_VIEWS = 2
+"""Mixtures of an image whose answers are compared with those to the image itself (Hendrycks et al. 2020)."""
 ERASE_AREAS, ERASE_ASPECT_MOST = (0.02, 0.4), 1 / 0.3
 """Of the image, and height over width or its inverse (Zhong et al. 2017)."""
 
@@ -90,7 +92,8 @@ class Augmentation:
     ) -> tuple[torch.Tensor, Plan]:
         """Return images `rows_B` of `images_NHWC`, augmented, as uint8 B x H x W x C; `plan` says what to blank.
 
-        `ids_B` are the examples' numbers in their split, whichever rows their pixels lie in.
+        `ids_B` are the examples' numbers in their split, whichever rows their pixels lie in. With
+        `augment.consistency` there are three times B: all before the policy, then all in `NUM_VIEWS` ways after it.
         """
         config = self._config
         _, height, width, _ = images_NHWC.shape
@@ -109,7 +112,12 @@ class Augmentation:
         )
         if any(change is not None for change in changes):
             images_BCHW = images_BHWC.permute(0, 3, 1, 2).contiguous()
-            images_BCHW = self._follow_policy(self._change_look(images_BCHW, ids_B, epoch), ids_B, epoch)
+            images_BCHW = self._change_look(images_BCHW, ids_B, epoch)
+            if config.consistency is None:
+                images_BCHW = self._follow_policy(images_BCHW, ids_B, epoch)
+            else:
+                views = (self._follow_policy(images_BCHW, ids_B, epoch, view) for view in range(NUM_VIEWS))
+                images_BCHW = torch.cat((images_BCHW, *views))
             images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous()
         return images_BHWC, plan
 
@@ -143,14 +151,19 @@ class Augmentation:
                 images_BCHW = ops.in_pieces(op, images_BCHW, strengths_B)
         return images_BCHW
 
-    def _follow_policy(self, images_BCHW: torch.Tensor, ids_B: NDArray[np.int64], epoch: int) -> torch.Tensor:
-        """Return images after one operation of TrivialAugment, RandAugment's few of one strength or AugMix."""
+    def _follow_policy(
+        self, images_BCHW: torch.Tensor, ids_B: NDArray[np.int64], epoch: int, view: int = 0
+    ) -> torch.Tensor:
+        """Return images after one operation of TrivialAugment, RandAugment's few of one strength or AugMix.
+
+        AugMix has other random numbers for each `view`.
+        """
         config = self._config
         fill_C = self._fill_C[: images_BCHW.shape[1]]
         if config.policy == "augmix":
 
             def draw(stream: int) -> NDArray[np.float32]:
-                return uniforms(self._seed, epoch, ids_B, AUGMIX_STREAM + stream)
+                return uniforms(self._seed, epoch, ids_B, AUGMIX_STREAM + view * chains.NUM_STREAMS + stream)
 
             return chains.augmix(images_BCHW, draw, config, self._table, fill_C, self._device)
         num_layers = {None: 0, "trivial": 1, "rand": config.rand_num_ops}[config.policy]

@@ -25,8 +25,9 @@ Draw = Callable[[int], Floats]
 
 NUM_SEVERITIES = 10
 LEAST_LEVEL = 0.1
-MOST_DEPTH = 8
-"""Each operation of a chain has a stream of random numbers of its own."""
+MOST_DEPTH, MOST_WIDTH = 8, 8
+"""Each operation of each chain has a stream of random numbers of its own."""
+NUM_STREAMS = MOST_DEPTH * MOST_WIDTH
 DRAWN_DEPTHS = 3
 """Chains have 1 to so many operations where the recipe leaves it open."""
 SHARE, DEPTH, OWN = range(3, 6)

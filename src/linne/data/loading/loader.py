@@ -57,6 +57,8 @@ class Batch:
     """What its mean loss counts: other than 1 where processes share the whole batch unevenly, 0 for no image."""
     most_in_one: int = 0
     """How many images the process has that got most of the whole batch, where they got it unevenly."""
+    views_NCHW: tuple[torch.Tensor, ...] = ()
+    """Other views of the images, to which the answers are to be the same; empty where the recipe asks for none."""
 
 
 class Batches(Protocol):
@@ -186,7 +188,8 @@ class _Finish:
         if self._recipe.augment.size_start is None:
             return batch
         size = size_at(self._recipe, epoch, batch.number, num_batches)
-        return dataclasses.replace(batch, images_NCHW=resized(batch.images_NCHW, size))
+        views_NCHW = tuple(resized(view_NCHW, size) for view_NCHW in batch.views_NCHW)
+        return dataclasses.replace(batch, images_NCHW=resized(batch.images_NCHW, size), views_NCHW=views_NCHW)
 
     def nothing(self) -> Batch:
         """Return a batch of one black image that counts nothing."""
@@ -209,13 +212,16 @@ class _Finish:
         batches are made as one: the cost of a call is paid once. The first is the epoch's `first`.
         Each array is what `mine` returned.
         """
+        views: list[torch.Tensor] = []
         if self._augmentation is None:
             chosen = images_NHWC if rows_N is None else images_NHWC.index_select(0, self._put(rows_N))
             whole = self.plain(chosen, labels_N)
         else:
             rows = self._put(np.arange(len(images_NHWC)) if rows_N is None else rows_N)
             taken_BHWC, plan = self._augmentation.take(images_NHWC, rows, np.concatenate(ids), epoch)
-            whole = Batch(blank(self._normalise(self._coloured(taken_BHWC)), plan), self._put(labels_N))
+            finished = self._normalise(self._coloured(taken_BHWC)).chunk(len(taken_BHWC) // len(labels_N))
+            images_BCHW, *views = (blank(view_BCHW, plan) for view_BCHW in finished)
+            whole = Batch(images_BCHW, self._put(labels_N))
         start = 0
         for number, ids_B in enumerate(ids, first):
             part = slice(start, start + len(ids_B))
@@ -225,7 +231,8 @@ class _Finish:
             if self.needs_neighbour and mixture is not None:  # which has done its part
                 images, labels = images[1:], labels[1:]
                 mixture = Mixture(mixture.labels_N[1:], mixture.shares_N[1:])
-            yield Batch(images, labels, mixture, number, ids_B % num_positions)
+            views_NCHW = tuple(view_NCHW[part] for view_NCHW in views)
+            yield Batch(images, labels, mixture, number, ids_B % num_positions, views_NCHW=views_NCHW)
             start = part.stop
 
     def _coloured(self, images_BHWC: torch.Tensor) -> torch.Tensor:
