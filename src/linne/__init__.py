@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     )
     from linne.inference.predictor import Prediction, Predictor
     from linne.preprocess import InputSpec
+    from linne.profiling import trace_evaluate, trace_predict, trace_train
+    from linne.profiling.trace import TraceResult
     from linne.recipe import (
         AugmentConfig,
         CheckpointConfig,
@@ -65,6 +67,7 @@ __all__ = [
     "Source",
     "SourceError",
     "Split",
+    "TraceResult",
     "TrainResult",
     "__version__",
     "check_data",
@@ -82,6 +85,9 @@ __all__ = [
     "split_data",
     "sweep",
     "sweep_status",
+    "trace_evaluate",
+    "trace_predict",
+    "trace_train",
     "train",
 ]
 
@@ -104,6 +110,8 @@ _MODULES = {
     ),
     "linne.inference.predictor": ("Prediction", "Predictor"),
     "linne.preprocess": ("InputSpec",),
+    "linne.profiling": ("trace_evaluate", "trace_predict", "trace_train"),
+    "linne.profiling.trace": ("TraceResult",),
     "linne.recipe": (
         "AugmentConfig",
         "CheckpointConfig",

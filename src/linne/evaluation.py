@@ -57,12 +57,12 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
         BundleError: the source has a class that the bundle does not know.
         CheckFailed: the model answers with values that are not numbers.
     """
-    examples = _split(source, split)
+    examples = split_of(source, split)
     to_bundle_K = _class_mapping(source, predictor.labels)
     logits: list[Floats] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for chunk, where, unread in _chunks(examples, predictor.bundle.input, predictor.resize):
+    for chunk, where, unread in chunks(examples, predictor.bundle.input, predictor.resize):
         skipped += unread
         if where:
             logits.append(predictor.logits_of_cropped(chunk))
@@ -81,7 +81,12 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
     return _report(outcomes, predictor, source, examples), outcomes
 
 
-def _split(source: Source, name: str) -> Split:
+def split_of(source: Source, name: str) -> Split:
+    """Return the split `name` of `source`.
+
+    Raises:
+        SourceError: there is none, or it has no examples.
+    """
     if name not in source.splits:
         there = ", ".join(f"`{split}`" for split in source.splits)
         hint = suggest(name, source.splits)
@@ -105,7 +110,7 @@ def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
     return np.array([position[label] for label in source.labels], dtype=np.int64)
 
 
-def _chunks(
+def chunks(
     split: Split, spec: InputSpec, resize: Resize
 ) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
     """Yield (images at the model's size, their positions in the split, names of the unreadable), in order."""
