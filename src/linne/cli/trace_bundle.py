@@ -29,7 +29,7 @@ def evaluate(bundle: Path, source: str, as_json: bool, table: bool, **options: A
     """
     from linne.profiling import trace_evaluate
 
-    show(trace_evaluate(bundle, source, **options), as_json=as_json, table=table)
+    show(trace_evaluate(bundle, source, **options), as_json=as_json, table=table, quiet=options["quiet"])
 
 
 @click.command("predict")
@@ -48,14 +48,16 @@ def predict(bundle: Path, inputs: tuple[str, ...], as_json: bool, table: bool, *
     """
     from linne.profiling import trace_predict
 
-    show(trace_predict(bundle, inputs, **options), as_json=as_json, table=table)
+    show(trace_predict(bundle, inputs, **options), as_json=as_json, table=table, quiet=options["quiet"])
 
 
-def show(result: TraceResult, *, as_json: bool, table: bool) -> None:
-    """Print a trace: for people, with torch's own table if asked to, or as JSON."""
+def show(result: TraceResult, *, as_json: bool, table: bool, quiet: bool) -> None:
+    """Print a trace: for people, with torch's own table if asked to, or as JSON; say where the rest is."""
     if as_json:
         console.data_json(result.to_dict())
-        return
-    console.data(result.to_text())
-    if table:
-        console.data(f"\n{result.table}")
+    else:
+        console.data(result.to_text())
+        if table:
+            console.data(f"\n{result.table}")
+    if not quiet:
+        console.note(f"\n{result.where_to_look()}")

@@ -40,4 +40,5 @@ def command(
             overrides[f"data.{name}"] = value
     from linne.profiling import trace_train
 
-    show(trace_train(source, overrides=overrides, **options), as_json=as_json, table=table)
+    result = trace_train(source, overrides=overrides, **options)
+    show(result, as_json=as_json, table=table, quiet=options["quiet"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +54,7 @@ def trace_train(
     Raises:
         LinneError: something given cannot be used.
     """
+    start = time.perf_counter()
     _prepare(steps)
     from linne.planning import default_output_name, plan_anew
     from linne.profiling.training import trace_steps
@@ -76,7 +79,7 @@ def trace_train(
         say=narrator.line,
     )
     with _folder(output, f"train-{default_output_name(plan.recipe)}") as folder:
-        found = trace_steps(plan, narrator, steps, require_accelerator=require_accelerator)
+        found = trace_steps(plan, narrator, steps, start, require_accelerator=require_accelerator)
         return _keep(
             folder, *found, {"recipe": plan.recipe.to_dict(), "device_record": plan.device.to_dict()}, narrator
         )
@@ -102,6 +105,7 @@ def trace_evaluate(
     Raises:
         LinneError: the bundle, the source or the split cannot be used.
     """
+    start = time.perf_counter()
     _prepare(steps)
     from linne.evaluation import split_of
     from linne.profiling.inference import trace_evaluation
@@ -114,7 +118,7 @@ def trace_evaluate(
     narrator, examples = Narrator(quiet=quiet), split_of(source, split)
     with _folder(output, f"evaluate-{predictor.bundle.path.parent.name}") as folder:
         narrator.line("timing batches")
-        return _keep(folder, *trace_evaluation(predictor, examples, steps), _facts_of(predictor), narrator)
+        return _keep(folder, *trace_evaluation(predictor, examples, steps, start), _facts_of(predictor), narrator)
 
 
 def trace_predict(
@@ -136,6 +140,7 @@ def trace_predict(
     Raises:
         LinneError: the bundle cannot be used, an input names nothing, or no image can be read.
     """
+    start = time.perf_counter()
     _prepare(steps)
     from linne.inference.inputs import find_images
     from linne.profiling.inference import MOST_IMAGES, trace_prediction
@@ -145,7 +150,7 @@ def trace_predict(
     predictor = _open(bundle, device, tta, require_accelerator)
     with _folder(output, f"predict-{predictor.bundle.path.parent.name}") as folder:
         narrator.line("timing batches")
-        return _keep(folder, *trace_prediction(predictor, images, steps), _facts_of(predictor), narrator)
+        return _keep(folder, *trace_prediction(predictor, images, steps, start), _facts_of(predictor), narrator)
 
 
 def _prepare(steps: int | None) -> None:
@@ -155,6 +160,9 @@ def _prepare(steps: int | None) -> None:
     if find_spec("torch") is None:
         raise LinneError("tracing needs `torch`, which is not installed", hint="pip install 'linne[train]'")
     prepare_for_torch()
+    # What lies below torch's profiler writes its own doings to stderr, and warns of each block that is older than it.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _open(bundle: str | Path, device: str, tta: Views | None, require_accelerator: bool) -> Predictor:
@@ -187,9 +195,7 @@ def _keep(
 ) -> TraceResult:
     """Write a trace and say where it is."""
     from linne.device.record import describe_versions
-    from linne.profiling.trace import save_trace, where_to_look
+    from linne.profiling.trace import save_trace
 
-    narrator.line("writing what the profiler recorded\n")
-    result = save_trace(folder, summary, recorded, {**facts, "versions": describe_versions()})
-    narrator.line(f"{where_to_look(folder)}")
-    return result
+    narrator.line("writing what the profiler recorded")
+    return save_trace(folder, summary, recorded, {**facts, "versions": describe_versions()})

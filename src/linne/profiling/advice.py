@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from linne.profiling.summary import TraceSummary, milliseconds, percent
+from linne.profiling.summary import TraceSummary, milliseconds, percent, wrapped
 
 MOST = 3
 """Pieces of advice: one changes one thing at a time."""
@@ -55,10 +55,10 @@ def advice_text(summary: TraceSummary) -> str:
     """Return the advice as a terminal shows it; where nothing stands out, that."""
     found = advise(summary)
     if not found:
-        return _nothing(summary) + "\n"
+        return wrapped(_nothing(summary), 0) + "\n"
     lines = ["what could make it faster:"]
     for number, advice in enumerate(found, 1):
-        lines.append(f"{number}. {advice.text}")
+        lines.append(wrapped(f"{number}. {advice.text}", 3))
         if advice.change is not None:
             lines.append(f"   try: {advice.change}")
     return "\n".join(lines) + "\n"
@@ -79,7 +79,7 @@ def _waiting(summary: TraceSummary) -> Advice | None:
     if summary.traced != "train" or share < WAITING:
         return None
     workers, cores = settings["data.num_workers"], summary.device.num_cores
-    seen = f"{percent(share)} of each step waits for data, which {_threads(workers)} of {cores} cores decode"
+    seen = f"{percent(share)} of each step waits for data, with {_threads(workers)} on {cores} cores to decode it ahead"
     if workers < cores:
         return Advice(seen, f"--set data.num_workers={cores}", share)
     if summary.resident_bytes is not None:
@@ -89,8 +89,8 @@ def _waiting(summary: TraceSummary) -> Advice | None:
     return Advice(f"{seen}; resized once, images decode faster", size, share)
 
 
-def _threads(workers: int) -> str:
-    return "no thread ahead" if workers == 0 else f"{workers} thread{'s' * (workers != 1)}"
+def _threads(count: int) -> str:
+    return f"{count or 'no'} thread{'s' * (count != 1)}"
 
 
 def _decoding(summary: TraceSummary) -> Advice | None:
@@ -137,10 +137,12 @@ def _layout(summary: TraceSummary) -> Advice | None:
     share = sum(operator.share for operator in summary.operators if _CONVOLUTION.search(operator.name))
     if summary.settings.get("device.channels_last", True) or not summary.device.channels_last or share < CONVOLUTIONS:
         return None
-    seen = (
-        f"{percent(share)} of the operators' time is convolutions in NCHW, which {summary.device.address} must reorder"
-    )
+    seen = f"{percent(share)} of the operators' time is convolutions in NCHW, which {_device(summary)} must reorder"
     return Advice(seen, "--set device.channels_last=true", 0.3 * share * summary.share("forward", "backward"))
+
+
+def _device(summary: TraceSummary) -> str:
+    return summary.device.address if summary.device.is_accelerator else "the CPU"
 
 
 def _idle(summary: TraceSummary) -> Advice | None:
@@ -206,11 +208,8 @@ def _one_operator(summary: TraceSummary) -> Advice | None:
     first = next((operator for operator in summary.operators if not _ARITHMETIC.search(operator.name)), None)
     if first is None or first.share < ONE_OPERATOR:
         return None
-    seen = (
-        f"{percent(first.share)} of the operators' time is in one that multiplies nothing, `{first.name}`; "
-        "trace.json shows who calls it"
-    )
-    return Advice(seen, None, first.share / 2)
+    seen = f"{percent(first.share)} of the operators' time is `{first.name}`, no convolution and no product"
+    return Advice(f"{seen}; trace.json shows who calls it", None, first.share / 2)
 
 
 def _one_thread(summary: TraceSummary) -> Advice | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -26,8 +27,12 @@ MOST_IMAGES = 16 * BATCH_IMAGES
 FLOAT_BYTES = 4
 
 
-def trace_evaluation(predictor: Predictor, split: Split, num_steps: int | None) -> tuple[TraceSummary, profile]:
+def trace_evaluation(
+    predictor: Predictor, split: Split, num_steps: int | None, start: float
+) -> tuple[TraceSummary, profile]:
     """Return what was found of an evaluation's batches, and torch's record; mutates `predictor`.
+
+    `start` is when opening began, by `time.perf_counter`.
 
     Raises:
         DeviceError: an operator ran on the CPU that was not allowed to.
@@ -35,13 +40,15 @@ def trace_evaluation(predictor: Predictor, split: Split, num_steps: int | None) 
     parts = Parts(_backend(predictor).device)
     batch = min(CHUNK_IMAGES, len(split))
     subject = f"evaluating {predictor.bundle.path} on split {split.name}, {batch} images a batch"
-    return _trace(predictor, parts, lambda: _evaluation(predictor, split, parts), num_steps, "evaluate", subject)
+    return _trace(predictor, parts, lambda: _evaluation(predictor, split, parts), num_steps, start, "evaluate", subject)
 
 
 def trace_prediction(
-    predictor: Predictor, images: Sequence[NamedImage], num_steps: int | None
+    predictor: Predictor, images: Sequence[NamedImage], num_steps: int | None, start: float
 ) -> tuple[TraceSummary, profile]:
     """Return what was found of a prediction's batches, and torch's record; mutates `predictor`.
+
+    `start` is when opening began, by `time.perf_counter`.
 
     Raises:
         LinneError: no image can be read.
@@ -51,21 +58,28 @@ def trace_prediction(
     batch = min(BATCH_IMAGES, len(images))
     subject = f"predicting with {predictor.bundle.path}, {batch} image{'s' * (batch != 1)} a batch"
     announce(parts, predictor, "logits_of_cropped", "prepare", then="other")
-    return _trace(predictor, parts, lambda: _prediction(predictor, images, parts), num_steps, "predict", subject)
+    return _trace(predictor, parts, lambda: _prediction(predictor, images, parts), num_steps, start, "predict", subject)
 
 
 def _trace(
-    predictor: Predictor, parts: Parts, steps: Steps, num_steps: int | None, traced: Traced, subject: str
+    predictor: Predictor,
+    parts: Parts,
+    steps: Steps,
+    num_steps: int | None,
+    start: float,
+    traced: Traced,
+    subject: str,
 ) -> tuple[TraceSummary, profile]:
     backend, spec = _backend(predictor), predictor.bundle.input
     announce(parts, backend, "run", "copy", then="prepare" if predictor.tta else None)
     announce(parts, backend, "network", "forward", then="back")
+    setup_seconds = time.perf_counter() - start
     measured = run_passes(steps, parts, backend.device, backend.fallbacks, num_steps)
-    views = 1 if predictor.tta is None else None
     copied = measured.whole.images * spec.height * spec.width * spec.channels * FLOAT_BYTES
     facts: dict[str, Any] = {
         "traced": traced,
-        "subject": f"{subject}, fp32" + ("" if views else f", test-time augmentation {predictor.tta}"),
+        "setup_seconds": setup_seconds,
+        "subject": f"{subject}, fp32" + (f", views by {predictor.tta}" if predictor.tta else ""),
         "copied_bytes": copied,
         "size": (spec.height, spec.width),
     }

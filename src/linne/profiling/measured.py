@@ -68,8 +68,8 @@ def _notes(measured: Measured, device: Device, others: float | None) -> list[str
     if device.is_accelerator:
         parted = statistics.fmean(sum(row.values()) for row in measured.rows)
         notes.append(
-            f"the parts were timed by waiting for {device.address} after each, which makes a step "
-            f"{milliseconds(parted)} instead of {milliseconds(whole.seconds)}"
+            f"the parts were timed by waiting for {device.address} after each: {milliseconds(parted)} that way, "
+            f"{milliseconds(whole.seconds)} without"
         )
     if device.is_accelerator and len(device.can.profiler_activities) == 1:
         notes.append(
@@ -77,7 +77,7 @@ def _notes(measured: Measured, device: Device, others: float | None) -> list[str
             "queueing them; the parts are the device's own"
         )
     slower = measured.profiled.seconds / whole.seconds
-    notes.append(f"the profiler made steps {slower:.1f} times as long; only the operators' shares come from it")
+    notes.append(f"steps took {slower:.1f} times as long in the profiler, from which only the operators' shares come")
     if others is not None and others > BUSY:
         notes.append(f"other programs use {percent(others)} of the cores: alone this would be faster")
     return notes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -111,8 +110,6 @@ def times_as_fast(steps: Steps, others: Steps, device: Device, seconds: float, n
 
 def record(steps: Steps, parts: Parts, device: Device, num_steps: int) -> tuple[profile, Pass]:
     """Return what torch's profiler recorded of some steps on the host, and on the device where it sees that."""
-    # The library below the profiler writes what it does to stderr, unless it is told to write nothing but disasters.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [ProfilerActivity.__members__[name] for name in device.can.profiler_activities]
     recorded = profile(activities=activities, record_shapes=True, profile_memory=True, with_stack=True)
     with parts.named(), contextlib.closing(steps()) as running:

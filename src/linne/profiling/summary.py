@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,7 @@ PARTS = {
     "other": "other",
 }
 """The parts of a step in the order of their work, as they are called in a trace and as they are shown."""
+WIDTH = 88
 NUM_SHOWN = 6
 """Operators in the summary; the file has all."""
 
@@ -135,24 +137,26 @@ def to_text(summary: TraceSummary) -> str:
     unit = "step" if summary.traced == "train" else "batch"
     lines = [
         f"traced   {summary.subject}",
-        f"device   {_device(summary)}",
+        f"device   {_device(summary, unit)}",
         f"pace     {summary.images / summary.seconds:,.0f} images/s: {milliseconds(summary.seconds)} a {unit}, over "
         f"{summary.num_steps:,} of them",
-        f"start    {summary.setup_seconds:.1f} s before the first {unit}, which took {milliseconds(summary.first_seconds)}",
+        f"start    {summary.setup_seconds:.1f} s before the first {unit}, {milliseconds(summary.first_seconds)} for it",
         "",
         *_table(_part_rows(summary, unit)),
     ]
     if summary.operators:
         lines += ["", *_table(_operator_rows(summary, unit))]
     if summary.notes:
-        lines += ["", *(f"note: {note}" for note in summary.notes)]
+        lines += ["", *(wrapped(f"note: {note}", 6) for note in summary.notes)]
     return "\n".join(lines) + "\n"
 
 
-def _device(summary: TraceSummary) -> str:
-    device, used = summary.device, summary.cpu_seconds / max(summary.seconds, 1e-12)
+def _device(summary: TraceSummary, unit: str) -> str:
+    device, cores = summary.device, summary.cpu_seconds / max(summary.seconds, 1e-12)
     name = f"{device.address}, {device.name}" if device.is_accelerator else device.name
-    return f"{name}; {used:.1f} of {device.num_cores} core{'s' * (device.num_cores != 1)} of the host used"
+    whose = "the host's " if device.is_accelerator else ""
+    used = f"{cores:.1f} of {whose}{device.num_cores} core{'s' * (device.num_cores != 1)} used"
+    return f"{name}; {used}, {milliseconds(summary.cpu_seconds)} of CPU time a {unit}"
 
 
 def _part_rows(summary: TraceSummary, unit: str) -> list[tuple[str, ...]]:
@@ -160,7 +164,8 @@ def _part_rows(summary: TraceSummary, unit: str) -> list[tuple[str, ...]]:
     whole = max(summary.parted_seconds, 1e-12)
     for part in summary.parts:
         share = percent(part.seconds / whole)
-        rows.append((PARTS[part.name], milliseconds(part.seconds), share, milliseconds(part.median)))
+        name = "normalising" if part.name == "prepare" and summary.traced != "train" else PARTS[part.name]
+        rows.append((name, milliseconds(part.seconds), share, milliseconds(part.median)))
     rows.append((f"whole {unit}", milliseconds(summary.parted_seconds), "100 %", ""))
     return rows
 
@@ -180,6 +185,11 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
         for row in rows
     ]
     return [line.rstrip() for line in [shown[0], "  " + "-" * (sum(widths) + 2 * len(widths) - 2), *shown[1:]]]
+
+
+def wrapped(text: str, indent: int) -> str:
+    """Return `text` in lines that a page holds, all but the first indented."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def milliseconds(seconds: float) -> str:

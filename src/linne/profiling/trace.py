@@ -36,6 +36,10 @@ class TraceResult:
         """Return what a terminal shows: pace, parts, operators, and advice."""
         return f"{to_text(self.summary)}\n{advice_text(self.summary)}"
 
+    def where_to_look(self) -> str:
+        """Return one line on how to look at the record."""
+        return f"open {self.folder / RECORD} at https://ui.perfetto.dev (nothing is uploaded) or in chrome://tracing"
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values, as in summary.json."""
         return _document(self.folder, self.summary, self.advice)
@@ -48,15 +52,10 @@ def save_trace(folder: Path, summary: TraceSummary, recorded: profile, facts: Ma
     result = TraceResult(folder, summary, table(recorded))
     recorded.export_chrome_trace(str(folder / RECORD))
     replace_file(folder / TABLE, result.table.encode())
-    page = f"# Trace of {summary.subject}\n\n```text\n{result.to_text()}```\n\n{where_to_look(folder)}\n"
+    page = f"# Trace of {summary.subject}\n\n```text\n{result.to_text()}```\n\n{result.where_to_look()}\n"
     replace_file(folder / PAGE, page.encode())
     replace_file(folder / SUMMARY, to_json({**result.to_dict(), **facts}, SUMMARY))
     return result
-
-
-def where_to_look(folder: Path) -> str:
-    """Return one line on how to look at a record."""
-    return f"open {folder / RECORD} at https://ui.perfetto.dev (nothing is uploaded) or in chrome://tracing"
 
 
 def _document(folder: Path, summary: TraceSummary, advice: tuple[Advice, ...]) -> dict[str, Any]:

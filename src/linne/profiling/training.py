@@ -36,18 +36,18 @@ DECIDING = {
 
 
 def trace_steps(
-    plan: Plan, narrator: Narrator, num_steps: int | None, *, require_accelerator: bool
+    plan: Plan, narrator: Narrator, num_steps: int | None, start: float, *, require_accelerator: bool
 ) -> tuple[TraceSummary, profile]:
     """Return what was found of training steps of `plan`, with a network that is thrown away, and torch's record.
 
-    Logs, checkpoints and validation are not part of a step.
+    `start` is when opening began, by `time.perf_counter`. Logs, checkpoints and validation are not part of a step.
 
     Raises:
         DeviceError: an operator ran on the CPU, and an accelerator is required.
         SourceError: too many images cannot be read.
     """
     recipe, source, device = plan.recipe, plan.source, plan.device
-    parts, fallbacks, start = Parts(device), Fallbacks(device, allowed=not require_accelerator), time.perf_counter()
+    parts, fallbacks = Parts(device), Fallbacks(device, allowed=not require_accelerator)
     total = sum(len(source.splits[name]) for name in ("train", "val") if name in source.splits)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism), fallbacks.watch():
         with narrator.progress("decoding", total):
