@@ -273,6 +273,11 @@ def test_a_device_that_the_profiler_does_not_see_is_timed_by_its_parts_and_its_f
     assert not (tmp_path / "refused").exists()
 
 
+def test_the_other_layout_is_tried_in_turns_with_the_recipe_s(traced):
+    layout = traced.summary.settings["device.channels_last"]
+    assert traced.summary.trials[f"device.channels_last={str(not layout).lower()}"] > 0
+
+
 def test_a_summary_is_plain_data(traced):
     assert json.loads(json.dumps(traced.to_dict()))["folder"] == str(traced.folder)
     assert dataclasses.asdict(traced.summary) == traced.summary.to_dict()

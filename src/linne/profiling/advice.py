@@ -17,7 +17,7 @@ MOST = 3
 WAITING = COPYING = 0.10
 """Shares of a step from which a rule speaks; below, what could be gained is lost in the noise between two runs."""
 OPTIMISER, PREPARING, DECODING = 0.20, 0.25, 0.40
-CONVOLUTIONS, ONE_OPERATOR = 0.20, 0.30
+ONE_OPERATOR = 0.30
 IDLE = 0.25
 """Share of a step in which the device has nothing to do."""
 SMALL_KERNEL, MANY_KERNELS = 20e-6, 100
@@ -125,24 +125,24 @@ def _copying(summary: TraceSummary) -> Advice | None:
 
 
 def _precision(summary: TraceSummary) -> Advice | None:
-    narrow = summary.device.precision
-    gain = summary.trials.get(f"device.precision={narrow}", 1.0)
-    if gain < WORTH_TRYING:
-        return None
-    seen = f"steps in {narrow} were {gain:.1f} times as fast as these in fp32, in turns here"
-    return Advice(seen, f"--set device.precision={narrow}", 1 - 1 / gain)
+    """Another arithmetic, where it was tried and was faster."""
+    return _tried(summary, "device.precision", "with")
 
 
 def _layout(summary: TraceSummary) -> Advice | None:
+    """Another layout of images and weights, where it was tried and was faster."""
     share = sum(operator.share for operator in summary.operators if _CONVOLUTION.search(operator.name))
-    if summary.settings.get("device.channels_last", True) or not summary.device.channels_last or share < CONVOLUTIONS:
+    return _tried(summary, "device.channels_last", f"{percent(share)} of the operators' time is convolutions; with")
+
+
+def _tried(summary: TraceSummary, path: str, seen: str) -> Advice | None:
+    found = next(((typed, gain) for typed, gain in summary.trials.items() if typed.startswith(f"{path}=")), None)
+    if found is None or found[1] < WORTH_TRYING:
         return None
-    seen = f"{percent(share)} of the operators' time is convolutions in NCHW, which {_device(summary)} must reorder"
-    return Advice(seen, "--set device.channels_last=true", 0.3 * share * summary.share("forward", "backward"))
-
-
-def _device(summary: TraceSummary) -> str:
-    return summary.device.address if summary.device.is_accelerator else "the CPU"
+    typed, gain = found
+    return Advice(
+        f"{seen} {typed} steps were {gain:.1f} times as fast, tried in turns with these", f"--set {typed}", 1 - 1 / gain
+    )
 
 
 def _idle(summary: TraceSummary) -> Advice | None:

@@ -25,8 +25,6 @@ def _describe(device: Device) -> DeviceFacts:
         name=device.name,
         is_accelerator=device.is_accelerator,
         num_cores=os.cpu_count() or 1,
-        precision=device.precision,
-        channels_last=device.can.channels_last.holds,
         compiles=bool(device.can.compile_backends),
         pins_memory=device.pins_memory,
     )

@@ -58,10 +58,6 @@ class DeviceFacts:
     is_accelerator: bool = False
     num_cores: int = 1
     """Of the host."""
-    precision: str = "fp32"
-    """The fastest that trains as well as fp32."""
-    channels_last: bool = False
-    """Whether convolutions gain from that layout."""
     compiles: bool = False
     pins_memory: bool = False
 

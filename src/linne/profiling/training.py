@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.profiler import profile
 
+from linne import models
 from linne.data.loading.loader import Batches, make_batches
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks
@@ -57,14 +61,12 @@ def trace_steps(
         announce_step(state, parts)
         setup_seconds, parts.copied_bytes = time.perf_counter() - start, 0
         narrator.line("timing steps")
-
-        def steps(recipe: Recipe) -> Steps:
-            return lambda: steps_of(state, batches, recipe, device, parts)
-
-        measured = run_passes(steps(recipe), parts, device, fallbacks, num_steps)
-        trials = _try_narrow(steps, plan, measured.whole.seconds, num_steps)
-    facts = {"setup_seconds": setup_seconds, "trials": trials, **_facts(plan)}
-    return summarise(measured, parts, device, fallbacks, **facts), measured.recorded
+        steps = partial(steps_of, state, batches, recipe, device, parts)
+        measured = run_passes(steps, parts, device, fallbacks, num_steps)
+        facts = {"setup_seconds": setup_seconds, **_facts(plan)}
+        summary = summarise(measured, parts, device, fallbacks, **facts)
+        trials = _try(plan, steps, batches, measured.whole.seconds, num_steps, narrator)
+    return replace(summary, trials=trials), measured.recorded
 
 
 class Loads:
@@ -98,13 +100,21 @@ def announce_step(state: TrainState, parts: Parts) -> None:
     announce(parts, state.stepper, "step", "optimiser")
 
 
-def steps_of(state: TrainState, batches: Batches, recipe: Recipe, device: Device, parts: Parts) -> Generator[int]:
-    """Yield the number of images of each step when it is done, epoch after epoch."""
+def steps_of(
+    state: TrainState, batches: Batches, recipe: Recipe, device: Device, parts: Parts, *, relaid: bool = False
+) -> Generator[int]:
+    """Yield the number of images of each step when it is done, epoch after epoch.
+
+    With `relaid` the batches come in another layout than the recipe's, and are copied into it.
+    """
+    layout = torch.channels_last if recipe.device.channels_last else torch.contiguous_format
     waiting = "prepare" if recipe.data.loader == "resident" else "wait" if recipe.data.num_workers else "decode"
     for epoch in itertools.count():
         coming = batches.epoch(epoch)
         parts.begin(waiting)
         for batch in coming:
+            if relaid:
+                batch = replace(batch, images_NCHW=batch.images_NCHW.contiguous(memory_format=layout))
             parts.begin("other")
             train_step(state, batch, recipe, device, len(batches))
             state.step = 0  # the schedule has no end here
@@ -130,16 +140,31 @@ def _facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _try_narrow(
-    steps: Callable[[Recipe], Steps], plan: Plan, seconds: float, num_steps: int | None
-) -> dict[str, float]:
-    """Return how many times as fast steps are in the precision that the device was picked with, where that is another.
+def _other_ways(plan: Plan) -> list[tuple[str, Any]]:
+    """Return the settings that change a step's speed, cost nothing to try, and train as well: the other of each two.
 
-    The weights are fp32 in either, so the same network takes both kinds of steps.
+    The other arithmetic, where that is fp32 or what the device was picked with, and the other layout.
     """
-    wanted, device = plan.device.precision, plan.device
-    if plan.recipe.device.precision != "fp32" or wanted != "bf16":
-        return {}
-    narrow = plan.recipe.override({"device.precision": wanted})
-    gain = times_as_fast(steps(plan.recipe), steps(narrow), device, seconds, num_steps)
-    return {f"device.precision={wanted}": gain}
+    recipe, ways = plan.recipe, list[tuple[str, Any]]()
+    other = plan.device.precision if recipe.device.precision == "fp32" else "fp32"
+    if other != recipe.device.precision:
+        ways.append(("device.precision", other))
+    ref = models.describe_recipe(recipe, plan.source.num_classes)
+    if any(isinstance(module, nn.Conv2d) for module in models.build(ref).modules()):
+        ways.append(("device.channels_last", not recipe.device.channels_last))
+    return ways
+
+
+def _try(
+    plan: Plan, steps: Steps, batches: Batches, seconds: float, num_steps: int | None, narrator: Narrator
+) -> dict[str, float]:
+    """Return how many times as fast steps are in other ways, each with a network of its own."""
+    found = {}
+    for path, value in _other_ways(plan):
+        typed = f"{path}={str(value).lower()}"
+        narrator.line(f"trying {typed}")
+        recipe, parts = plan.recipe.override({path: value}), Parts(plan.device)
+        state = throwaway_state(recipe, plan.source, plan.device, batches)
+        others = partial(steps_of, state, batches, recipe, plan.device, parts, relaid=path == "device.channels_last")
+        found[typed] = times_as_fast(steps, others, plan.device, seconds, num_steps)
+    return found
