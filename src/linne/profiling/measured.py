@@ -77,5 +77,7 @@ def _notes(measured: Measured, device: Device, others: float | None) -> list[str
     slower = measured.profiled.seconds / whole.seconds
     notes.append(f"steps took {slower:.1f} times as long in the profiler, from which only the operators' shares come")
     if others is not None and others > BUSY:
-        notes.append(f"other programs use {percent(others)} of the cores: alone this would be faster")
+        notes.append(
+            f"other programs use {percent(others)} of the cores: alone this would be faster, and other settings may win"
+        )
     return notes
