@@ -17,6 +17,7 @@ from linne import models
 from linne.data.loading.loader import Batches, make_batches
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks
+from linne.errors import LinneError
 from linne.log import Narrator
 from linne.planning import Plan
 from linne.profiling.measured import summarise
@@ -143,14 +144,16 @@ def _facts(plan: Plan) -> dict[str, Any]:
 def _other_ways(plan: Plan) -> list[tuple[str, Any]]:
     """Return the settings that change a step's speed, cost nothing to try, and train as well: the other of each two.
 
-    The other arithmetic, where that is fp32 or what the device was picked with, and the other layout.
+    The other arithmetic, where that is fp32 or what the device was picked with, and the other layout, on devices of
+    which somebody has shown that it may gain.
     """
     recipe, ways = plan.recipe, list[tuple[str, Any]]()
     other = plan.device.precision if recipe.device.precision == "fp32" else "fp32"
     if other != recipe.device.precision:
         ways.append(("device.precision", other))
     ref = models.describe_recipe(recipe, plan.source.num_classes)
-    if any(isinstance(module, nn.Conv2d) for module in models.build(ref).modules()):
+    may_gain = plan.device.can.channels_last.holds or recipe.device.channels_last
+    if may_gain and any(isinstance(module, nn.Conv2d) for module in models.build(ref).modules()):
         ways.append(("device.channels_last", not recipe.device.channels_last))
     return ways
 
@@ -163,8 +166,18 @@ def _try(
     for path, value in _other_ways(plan):
         typed = f"{path}={str(value).lower()}"
         narrator.line(f"trying {typed}")
-        recipe, parts = plan.recipe.override({path: value}), Parts(plan.device)
-        state = throwaway_state(recipe, plan.source, plan.device, batches)
-        others = partial(steps_of, state, batches, recipe, plan.device, parts, relaid=path == "device.channels_last")
-        found[typed] = times_as_fast(steps, others, plan.device, seconds, num_steps)
+        try:
+            found[typed] = _gain(plan, path, value, steps, batches, seconds, num_steps)
+        except (LinneError, RuntimeError) as error:  # no kernel, no memory: what was measured is not lost for it
+            narrator.warn(f"{typed} could not be tried: {str(error).strip().partition(chr(10))[0][:200]}")
     return found
+
+
+def _gain(
+    plan: Plan, path: str, value: Any, steps: Steps, batches: Batches, seconds: float, num_steps: int | None
+) -> float:
+    recipe, device = plan.recipe.override({path: value}), plan.device
+    state = throwaway_state(recipe, plan.source, device, batches)
+    relaid = path == "device.channels_last"
+    others = partial(steps_of, state, batches, recipe, device, Parts(device), relaid=relaid)
+    return times_as_fast(steps, others, device, seconds, num_steps)
