@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from linne.inference.predictor import Prediction, Predictor
     from linne.model_verbs import import_weights, list_models, list_weights
     from linne.preprocess import InputSpec
+    from linne.profiling import trace_evaluate, trace_predict, trace_train
+    from linne.profiling.trace import TraceResult
     from linne.recipe import (
         AugmentConfig,
         CheckpointConfig,
@@ -69,6 +71,7 @@ __all__ = [
     "Source",
     "SourceError",
     "Split",
+    "TraceResult",
     "TrainResult",
     "__version__",
     "check_data",
@@ -89,6 +92,9 @@ __all__ = [
     "split_data",
     "sweep",
     "sweep_status",
+    "trace_evaluate",
+    "trace_predict",
+    "trace_train",
     "train",
 ]
 
@@ -114,6 +120,8 @@ _MODULES = {
     "linne.inference.predictor": ("Prediction", "Predictor"),
     "linne.model_verbs": ("import_weights", "list_models", "list_weights"),
     "linne.preprocess": ("InputSpec",),
+    "linne.profiling": ("trace_evaluate", "trace_predict", "trace_train"),
+    "linne.profiling.trace": ("TraceResult",),
     "linne.recipe": (
         "AugmentConfig",
         "CheckpointConfig",

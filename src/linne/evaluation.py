@@ -62,7 +62,7 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
     logits: list[Floats] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for chunk, where, unread in _chunks(examples, predictor.bundle.input, predictor.resize):
+    for chunk, where, unread in chunks(examples, predictor.bundle.input, predictor.resize):
         skipped += unread
         if where:
             logits.append(predictor.logits_of_cropped(chunk))
@@ -110,7 +110,7 @@ def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
     return np.array([position[label] for label in source.labels], dtype=np.int64)
 
 
-def _chunks(
+def chunks(
     split: Split, spec: InputSpec, resize: Resize
 ) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
     """Yield (images at the model's size, their positions in the split, names of the unreadable), in order."""

@@ -116,23 +116,7 @@ class Run:
         Raises:
             LinneError: `output` exists and is not empty, or cannot be made.
         """
-        if output is not None:
-            path = Path(output)
-            if path.is_file() or (path.is_dir() and any(path.iterdir())):
-                raise LinneError(
-                    f"the output folder `{path}` exists already",
-                    hint="name a new folder with --output, or leave it out: runs are numbered by themselves",
-                )
-            _make_folder(path)
-            if not os.access(path, os.W_OK):
-                raise LinneError(f"the output folder `{path}` cannot be written to")
-            return cls(path)
-        base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
-        for number in range(1, 1_000_000):
-            path = Path(RUNS_FOLDER) / f"{base}-{number}"
-            if _make_folder(path, new=True):
-                return cls(path)
-        raise LinneError(f"`{RUNS_FOLDER}` holds a million runs named `{base}`")
+        return cls(new_folder(output, name, RUNS_FOLDER))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -195,6 +179,31 @@ class Run:
         self.samples.close()
         with contextlib.suppress(OSError):
             self.path.rmdir()
+
+
+def new_folder(output: str | Path | None, name: str, within: str) -> Path:
+    """Make and return a new folder: `output`, or the first free `within`/NAME-k.
+
+    Raises:
+        LinneError: `output` exists and is not empty, or cannot be made.
+    """
+    if output is not None:
+        path = Path(output)
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise LinneError(
+                f"the output folder `{path}` exists already",
+                hint=f"name a new folder with --output, or leave it out: {within} are numbered by themselves",
+            )
+        _make_folder(path)
+        if not os.access(path, os.W_OK):
+            raise LinneError(f"the output folder `{path}` cannot be written to")
+        return path
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    for number in range(1, 1_000_000):
+        path = Path(within) / f"{base}-{number}"
+        if _make_folder(path, new=True):
+            return path
+    raise LinneError(f"`{within}` holds a million {within} named `{base}`")
 
 
 def _make_folder(path: Path, *, new: bool = False) -> bool:

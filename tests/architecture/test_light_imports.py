@@ -21,6 +21,7 @@ LIGHT = [
     "linne.metrics",
     "linne.models",
     "linne.preprocess",
+    "linne.profiling.trace",
     "linne.recipe",
     "linne.recipes",
     "linne.report",

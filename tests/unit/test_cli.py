@@ -260,7 +260,9 @@ def completions(*words):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        (["tr"], ["train"]),
+        (["tr"], ["train", "trace"]),
+        (["trace", "p"], ["predict"]),
+        (["trace", "train", "dig"], ["digits"]),
         (["train", "dig"], ["digits"]),
         (["train", "digits", "--model", "s"], ["small", "speedrun"]),
         (["train", "digits", "--model", ""], ["small", "speedrun", "lenet", "mlp", "timm/", "torchvision/"]),

@@ -128,6 +128,28 @@ def figure_of_answers(command: Callable[..., None]) -> Callable[..., None]:
     return plot(count(command))
 
 
+def trace_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of every `linne trace`: `steps`, `output`, `table`, `quiet`, `as_json`."""
+    for option in reversed(
+        (
+            click.option(
+                "--steps", type=click.IntRange(1), metavar="N", help="Time so many; else a few seconds' worth."
+            ),
+            click.option(
+                "--output",
+                type=click.Path(path_type=Path),
+                metavar="DIR",
+                help="Folder of the trace; else traces/NAME-k.",
+            ),
+            click.option("--table", is_flag=True, help="Print torch's table of all operators as well."),
+            click.option("--quiet", is_flag=True, help="Say nothing on stderr."),
+            click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def output_format(*styles: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds `--format` and `--json`, and calls the command with `style`."""
 

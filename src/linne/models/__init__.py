@@ -1,6 +1,6 @@
 """Where networks come from: a table of providers, and the functions that turn a name into a network.
 
-A name is `small`, `speedrun`, `lenet`, `mlp`, `timm/NAME`, `torchvision/NAME`, a bare NAME that only one of them has, or
+A name is `small`, `speedrun`, `lenet`, `mlp`, `timm/NAME`, `torchvision/NAME`, a bare NAME that only one of them has,
 `hf:PLACE` or `python:FILE.py:NAME`. With a tag, `timm/NAME.TAG`, it also says which of the published weights are meant.
 Importing this module imports no framework; a provider imports its own when it is asked for something.
 """

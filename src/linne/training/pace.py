@@ -7,14 +7,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from linne import models
 from linne.data.loading.loader import Batch, make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.recipe import Recipe
-from linne.training.distributed import ALONE
-from linne.training.losses import class_counts
-from linne.training.starting import prepare
+from linne.training.starting import throwaway_state
 from linne.training.state import TrainState
 from linne.training.step import evaluate_model, train_step
 
@@ -52,10 +49,7 @@ def measure_pace(recipe: Recipe, source: Source, device: Device, budget_seconds:
     look = min(LOOK_SHARE * budget_seconds, LONGEST_LOOK)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train, val = make_batches(source, recipe, device)
-        network = models.build(models.describe_recipe(recipe, source.num_classes))
-        prepare(network, recipe, train, ALONE)
-        state = TrainState.create(network, recipe, device, class_counts(source))
-        state.start_epoch()
+        state = throwaway_state(recipe, source, device, train)
         endless = itertools.chain.from_iterable(train.epoch(epoch) for epoch in itertools.count())
         first = _seconds_of_steps(state, itertools.islice(endless, 2), recipe, device, len(train))
         steps, taken = 0, 0.0

@@ -5,15 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 
-from linne import models
 from linne.data.loading.loader import make_batches
 from linne.data.source import Source
 from linne.device import Device
 from linne.recipe import Recipe
-from linne.training.distributed import ALONE
-from linne.training.losses import class_counts
-from linne.training.starting import prepare
-from linne.training.state import TrainState
+from linne.training.starting import throwaway_state
 from linne.training.step import train_step
 
 SECONDS_EACH = 3.0
@@ -51,10 +47,7 @@ def _measure(recipe: Recipe, source: Source, device: Device) -> tuple[float, flo
     """Return images a second, and the seconds that the first two steps took."""
     with device.repeatable(recipe.seed, recipe.device.num_threads):
         batches, _ = make_batches(source, recipe, device)
-        model = models.build(models.describe_recipe(recipe, source.num_classes))
-        prepare(model, recipe, batches, ALONE)
-        state = TrainState.create(model, recipe, device, class_counts(source))
-        state.start_epoch()
+        state = throwaway_state(recipe, source, device, batches)
         endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
         start = time.perf_counter()
         for batch in itertools.islice(endless, 2):

@@ -6,16 +6,30 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from linne import models
 from linne.data.loading.loader import Batches
+from linne.data.source import Source
+from linne.device import Device
 from linne.errors import RecipeError
 from linne.models.layers import norms_of
 from linne.recipe import Recipe
-from linne.training.distributed import World
+from linne.training.distributed import ALONE, World
+from linne.training.losses import class_counts
+from linne.training.state import TrainState
 
 NUM_IMAGES = 5000
 """Whose patches are looked at: their covariance has some hundred numbers (as Jordan 2024)."""
 LEAST_VARIANCE = 5e-4
 """Added to the variance in each direction, so that those with hardly any are not all noise (as Jordan 2024)."""
+
+
+def throwaway_state(recipe: Recipe, source: Source, device: Device, batches: Batches) -> TrainState:
+    """Return a fresh network before its first epoch, for steps that are measured and not kept."""
+    model = models.build(models.describe_recipe(recipe, source.num_classes))
+    prepare(model, recipe, batches, ALONE)
+    state = TrainState.create(model, recipe, device, class_counts(source))
+    state.start_epoch()
+    return state
 
 
 def prepare(model: nn.Module, recipe: Recipe, batches: Batches, world: World) -> None:
