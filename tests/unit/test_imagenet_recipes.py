@@ -67,6 +67,19 @@ def test_the_folder_source_names_the_source_that_knows_the_words(imagenet):
     assert advice not in source.notes
 
 
+@pytest.mark.parametrize(
+    ("name", "network", "rate", "epochs"),
+    [
+        ("imagenet-resnet50-finetune", "torchvision/resnet50", 1e-3, 10),
+        ("tiny-imagenet-inception", "torchvision/inception_v3", 0.1, 90),
+    ],
+)
+def test_fine_tuning_starts_from_the_networks_default_weights(name, network, rate, epochs):
+    fields = read_recipe(name)
+    assert (fields["model.name"], fields["model.weights"]) == (network, "default")
+    assert (fields["optim.lr"], fields["optim.epochs"]) == (rate, epochs)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["imagenet", "imagenet-a3"])
 def test_a_recipe_trains_on_imagenets_layout_and_validates_every_epoch(imagenet, tmp_path, name):

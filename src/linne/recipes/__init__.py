@@ -22,11 +22,13 @@ RECIPES = {
     "fast": "linne.recipes.goals:fast",
     "imagenet": "linne.recipes.imagenet:imagenet",
     "imagenet-a3": "linne.recipes.imagenet:imagenet_a3",
+    "imagenet-resnet50-finetune": "linne.recipes.imagenet:imagenet_resnet50_finetune",
     "long-tail": "linne.recipes.goals:long_tail",
     "mnist": "linne.recipes.tutorials:mnist",
     "quick": "linne.recipes.quick:quick",
     "speedrun": "linne.recipes.goals:speedrun",
     "tiny-data": "linne.recipes.goals:tiny_data",
+    "tiny-imagenet-inception": "linne.recipes.imagenet:tiny_imagenet_inception",
 }
 
 FORMAT_VERSION = 1
