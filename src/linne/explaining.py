@@ -47,6 +47,7 @@ def explain(
     flags: Mapping[str, Any],
     overrides: Mapping[str, Any],
     require_accelerator: bool = False,
+    trust_code: bool = False,
     say: Callable[[str], None],
 ) -> Explanation:
     """Return what `linne.train` would train with these arguments; makes no run folder and trains nothing.
@@ -59,5 +60,7 @@ def explain(
     prepare_for_torch()
     from linne.planning import plan_anew
 
-    plan = plan_anew(source, recipe, flags, overrides, require_accelerator=require_accelerator, say=say)
+    plan = plan_anew(
+        source, recipe, flags, overrides, require_accelerator=require_accelerator, trust_code=trust_code, say=say
+    )
     return Explanation(plan.recipe, plan.reasons, plan.source.notes)

@@ -46,13 +46,17 @@ class Pace:
         return max(1, int((seconds * (1 - RESERVE) - start) / epoch))
 
 
-def measure_pace(recipe: Recipe, source: Source, device: Device, budget_seconds: float) -> Pace:
+def measure_pace(
+    recipe: Recipe, source: Source, device: Device, budget_seconds: float, *, trust_code: bool = False
+) -> Pace:
     """Return the pace of `recipe`, found with a network that is thrown away, on images of full size."""
     recipe = recipe.override({"augment.size_start": None, "augment.size_tune_epochs": None})
     look = min(LOOK_SHARE * budget_seconds, LONGEST_LOOK)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train, val = make_batches(source, recipe, device)
-        network = models.build(models.describe_recipe(recipe, source.num_classes))
+        network = models.build(
+            models.describe_recipe(recipe, source.num_classes, trust_code=trust_code), trust_code=trust_code
+        )
         prepare(network, recipe, train, ALONE)
         state = TrainState.create(network, recipe, device, class_counts(source))
         state.start_epoch()

@@ -19,7 +19,9 @@ from linne.training.step import train_step
 SECONDS_EACH = 3.0
 
 
-def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[str, str, str]]:
+def measure_gains(
+    recipe: Recipe, source: Source, device: Device, *, trust_code: bool = False
+) -> list[tuple[str, str, str]]:
     """Return rows of (variant, images a second, gain over the recipe's own way), with a fresh network each.
 
     Steps are counted for about three seconds after two that warm up; `torch.compile` also states how long it built.
@@ -35,7 +37,7 @@ def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[
         layout = "channels_last" if variant["device.channels_last"] else "channels_first"
         name = f"{layout}, {'compiled' if variant['device.compile'] else 'eager'}"
         try:
-            rate, build_seconds = _measure(recipe.override(variant), source, device)
+            rate, build_seconds = _measure(recipe.override(variant), source, device, trust_code)
         except Exception as error:  # no compiler, an operator that cannot be compiled: a finding, not the end
             if not variant["device.compile"]:
                 raise
@@ -47,11 +49,13 @@ def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[
     return rows
 
 
-def _measure(recipe: Recipe, source: Source, device: Device) -> tuple[float, float]:
+def _measure(recipe: Recipe, source: Source, device: Device, trust_code: bool) -> tuple[float, float]:
     """Return images a second, and the seconds that the first two steps took."""
     with device.repeatable(recipe.seed, recipe.device.num_threads):
         batches, _ = make_batches(source, recipe, device)
-        model = models.build(models.describe_recipe(recipe, source.num_classes))
+        model = models.build(
+            models.describe_recipe(recipe, source.num_classes, trust_code=trust_code), trust_code=trust_code
+        )
         prepare(model, recipe, batches, ALONE)
         state = TrainState.create(model, recipe, device, class_counts(source))
         state.start_epoch()
