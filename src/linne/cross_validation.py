@@ -188,7 +188,7 @@ def cross_validate(
         if result.interrupted:
             narrator.line(f"to go on: linne train --output {shlex.quote(str(folder))} --resume")
             return CrossValidation(folder, tuple(results), None)
-    report = _conclude(folder, results)
+    report = _conclude(folder, results, trust_code=asked.get("trust_code", False))
     _say(report, folder, narrator)
     return CrossValidation(folder, tuple(results), report)
 
@@ -248,12 +248,13 @@ def _train_fold(
     if fold == 1 or (path / "recipe.json").is_file():
         again: Resume = "auto" if resume else False
         return train(**asked, output=path, overrides={**overrides, **fixed}, resume=again, quiet=quiet)
-    guards = {name: asked[name] for name in ("require_accelerator", "device_check", "stuck_after") if name in asked}
+    names = ("require_accelerator", "device_check", "stuck_after", "trust_code")
+    guards = {name: asked[name] for name in names if name in asked}
     same = {**fixed, "optim.shortened": None}  # a budget is kept by each fold's own clock
     return train(recipe=str(first), output=path, overrides=same, quiet=quiet, **guards)
 
 
-def _conclude(folder: Path, results: Sequence[TrainResult]) -> FoldsReport:
+def _conclude(folder: Path, results: Sequence[TrainResult], *, trust_code: bool) -> FoldsReport:
     """Have each fold's bundle answer the images that were held out of its training, and write what all came to.
 
     Raises:
@@ -269,7 +270,7 @@ def _conclude(folder: Path, results: Sequence[TrainResult]) -> FoldsReport:
         bundle = open_bundle(result.run / "bundle")
         recipe = bundle.provenance["recipe"]
         source = as_in_training(bundle, recipe["data"]["source"], None)
-        predictor = Predictor.open(bundle, device=recipe["device"]["name"])
+        predictor = Predictor.open(bundle, device=recipe["device"]["name"], trust_code=trust_code)
         report, outcomes = evaluate(predictor, source, "val")
         predicted_N, sure_N = metrics.predict(outcomes.logits_NK), metrics.confidences(outcomes.logits_NK)
         for n, position in enumerate(outcomes.positions_N.tolist()):

@@ -47,6 +47,7 @@ def explain(
     flags: Mapping[str, Any],
     overrides: Mapping[str, Any],
     require_accelerator: bool = False,
+    trust_code: bool = False,
     say: Callable[[str], None],
 ) -> Explanation:
     """Return what `linne.train` would train with these arguments; makes no run folder and trains nothing.
@@ -60,6 +61,13 @@ def explain(
     from linne.planning import plan_anew
 
     plan = plan_anew(
-        source, recipe, flags, overrides, require_accelerator=require_accelerator, fetch_weights=False, say=say
+        source,
+        recipe,
+        flags,
+        overrides,
+        require_accelerator=require_accelerator,
+        trust_code=trust_code,
+        fetch_weights=False,
+        say=say,
     )
     return Explanation(plan.recipe, plan.reasons, plan.source.notes)

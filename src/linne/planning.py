@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def plan_anew(
     opened: Source | None = None,
     *,
     require_accelerator: bool = False,
+    trust_code: bool = False,
     num_processes: int = 1,
     fetch_weights: bool = True,
     say: Callable[[str], None],
@@ -76,7 +78,7 @@ def plan_anew(
     """
     given, reasons = collect(source, recipe, flags, overrides)
     earlier = earlier_run(recipe, given)
-    plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator)
+    plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator, trust_code=trust_code)
     pinned = pin_weights(plan.recipe, say) if fetch_weights else {}
     pinned_why = dict.fromkeys(pinned, "of the file that is there, so that a repeat starts from the same")
     plan = dataclasses.replace(plan, recipe=plan.recipe.override(pinned), reasons={**plan.reasons, **pinned_why})
@@ -87,11 +89,13 @@ def plan_anew(
             f"optim.minutes is measured by one process, and {num_processes} train together",
             hint="say how many epochs: --epochs N",
         )
-    epochs, why = _epochs_in_budget(plan, say)
+    epochs, why = _epochs_in_budget(plan, say, trust_code)
     found = {"optim.epochs": epochs, "optim.minutes": plan.recipe.optim.minutes, **pinned}
     given, reasons = collect(source, recipe, {**flags, **found}, overrides)
     reasons |= {"optim.epochs": why, **pinned_why}
-    plan = make_plan(given, reasons, earlier, plan.source, require_accelerator=require_accelerator)
+    plan = make_plan(
+        given, reasons, earlier, plan.source, require_accelerator=require_accelerator, trust_code=trust_code
+    )
     later = {"optim.shortened": "decided by the clock, where the epochs turn out not to fit"}
     return dataclasses.replace(plan, reasons={**plan.reasons, **later})
 
@@ -107,13 +111,13 @@ def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:
     return "optim.epochs" not in given or reasons["optim.minutes"] == "given"
 
 
-def _epochs_in_budget(plan: Plan, say: Callable[[str], None]) -> tuple[int, str]:
+def _epochs_in_budget(plan: Plan, say: Callable[[str], None], trust_code: bool) -> tuple[int, str]:
     from linne.training.pace import measure_pace
 
     minutes = plan.recipe.optim.minutes
     assert minutes is not None
     say("measuring how long an epoch takes")
-    pace = measure_pace(plan.recipe, plan.source, plan.device, 60 * minutes)
+    pace = measure_pace(plan.recipe, plan.source, plan.device, 60 * minutes, trust_code=trust_code)
     epochs = pace.epochs_in(60 * minutes, plan.recipe)
     fit = "fit into" if pace.start + pace.epoch <= 60 * minutes else "do not fit into"
     return epochs, f"epochs of {pace.epoch:.2g} s, as measured, {fit} {minutes:g} min"
@@ -188,6 +192,7 @@ def make_plan(
     source: Source | None = None,
     *,
     require_accelerator: bool = False,
+    trust_code: bool = False,
 ) -> Plan:
     """Return the complete recipe for `given`, with the source it names opened, unless `source` is it already.
 
@@ -204,7 +209,7 @@ def make_plan(
     recipe, all_reasons = choose(task, given, reasons, designed)
     _check_packages(recipe)
     try:
-        _check_model(recipe, source)
+        _check_model(recipe, source, trust_code)
     except RecipeError as error:
         if designed is None or "data.height" in given or "data.width" in given:
             raise
@@ -212,11 +217,11 @@ def make_plan(
         why = f"what {recipe.model.name} was designed for; it cannot take {recipe.data.height} x {recipe.data.width}"
         recipe, all_reasons = choose(task, {**given, **size}, {**reasons, **dict.fromkeys(size, why)}, designed)
         try:
-            _check_model(recipe, source)
+            _check_model(recipe, source, trust_code)
         except RecipeError:
             raise error from None
     check_device(recipe, device)
-    _check_sizes(recipe, source)
+    _check_sizes(recipe, source, trust_code)
     _check_teacher(recipe, source)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
@@ -270,20 +275,21 @@ def _check_teacher(recipe: Recipe, source: Source) -> None:
         )
 
 
-def _check_model(recipe: Recipe, source: Source) -> None:
+def _check_model(recipe: Recipe, source: Source, trust_code: bool) -> None:
     """Find out now, rather than after the images are decoded, whether the model takes this input."""
-    models.describe_recipe(recipe, source.num_classes)
+    models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
 
 
-def _check_sizes(recipe: Recipe, source: Source) -> None:
+def _check_sizes(recipe: Recipe, source: Source, trust_code: bool) -> None:
     """Find out now, rather than when the images grow, whether the model takes all sizes of training."""
     from linne.data.loading.sizes import sizes_in
     from linne.models.checks import why_not
 
     if recipe.augment.size_start is None:
         return
-    ref = models.describe_recipe(recipe, source.num_classes)
-    refused = next((size for size in sizes_in(recipe) if why_not(models.build, ref, size) is not None), None)
+    build = partial(models.build, trust_code=trust_code)
+    ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
+    refused = next((size for size in sizes_in(recipe) if why_not(build, ref, size) is not None), None)
     if refused is not None:
         raise RecipeError(
             f"`{recipe.model.name}` takes {recipe.data.height} x {recipe.data.width} pixels and not {refused[0]} x "

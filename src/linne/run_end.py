@@ -18,7 +18,9 @@ NUM_NAMED = 10
 """Images that were left out which a run names as it ends; the report has all."""
 
 
-def conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> EvalReport | None:
+def conclude(
+    run: Run, plan: Plan, trained: Trained, narrator: Narrator, *, trust_code: bool = False
+) -> EvalReport | None:
     """Evaluate the bundle through the same door as any user would, once, and write the reports."""
     from linne.reporting import write_run_report
 
@@ -47,7 +49,7 @@ def conclude(run: Run, plan: Plan, trained: Trained, narrator: Narrator) -> Eval
         narrator.line(f"\nno examples were held out: nothing to evaluate on. The bundle is {bundle.path}")
         write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
         return None
-    predictor = Predictor.open(bundle, device=plan.recipe.device.name, tta=plan.recipe.tta)
+    predictor = Predictor.open(bundle, device=plan.recipe.device.name, tta=plan.recipe.tta, trust_code=trust_code)
     report, outcomes = evaluate_bundle(predictor, plan.source, split)
     found = {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}
     bundle = add_metrics(bundle, {split: found if report.tta is None else {**found, "tta": report.tta}})

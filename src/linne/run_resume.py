@@ -58,6 +58,7 @@ class Asked:
     flags: Mapping[str, Any]
     overrides: Mapping[str, Any]
     require_accelerator: bool = False
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,14 @@ def plan_to_go_on(run: Run, asked: Asked, resume: Resume, allow_change: Collecti
     if earlier is not None:
         earlier = dataclasses.replace(earlier, fingerprint=None)  # compared below, with its own words
     reasons = {**document.get("reasons", {}), **reasons}
-    plan = make_plan(given, reasons, earlier, asked.opened, require_accelerator=asked.require_accelerator)
+    plan = make_plan(
+        given,
+        reasons,
+        earlier,
+        asked.opened,
+        require_accelerator=asked.require_accelerator,
+        trust_code=asked.trust_code,
+    )
     checkpoint, problems = newest_good(run.checkpoints)
     fingerprint_before = document.get("source", {}).get("fingerprint")
     if checkpoint is not None:

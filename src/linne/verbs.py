@@ -80,6 +80,7 @@ def train(
     require_accelerator: bool = False,
     device_check: bool = True,
     stuck_after: float = 60.0,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> TrainResult:
     """Train a classifier on `source` and return where it is and how good it is.
@@ -96,6 +97,7 @@ def train(
         measure_speed: First time a few steps with and without channels_last and torch.compile, and say the gain.
         require_accelerator: Refuse the CPU, and stop when an operator runs there.
         device_check: Compare the first step on an accelerator with the CPU's, once for each device and model.
+        trust_code: Whether the Python file may be run that `python:FILE.py:NAME` names as the network.
         stuck_after: End the process with exit code 1 where nothing moves for so many minutes; 0 waits for ever.
         quiet: Say nothing on stderr.
 
@@ -124,8 +126,13 @@ def train(
             f"stuck_after is {stuck_after:g} minutes, expected 0 to {MOST_MINUTES:,}",
             hint="0 waits for ever for a step that stands still",
         )
-    guards = {"require_accelerator": require_accelerator, "device_check": device_check, "stuck_after": stuck_after}
-    asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator)
+    guards = {
+        "require_accelerator": require_accelerator,
+        "device_check": device_check,
+        "stuck_after": stuck_after,
+        "trust_code": trust_code,
+    }
+    asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator, trust_code)
     with joined() as world:
         if not world.is_first:
             return _train_along(world, asked.opened, guards)
@@ -180,6 +187,7 @@ def _begin(asked: Asked, output: str | Path | None, lead: Lead) -> TrainResult:
         asked.overrides,
         asked.opened,
         require_accelerator=asked.require_accelerator,
+        trust_code=asked.trust_code,
         num_processes=lead.world.size,
         say=lead.narrator.line,
     )
@@ -226,7 +234,7 @@ def _train_in(run: Run, start: Start, lead: Lead) -> TrainResult:
     if lead.measure_speed:
         from linne.training.speed import measure_gains
 
-        narrator.table(measure_gains(plan.recipe, plan.source, plan.device))
+        narrator.table(measure_gains(plan.recipe, plan.source, plan.device, trust_code=lead.guards["trust_code"]))
     try:
         lead.tell(start, run)
         trained = run_training(
@@ -240,7 +248,7 @@ def _train_in(run: Run, start: Start, lead: Lead) -> TrainResult:
     report, signal_number = None, trained.signal_number
     try:
         write_outcome(run, plan, trained)
-        report = conclude(run, plan, trained, narrator)
+        report = conclude(run, plan, trained, narrator, trust_code=lead.guards["trust_code"])
         if trained.ending == "finished" and not plan.recipe.checkpoint.keep_after:
             clear(run.checkpoints)
     except KeyboardInterrupt as interrupt:

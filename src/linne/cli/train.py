@@ -14,7 +14,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
 
 @click.command("train")
 @click.argument("source", required=False, shell_complete=complete.sources)
-@click.option("--model", metavar="NAME", shell_complete=complete.models, help="Network: `small`, `mlp`, `timm/NAME`.")
+@click.option("--model", metavar="NAME", shell_complete=complete.models, help="Network, as `linne models` lists them.")
 @click.option(
     "--weights", metavar="default|NAME|FILE|DIR", help="Pretrained weights to start from; the first two may download."
 )
@@ -80,6 +80,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     metavar="MINUTES",
     help="End a training in which nothing moves for so long (60), with its stacks in stuck.txt; 0 waits for ever.",
 )
+@click.option("--trust-code", is_flag=True, help="Run the Python file that `python:FILE.py:NAME` names as the network.")
 @click.option("--quiet", is_flag=True, help="Say nothing while training; print where the result is.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -174,6 +175,7 @@ def _explain(source: str | None, overrides: Mapping[str, Any], options: Mapping[
         flags={path: options.get(name) for name, path in FLAGS.items()},
         overrides=overrides,
         require_accelerator=options["require_accelerator"],
+        trust_code=options["trust_code"],
         say=console.note,
     )
     for note in explained.notes:

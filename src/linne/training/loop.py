@@ -36,7 +36,7 @@ from linne.training.interrupt import Interrupt
 from linne.training.losses import class_counts
 from linne.training.measurements import finish_epoch, log_steps
 from linne.training.memory_probe import probe_memory
-from linne.training.pretrained import first_network
+from linne.training.pretrained import start_from_weights
 from linne.training.progress import Progress
 from linne.training.result import write_result
 from linne.training.resume import Recorder, bad_images, seed_others
@@ -81,11 +81,13 @@ def train(
     require_accelerator: bool = False,
     device_check: bool = True,
     stuck_after: float = 0.0,
+    trust_code: bool = False,
     world: World = ALONE,
 ) -> Trained:
     """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
 
     With `device_check` the first step on an accelerator is compared with the CPU's, once for each model and device.
+    `trust_code` lets the recipe's network be a Python file.
     Where nothing moves for `stuck_after` minutes the process is ended, with its stacks in stuck.txt; 0 waits for ever.
     Goes on from `checkpoint`, if there is one, as if nothing had come between. Ctrl-C, SIGTERM, SIGUSR1 and a loss
     that is no longer a number end the training early: the epoch kept so far becomes the bundle, and signals leave a
@@ -107,8 +109,11 @@ def train(
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         seed_others(recipe.seed)
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
-        ref = models.describe_recipe(recipe, source.num_classes)
-        model = place(first_network(ref, recipe, source.labels, narrator, anew=checkpoint is None), recipe, device)
+        ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
+        network = models.build(ref, trust_code=trust_code)
+        if recipe.model.weights is not None and checkpoint is None:
+            start_from_weights(network, recipe, source.labels, narrator)
+        model = place(network, recipe, device)
         prepare(model, recipe, batches["train"], world)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
@@ -137,7 +142,7 @@ def train(
             if left is not None:
                 narrator.warn(left)
             if kept is not None and world.is_first:
-                bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done)
+                bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done, trust_code=trust_code)
     return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest, recipe)
 
 

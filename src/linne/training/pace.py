@@ -43,13 +43,15 @@ class Pace:
         return max(1, int((seconds * (1 - RESERVE) - start) / epoch))
 
 
-def measure_pace(recipe: Recipe, source: Source, device: Device, budget_seconds: float) -> Pace:
+def measure_pace(
+    recipe: Recipe, source: Source, device: Device, budget_seconds: float, *, trust_code: bool = False
+) -> Pace:
     """Return the pace of `recipe`, found with a network that is thrown away, on images of full size."""
     recipe = recipe.override({"augment.size_start": None, "augment.size_tune_epochs": None})
     look = min(LOOK_SHARE * budget_seconds, LONGEST_LOOK)
     with device.repeatable(recipe.seed, recipe.device.num_threads, recipe.device.determinism):
         train, val = make_batches(source, recipe, device)
-        state = throwaway_state(recipe, source, device, train)
+        state = throwaway_state(recipe, source, device, train, trust_code=trust_code)
         endless = itertools.chain.from_iterable(train.epoch(epoch) for epoch in itertools.count())
         first = _seconds_of_steps(state, itertools.islice(endless, 2), recipe, device, len(train))
         steps, taken = 0, 0.0

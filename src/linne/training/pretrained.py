@@ -12,24 +12,11 @@ from linne import models
 from linne.data.loading.loader import input_spec
 from linne.errors import RecipeError
 from linne.log import Narrator
-from linne.models.provider import ModelRef
 from linne.recipe import Recipe
 from linne.weights import fit_weights, read_weights
 from linne.weights.finding import find
 from linne.weights.proving import prove
 from linne.weights.roles import roles_of
-
-
-def first_network(ref: ModelRef, recipe: Recipe, labels: Sequence[str], narrator: Narrator, *, anew: bool) -> nn.Module:
-    """Return the network with the weights that training starts from; a run that goes on brings its own.
-
-    Raises:
-        LinneError: as `start_from_weights`.
-    """
-    model = models.build(ref)
-    if recipe.model.weights is not None and anew:
-        start_from_weights(model, recipe, labels, narrator)
-    return model
 
 
 def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], narrator: Narrator) -> None:

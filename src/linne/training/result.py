@@ -26,7 +26,15 @@ from linne.training.state import Snapshot
 
 
 def write_result(
-    run: Run, ref: ModelRef, kept: Snapshot, source: Source, recipe: Recipe, device: Device, *, finished: bool
+    run: Run,
+    ref: ModelRef,
+    kept: Snapshot,
+    source: Source,
+    recipe: Recipe,
+    device: Device,
+    *,
+    finished: bool,
+    trust_code: bool,
 ) -> Bundle:
     """Write `kept` as the run's bundle, in the place of one that an interruption left there, and return it.
 
@@ -34,7 +42,7 @@ def write_result(
         BundleError: the disk refuses.
     """
     try:
-        return _write(run, ref, kept, source, recipe, device, finished=finished)
+        return _write(run, ref, kept, source, recipe, device, finished=finished, trust_code=trust_code)
     except (BundleError, OSError) as error:
         what = error.message if isinstance(error, BundleError) else f"the bundle cannot be written: {error.strerror}"
         command = f"linne train --output {shlex.quote(str(run.path))} --resume auto"
@@ -42,7 +50,15 @@ def write_result(
 
 
 def _write(
-    run: Run, ref: ModelRef, kept: Snapshot, source: Source, recipe: Recipe, device: Device, *, finished: bool
+    run: Run,
+    ref: ModelRef,
+    kept: Snapshot,
+    source: Source,
+    recipe: Recipe,
+    device: Device,
+    *,
+    finished: bool,
+    trust_code: bool,
 ) -> Bundle:
     place = run.path / "bundle"
     before = place.exists()
@@ -58,7 +74,7 @@ def _write(
         model=asdict(ref),
         weights={name: tensor.contiguous().numpy() for name, tensor in kept.weights.items()},
         config=config,
-        canary_logits_NK=_canary_logits(ref, kept, spec),
+        canary_logits_NK=_canary_logits(ref, kept, spec, trust_code),
         metrics=metrics,
         provenance={
             "recipe": recipe.to_dict(),
@@ -88,9 +104,9 @@ def _take_the_place(bundle: Bundle, place: Path) -> Bundle:
     return dataclasses.replace(bundle, path=place)
 
 
-def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec) -> Floats:
+def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec, trust_code: bool) -> Floats:
     """Return what the kept weights answer to the canaries: on the CPU, in fp32, through the reference preprocessing."""
-    model = models.build(ref).eval()
+    model = models.build(ref, trust_code=trust_code).eval()
     model.load_state_dict(kept.weights)
     with torch.inference_mode():
         logits_NK: Floats = model(torch.from_numpy(canary_batch(spec))).numpy()

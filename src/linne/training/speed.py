@@ -15,7 +15,9 @@ from linne.training.step import train_step
 SECONDS_EACH = 3.0
 
 
-def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[str, str, str]]:
+def measure_gains(
+    recipe: Recipe, source: Source, device: Device, *, trust_code: bool = False
+) -> list[tuple[str, str, str]]:
     """Return rows of (variant, images a second, gain over the recipe's own way), with a fresh network each.
 
     Steps are counted for about three seconds after two that warm up; `torch.compile` also states how long it built.
@@ -31,7 +33,7 @@ def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[
         layout = "channels_last" if variant["device.channels_last"] else "channels_first"
         name = f"{layout}, {'compiled' if variant['device.compile'] else 'eager'}"
         try:
-            rate, build_seconds = _measure(recipe.override(variant), source, device)
+            rate, build_seconds = _measure(recipe.override(variant), source, device, trust_code)
         except Exception as error:  # no compiler, an operator that cannot be compiled: a finding, not the end
             if not variant["device.compile"]:
                 raise
@@ -43,11 +45,11 @@ def measure_gains(recipe: Recipe, source: Source, device: Device) -> list[tuple[
     return rows
 
 
-def _measure(recipe: Recipe, source: Source, device: Device) -> tuple[float, float]:
+def _measure(recipe: Recipe, source: Source, device: Device, trust_code: bool) -> tuple[float, float]:
     """Return images a second, and the seconds that the first two steps took."""
     with device.repeatable(recipe.seed, recipe.device.num_threads):
         batches, _ = make_batches(source, recipe, device)
-        state = throwaway_state(recipe, source, device, batches)
+        state = throwaway_state(recipe, source, device, batches, trust_code=trust_code)
         endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
         start = time.perf_counter()
         for batch in itertools.islice(endless, 2):

@@ -23,9 +23,13 @@ LEAST_VARIANCE = 5e-4
 """Added to the variance in each direction, so that those with hardly any are not all noise (as Jordan 2024)."""
 
 
-def throwaway_state(recipe: Recipe, source: Source, device: Device, batches: Batches) -> TrainState:
+def throwaway_state(
+    recipe: Recipe, source: Source, device: Device, batches: Batches, *, trust_code: bool = False
+) -> TrainState:
     """Return a fresh network before its first epoch, for steps that are measured and not kept."""
-    model = models.build(models.describe_recipe(recipe, source.num_classes))
+    model = models.build(
+        models.describe_recipe(recipe, source.num_classes, trust_code=trust_code), trust_code=trust_code
+    )
     prepare(model, recipe, batches, ALONE)
     state = TrainState.create(model, recipe, device, class_counts(source))
     state.start_epoch()
