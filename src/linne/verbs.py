@@ -121,23 +121,23 @@ def train(
         "device.name": device,
         "seed": seed,
     }
-    if not 0 <= stuck_after <= MOST_MINUTES:
-        raise LinneError(
-            f"stuck_after is {stuck_after:g} minutes, expected 0 to {MOST_MINUTES:,}",
-            hint="0 waits for ever for a step that stands still",
-        )
-    guards = {
-        "require_accelerator": require_accelerator,
-        "device_check": device_check,
-        "stuck_after": stuck_after,
-        "trust_code": trust_code,
-    }
+    _check_minutes(stuck_after)
+    guards = {"require_accelerator": require_accelerator, "device_check": device_check, "stuck_after": stuck_after}
+    guards["trust_code"] = trust_code
     asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator, trust_code)
     with joined() as world:
         if not world.is_first:
             return _train_along(world, asked.opened, guards)
         with Lead(world, Narrator(quiet=quiet), guards, measure_speed=measure_speed) as lead:
             return _begin_or_go_on(asked, output, resume, allow_change, lead)
+
+
+def _check_minutes(stuck_after: float) -> None:
+    if not 0 <= stuck_after <= MOST_MINUTES:
+        raise LinneError(
+            f"stuck_after is {stuck_after:g} minutes, expected 0 to {MOST_MINUTES:,}",
+            hint="0 waits for ever for a step that stands still",
+        )
 
 
 def _train_along(world: World, opened: Source | None, guards: Mapping[str, Any]) -> TrainResult:

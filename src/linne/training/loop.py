@@ -110,11 +110,8 @@ def train(
         seed_others(recipe.seed)
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
         ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
-        network = models.build(ref, trust_code=trust_code)
-        if recipe.model.weights is not None and checkpoint is None:
-            start_from_weights(network, recipe, source.labels, narrator)
-        model = place(network, recipe, device)
-        prepare(model, recipe, batches["train"], world)
+        model = models.build(ref, trust_code=trust_code)
+        model = _placed(model, recipe, source, batches["train"], device, narrator, world, is_new=checkpoint is None)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)
         with fallbacks.watch(), Interrupt() as interrupt, watchdog:
@@ -144,6 +141,25 @@ def train(
             if kept is not None and world.is_first:
                 bundle = write_result(run, ref, kept, source, recipe, device, finished=all_done, trust_code=trust_code)
     return Trained(bundle, kept, ending, problem, signal_number, unreadable, seconds, keeper.newest, recipe)
+
+
+def _placed(
+    model: nn.Module,
+    recipe: Recipe,
+    source: Source,
+    batches: Batches,
+    device: Device,
+    narrator: Narrator,
+    world: World,
+    *,
+    is_new: bool,
+) -> nn.Module:
+    """Return `model` on the device with the weights that training starts from; a run that goes on brings its own."""
+    if recipe.model.weights is not None and is_new:
+        start_from_weights(model, recipe, source.labels, narrator)
+    model = place(model, recipe, device)
+    prepare(model, recipe, batches, world)
+    return model
 
 
 def _first_state(
