@@ -121,9 +121,7 @@ def train(
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
             config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
             keeper = Keeper.open(run, config, narrator, recorder, checkpoint)
-            problem = _train_epochs(
-                state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
-            )
+            problem = _run_epochs(state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks)
             keeper.wait()
             seconds, signal_number = time.perf_counter() - progress.run_start, agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
@@ -156,7 +154,7 @@ def _first_state(
     return state
 
 
-def _train_epochs(
+def _run_epochs(
     state: TrainState,
     progress: Progress,
     batches: Mapping[str, Batches],
