@@ -126,12 +126,8 @@ def train(
             f"stuck_after is {stuck_after:g} minutes, expected 0 to {MOST_MINUTES:,}",
             hint="0 waits for ever for a step that stands still",
         )
-    guards = {
-        "require_accelerator": require_accelerator,
-        "device_check": device_check,
-        "stuck_after": stuck_after,
-        "trust_code": trust_code,
-    }
+    guards: dict[str, Any] = {"require_accelerator": require_accelerator, "trust_code": trust_code}
+    guards |= {"device_check": device_check, "stuck_after": stuck_after}
     asked = Asked(*_named(source), recipe, flags, overrides or {}, require_accelerator, trust_code)
     with joined() as world:
         if not world.is_first:
