@@ -41,8 +41,8 @@ def cost_of(row: list[int]) -> Cost:
 def measure(name: str) -> Cost | None:
     """Return the cost of the network `name`, counted on shapes alone, or None where that cannot be done.
 
-    Takes a second or less, no memory and no random number. None for networks of no designed size, whose parameters
-    depend on it, and for those that need numbers while they are built.
+    Takes a second or less and, for nearly all, no memory; no random number is drawn. None for networks of no designed
+    size, whose parameters depend on it, and for those that need numbers while they run.
     """
     from linne.models import describe, input_defaults, load_provider, resolve
     from linne.models.provider import ModelRef
@@ -67,9 +67,14 @@ def _count(build: Any, ref: Any) -> Cost:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-        network = build(ref).eval()
-        with FlopCounterMode(display=False) as counter:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            with torch.device("meta"):
+                network = build(ref)
+        except NotImplementedError:  # it looks at its numbers while it is built: torchvision's RegNets
+            network = build(ref).to("meta")
+        network.eval().requires_grad_(False)  # the counter's hooks stumble over weights that are a module's input
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
             network(torch.zeros(1, ref.channels, ref.height, ref.width))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     # A FLOP counter counts each multiply-add twice.

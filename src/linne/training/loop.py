@@ -87,12 +87,11 @@ def train(
     """Train `recipe` on `source`, keeping everything in `run`, and return what came of it.
 
     With `device_check` the first step on an accelerator is compared with the CPU's, once for each model and device.
-    `trust_code` lets the recipe's network be a Python file.
     Where nothing moves for `stuck_after` minutes the process is ended, with its stacks in stuck.txt; 0 waits for ever.
     Goes on from `checkpoint`, if there is one, as if nothing had come between. Ctrl-C, SIGTERM, SIGUSR1 and a loss
     that is no longer a number end the training early: the epoch kept so far becomes the bundle, and signals leave a
     checkpoint of the last step. All processes of a `world` call this with the same recipe, source and checkpoint; the
-    first one writes.
+    first one writes. With `trust_code` the network may be a Python file.
 
     Raises:
         DeviceError: this process computes no gradients on the device.
@@ -124,9 +123,7 @@ def train(
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
             config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
             keeper = Keeper.open(run, config, narrator, recorder, checkpoint)
-            problem = _train_epochs(
-                state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks
-            )
+            problem = _run_epochs(state, progress, batches, recipe, device, run, narrator, agreement, keeper, fallbacks)
             keeper.wait()
             seconds, signal_number = time.perf_counter() - progress.run_start, agreement.signal(state.step, now=True)
             ending: Ending = "diverged" if problem else "finished" if signal_number is None else "interrupted"
@@ -178,7 +175,7 @@ def _first_state(
     return state
 
 
-def _train_epochs(
+def _run_epochs(
     state: TrainState,
     progress: Progress,
     batches: Mapping[str, Batches],
