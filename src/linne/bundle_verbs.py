@@ -86,6 +86,7 @@ def predict(
     tta: Views | None = None,
     plot: str | Path | None = None,
     plot_count: int = 15,
+    save_inputs: str | Path | None = None,
     device: str = "auto",
     require_accelerator: bool = False,
     trust_code: bool = False,
@@ -100,6 +101,7 @@ def predict(
         top: How many labels an image, the most probable first.
         tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
         plot: A PNG file that is written after the last image: the first `plot_count` with their probabilities.
+        save_inputs: A new folder for what the network sees of each image, as PNG files.
         trust_code: Whether the Python file may be run that a bundle of your own network names.
 
     A image that cannot be read is a prediction with `error` set; the others are unaffected.
@@ -110,6 +112,7 @@ def predict(
     prepare_for_torch()
     from linne.inference.inputs import find_images
     from linne.inference.predictor import Predictor
+    from linne.inference.seen import SeenImages
 
     if isinstance(inputs, (str, Path)):
         inputs = [inputs]
@@ -121,11 +124,12 @@ def predict(
     predictor = Predictor.open(
         folder, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
     )
+    seen = None if save_inputs is None else SeenImages(Path(save_inputs))
     if plot is None:
-        return predictor.predict_files(images, top=top)
+        return predictor.predict_files(images, top=top, seen=seen)
     from linne.showing import predict_and_draw
 
-    return predict_and_draw(predictor, images, Path(plot), top=top, count=plot_count)
+    return predict_and_draw(predictor, images, Path(plot), top=top, count=plot_count, seen=seen)
 
 
 def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:

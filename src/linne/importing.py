@@ -17,15 +17,19 @@ from torch import nn
 from linne import models
 from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.bundle_format import MANIFEST
+from linne.data.names import listed
 from linne.data.places import cache_folder
 from linne.device import describe_versions
 from linne.errors import CheckFailed, RecipeError
+from linne.models.fetching import fetch_description
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
 from linne.weights.finding import DEFAULT, Found, find, offers_for, spec_of
 from linne.weights.proving import Proof, prove
 
 MAX_LABELS_BYTES = 16 * 2**20
+MOST_NAMED = 5
+"""Classes that are named to a person."""
 CACHE_FORMAT = 1
 """Changes when a bundle that is made of the same weights would be another one."""
 
@@ -45,10 +49,12 @@ class Imported:
     def lines(self) -> list[str]:
         """Return what was found, for people."""
         licence = self.licence or "not stated"
+        named = listed(self.bundle.labels, MOST_NAMED)
         return [
             *self.fit.lines(),
             self.proof.line(),
-            f"labels of {self.labels_from}; licence of the weights: {licence}",
+            f"{len(self.bundle.labels):,} classes: {named}, as {self.labels_from} has them",
+            f"licence of the weights: {licence}",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +77,7 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     Raises:
         LinneError: as `import_weights`.
     """
+    fetch_description(model, say)
     full_name, tag = models.full_name_and_tag(model)
     found = find(typed or tag or DEFAULT, full_name)
     path = found.fetched(say)
@@ -109,6 +116,8 @@ def import_weights(
         LinneError: something given cannot be used, or parts of the network would keep random weights.
         CheckFailed: the answers to photographs show that something is wrong.
     """
+    if model is not None:
+        fetch_description(model, say)
     found = find(typed, _network_of(typed) if model is None else models.full_name_and_tag(model)[0])
     model = found.full_name
     weights = read_weights(found.fetched(say))
@@ -160,6 +169,8 @@ def _network_of(typed: str) -> str:
             hint="weights that a provider offers need --model NAME",
         )
     model = read_weights(path).model
+    if model is not None and model.startswith("hf:"):  # of which it names only the kind
+        return f"hf:{typed}"
     if model is None:
         raise RecipeError(f"`{typed}` does not say which network it is of", hint="add --model NAME")
     return model

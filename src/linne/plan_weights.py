@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from linne import models
 from linne.errors import RecipeError
+from linne.models.fetching import fetch_description
 from linne.models.provider import InputDefaults
 from linne.preprocess import InputSpec
 from linne.recipe import Recipe
@@ -65,6 +66,16 @@ def _of_weights(spec: InputSpec, network: InputDefaults | None, channels: int) -
         crop_pct=spec.crop_pct,
         fixed_size=network is not None and network.fixed_size,
     )
+
+
+def bring_description(given: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Have what is needed to understand the network's name, where pretrained weights of it are asked for.
+
+    Raises:
+        SourceError: it cannot be had.
+    """
+    if given.get("model.weights") is not None and "model.name" in given:
+        fetch_description(given["model.name"], say)
 
 
 def pin_weights(recipe: Recipe, say: Callable[[str], None]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
 from linne.host import others_use_of_cores, processes_here
-from linne.plan_weights import designed_for, pin_weights
+from linne.plan_weights import bring_description, designed_for, pin_weights
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Task, choose
@@ -78,6 +78,8 @@ def plan_anew(
     """
     given, reasons = collect(source, recipe, flags, overrides)
     earlier = earlier_run(recipe, given)
+    if fetch_weights:
+        bring_description(given, say)
     plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator, trust_code=trust_code)
     pinned = pin_weights(plan.recipe, say) if fetch_weights else {}
     pinned_why = dict.fromkeys(pinned, "of the file that is there, so that a repeat starts from the same")

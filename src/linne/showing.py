@@ -20,6 +20,7 @@ from linne.evaluation import Outcomes, split_of
 from linne.figure_style import MADE_BY, png
 from linne.inference.inputs import NamedImage
 from linne.inference.predictor import Prediction, Predictor
+from linne.inference.seen import SeenImages
 from linne.plotting_images import Answer, plot_answers, plot_examples
 from linne.report import EvalReport, percent, shorten
 from linne.reporting import evenly_chosen
@@ -121,7 +122,13 @@ def draw_evaluation(report: EvalReport, outcomes: Outcomes, source: Source, coun
 
 
 def predict_and_draw(
-    predictor: Predictor, images: Iterable[NamedImage], path: Path, *, top: int, count: int
+    predictor: Predictor,
+    images: Iterable[NamedImage],
+    path: Path,
+    *,
+    top: int,
+    count: int,
+    seen: SeenImages | None = None,
 ) -> Iterator[Prediction]:
     """Yield what `predictor.predict_files` does, and at the end write a figure of the first `count` to `path`.
 
@@ -131,14 +138,14 @@ def predict_and_draw(
     kept: list[NamedImage] = []
     answered: list[Prediction] = []
 
-    def seen() -> Iterator[NamedImage]:
+    def passing() -> Iterator[NamedImage]:
         for image in images:
             if len(kept) < count:
                 kept.append(image)
             yield image
 
     num_images = 0
-    for prediction in predictor.predict_files(seen(), top=max(top, ALL_BARS_UP_TO)):
+    for prediction in predictor.predict_files(passing(), top=max(top, ALL_BARS_UP_TO), seen=seen):
         num_images += 1
         if len(answered) < count:
             answered.append(prediction)

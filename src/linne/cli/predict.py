@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Labels an image.")
 @click.option("--model", metavar="MODEL", help="In the place of the first argument, which then is an INPUT.")
+@click.option(
+    "--save-inputs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write what the network sees of each image to a new folder.",
+)
 @pretrained
 @figure_of_answers
 @where_to_run
@@ -28,8 +35,8 @@ if TYPE_CHECKING:
 def command(bundle: str, inputs: tuple[str, ...], top: int, style: str, **options: Any) -> None:
     """Name what is on images, with probabilities.
 
-    INPUT is an image file, a folder (searched with its sub-folders), a quoted pattern, or `-` for
-    one image on stdin. An image that cannot be read becomes a row that says so, and exit code 1.
+    INPUT is an image file, a folder (searched with its sub-folders), a quoted pattern, an https
+    address, or `-` for one image on stdin. An image that cannot be read becomes a row that says so, and exit code 1.
     MODEL is a network with pretrained weights, which are downloaded where they are not here yet.
 
     \b

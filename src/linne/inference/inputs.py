@@ -5,21 +5,24 @@ from __future__ import annotations
 import glob
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from linne.data.names import printable
 from linne.data.sources.walk import IMAGE_SUFFIXES, walk
+from linne.download import fetch, is_offline
 from linne.errors import LinneError
 
 MAX_STDIN_BYTES = 256 * 2**20
+MAX_URL_BYTES = 64 * 2**20
 
 NamedImage = Path | tuple[str, bytes]
 """A file, or a name and the bytes of an image."""
 
 
 def find_images(inputs: Sequence[str | Path]) -> Iterator[NamedImage]:
-    """Yield what `inputs` name: files as they are, folders' images, glob matches, `-` for one image on stdin.
+    """Yield what `inputs` name: files, folders' images, glob matches, addresses, `-` for one image on stdin.
 
     A file that does not exist is yielded too, so that it becomes an error row in its place.
 
@@ -38,6 +41,8 @@ def find_images(inputs: Sequence[str | Path]) -> Iterator[NamedImage]:
 def _find(text: str) -> Iterator[NamedImage] | list[NamedImage]:
     if text == "-":
         return _read_stdin()
+    if text.startswith(("https://", "http://")):
+        return [_fetched(text)]
     path = Path(text)
     if path.is_dir():
         found: list[NamedImage] = [path / name for name, _ in walk(os.path.realpath(path), "").images]
@@ -51,6 +56,17 @@ def _find(text: str) -> Iterator[NamedImage] | list[NamedImage]:
             raise LinneError(f"no file matches `{printable(text)}`")
         return matches
     return [path]
+
+
+def _fetched(url: str) -> tuple[str, bytes]:
+    """Return the image at an address. Typing it is asking for it; nothing is kept.
+
+    Raises:
+        SourceError: it cannot be had, or is larger than an image.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = fetch([url], Path(folder) / "image", max_bytes=MAX_URL_BYTES, offline=is_offline())
+        return url, path.read_bytes()
 
 
 def _read_stdin() -> Iterator[NamedImage]:

@@ -20,6 +20,7 @@ from linne.data.images.decode import decode_file, read_file, to_input
 from linne.errors import BundleError, ImageError, LinneError
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import Backend
+from linne.inference.seen import SeenImages
 from linne.inference.views import views_of
 from linne.metrics import softmax
 from linne.preprocess import Floats, UInt8, normalise, resize_and_crop
@@ -175,16 +176,21 @@ class Predictor:
     def _run(self, images: Sequence[UInt8] | UInt8) -> Floats:
         return self.backend.run(normalise(np.stack(list(images)), self.bundle.input))
 
-    def predict_files(self, images: Iterable[Image], *, top: int = 5, batch_size: int = 64) -> Iterator[Prediction]:
+    def predict_files(
+        self, images: Iterable[Image], *, top: int = 5, batch_size: int = 64, seen: SeenImages | None = None
+    ) -> Iterator[Prediction]:
         """Yield one prediction an image, in order; an image that cannot be read gets a row that says why.
 
-        Takes `batch_size` images at a time from `images` and keeps no more of them, at the model's size.
+        Takes `batch_size` images at a time from `images` and keeps no more of them, at the model's size. What the
+        model sees of each goes to `seen`, if it is given.
         """
         if top < 1 or batch_size < 1:
             raise LinneError(f"top is {top} and batch_size {batch_size}, expected 1 or more")
-        return self._predict(iter(images), top, batch_size)
+        return self._predict(iter(images), top, batch_size, seen)
 
-    def _predict(self, images: Iterator[Image], top: int, batch_size: int) -> Iterator[Prediction]:
+    def _predict(
+        self, images: Iterator[Image], top: int, batch_size: int, seen: SeenImages | None
+    ) -> Iterator[Prediction]:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
             while batch := list(itertools.islice(images, batch_size)):
                 read = list(pool.map(self._read, batch))
@@ -194,6 +200,8 @@ class Predictor:
                     if isinstance(pixels, str):
                         yield Prediction(_name(image), (), (), error=pixels)
                     else:
+                        if seen is not None:
+                            seen.add(_name(image), pixels)
                         yield self._prediction(_name(image), next(answers), top)
 
     def _read(self, image: Image) -> UInt8 | str:

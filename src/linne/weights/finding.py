@@ -50,7 +50,9 @@ class Found:
         from linne.models.fetching import fetch_pretrained
 
         assert self.offered is not None
-        return fetch_pretrained(self.offered, say)
+        path = fetch_pretrained(self.offered, say)
+        # On Hugging Face's hub what is said about weights lies beside them.
+        return path.parent if self.offered.provider == "hf" and path.is_file() else path
 
 
 def find(typed: str, full_name: str) -> Found:

@@ -49,7 +49,8 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
 
 def _notes(weights: Weights, named: Named, full_name: str) -> tuple[str, ...]:
     notes = [f"from the checkpoint's `{weights.part}`"] if weights.part else []
-    if weights.model not in (None, full_name):  # tensors alike are no proof: timm's tf_ networks pad differently
+    said = None if full_name.startswith("hf:") else weights.model  # where those say only which kind of network
+    if said not in (None, full_name):  # tensors alike are no proof: timm's tf_ networks pad differently
         notes.append(f"made for `{weights.model}`, whose tensors are the same; what it computes may not be")
     return (*notes, *named.notes)
 

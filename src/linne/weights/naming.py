@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -65,6 +66,8 @@ def name_for(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Named:
     if _matches(respelt, wanted) > _matches(named, wanted):
         named = respelt
         notes.append("old densenet names respelt")
+    if type(network).__module__.startswith("transformers.models."):
+        return _by_transformers(network, named, wanted, notes)
     return _by_timm(network, named, wanted, notes)
 
 
@@ -133,6 +136,43 @@ def _by_timm(network: nn.Module, tensors: Tensors, wanted: Collection[str], note
     found = {name: tensor for name, tensor in converted.items() if isinstance(tensor, torch.Tensor)}
     resized = {n: tensors[n].shape for n in found if n in tensors and tensors[n].shape != found[n].shape}
     return Named(found, resized, tuple(notes))
+
+
+def _by_transformers(network: nn.Module, tensors: Tensors, wanted: Collection[str], notes: list[str]) -> Named:
+    """Return the tensors under the names that this release of transformers gives them.
+
+    Its networks are saved under the names of older releases, and renamed as they are loaded: a second network of the
+    same kind is loaded with them, and asked. What has another shape there keeps the file's name and shape.
+    """
+    from transformers.utils import logging as theirs
+
+    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.CRITICAL)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            loaded, found = type(network).from_pretrained(  # type: ignore[attr-defined]
+                None,
+                config=network.config,
+                state_dict=dict(tensors),
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+    except Exception as error:  # it expects tensors of its own kind, and these may be of any other
+        return Named(tensors, {}, (*notes, f"transformers' conversion for this network failed: {error!r:.120}"))
+    finally:
+        theirs.set_verbosity(before)
+        if bars:
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+    other_shape = {name for name, *_ in found["mismatched_keys"]}
+    drawn = {*found["missing_keys"], *other_shape}
+    named = {name: tensor for name, tensor in loaded.state_dict().items() if name not in drawn}
+    named |= {name: tensors[name] for name in other_shape if name in tensors}
+    if _matches(named, wanted) < _matches(tensors, wanted):
+        return Named(tensors, {}, tuple(notes))
+    left = {name: tensors[name] for name in found["unexpected_keys"] if name in tensors}
+    return Named(named | left, {}, tuple(notes))
 
 
 def _converter(network: nn.Module) -> Callable[[Tensors, nn.Module], Tensors] | None:
