@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,7 +148,7 @@ def predict_and_draw(
         num_images += 1
         if len(answered) < count:
             answered.append(prediction)
-        yield replace(prediction, labels=prediction.labels[:top], probabilities=prediction.probabilities[:top])
+        yield prediction.first(top)
     answers = [
         _answer(predictor.labels, image, prediction)
         for image, prediction in zip(kept, answered, strict=True)

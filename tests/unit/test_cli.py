@@ -160,9 +160,9 @@ def test_debug_may_also_be_typed(tmp_path):
 
 
 ANSWERS = [
-    Prediction("a.png", ("cat", "wolf hound"), (0.98, 0.02)),
+    Prediction("a.png", ("cat", "wolf hound"), (0.98, 0.02), logits=(4.0, 0.1)),
     Prediction("bad.png", (), (), error="not an image"),
-    Prediction("long name.png", ("köttur", "cat"), (0.75, 0.25)),
+    Prediction("long name.png", ("köttur", "cat"), (0.75, 0.25), logits=(1.5, 0.4)),
 ]
 
 
@@ -182,7 +182,7 @@ def test_text_shows_each_file_with_its_labels_in_columns():
 
 
 def test_text_with_one_label_is_one_line_a_file():
-    best = [Prediction(p.file, p.labels[:1], p.probabilities[:1], p.error) for p in ANSWERS]
+    best = [prediction.first(1) for prediction in ANSWERS]
     assert lines("text", best) == textwrap.dedent("""\
         a.png:  cat  98.0 %
         bad.png:  error: not an image
@@ -193,12 +193,18 @@ def test_json_is_one_list_with_a_row_a_file():
     assert json.loads(lines("json", ANSWERS)) == [
         {
             "file": "a.png",
-            "predictions": [{"label": "cat", "probability": 0.98}, {"label": "wolf hound", "probability": 0.02}],
+            "predictions": [
+                {"label": "cat", "probability": 0.98, "logit": 4.0},
+                {"label": "wolf hound", "probability": 0.02, "logit": 0.1},
+            ],
         },
         {"file": "bad.png", "error": "not an image"},
         {
             "file": "long name.png",
-            "predictions": [{"label": "köttur", "probability": 0.75}, {"label": "cat", "probability": 0.25}],
+            "predictions": [
+                {"label": "köttur", "probability": 0.75, "logit": 1.5},
+                {"label": "cat", "probability": 0.25, "logit": 0.4},
+            ],
         },
     ]
     assert json.loads(lines("json", ANSWERS[:1]))[0]["file"] == "a.png"

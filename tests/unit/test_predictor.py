@@ -76,10 +76,13 @@ def test_a_file_gets_every_label_with_its_probability_largest_first(predictor: P
 
 
 def test_a_prediction_becomes_the_documented_json() -> None:
-    row = Prediction("a.png", ("cat", "dog"), (0.75, 0.25)).to_dict()
+    row = Prediction("a.png", ("cat", "dog"), (0.75, 0.25), logits=(1.5, 0.4)).to_dict()
     assert row == {
         "file": "a.png",
-        "predictions": [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}],
+        "predictions": [
+            {"label": "cat", "probability": 0.75, "logit": 1.5},
+            {"label": "dog", "probability": 0.25, "logit": 0.4},
+        ],
     }
     assert Prediction("b.png", (), (), error="empty").to_dict() == {"file": "b.png", "error": "empty"}
     assert json.loads(json.dumps(row)) == row

@@ -8,12 +8,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from linne.bundle import Bundle, open_bundle
 from linne.data.images.decode import decode_file, read_file, to_input
@@ -48,13 +47,22 @@ class Prediction:
     probabilities: tuple[float, ...]
     """Of all the bundle's labels they sum to 1; these are the largest."""
     error: str | None = None
+    logits: tuple[float, ...] = ()
+    """Of the same labels: what probabilities are the softmax of."""
+
+    def first(self, count: int) -> Prediction:
+        """Return the same with `count` labels at most."""
+        first = slice(count)
+        return replace(
+            self, labels=self.labels[first], probabilities=self.probabilities[first], logits=self.logits[first]
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return {"file", "predictions": [{"label", "probability"}]} or {"file", "error"}."""
+        """Return {"file", "predictions": [{"label", "probability", "logit"}]} or {"file", "error"}."""
         if self.error is not None:
             return {"file": self.file, "error": self.error}
-        pairs = zip(self.labels, self.probabilities, strict=True)
-        return {"file": self.file, "predictions": [{"label": a, "probability": b} for a, b in pairs]}
+        rows = zip(self.labels, self.probabilities, self.logits, strict=True)
+        return {"file": self.file, "predictions": [{"label": a, "probability": b, "logit": c} for a, b, c in rows]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,7 @@ class Predictor:
             while batch := list(itertools.islice(images, batch_size)):
                 read = list(pool.map(self._read, batch))
                 good = [pixels for pixels in read if not isinstance(pixels, str)]
-                answers = iter(softmax(self.logits_of_cropped(good))) if good else iter(())
+                answers = iter(self.logits_of_cropped(good)) if good else iter(())
                 for image, pixels in zip(batch, read, strict=True):
                     if isinstance(pixels, str):
                         yield Prediction(_name(image), (), (), error=pixels)
@@ -212,11 +220,17 @@ class Predictor:
         except ImageError as error:
             return error.message
 
-    def _prediction(self, name: str, probabilities_K: NDArray[np.float64], top: int) -> Prediction:
+    def _prediction(self, name: str, logits_K: Floats, top: int) -> Prediction:
+        probabilities_K = softmax(logits_K[None])[0]
         if not np.isfinite(probabilities_K).all():
             return Prediction(name, (), (), error="the model's answer is not a number")
         best = np.argsort(-probabilities_K, kind="stable")[:top]
-        return Prediction(name, tuple(self.labels[k] for k in best), tuple(float(probabilities_K[k]) for k in best))
+        return Prediction(
+            name,
+            tuple(self.labels[k] for k in best),
+            tuple(float(probabilities_K[k]) for k in best),
+            logits=tuple(float(logits_K[k]) for k in best),
+        )
 
 
 def _name(image: Image) -> str:
