@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def _option(flag: Any) -> click.Option:
         more = {"type": click.BOOL, "is_flag": False, "flag_value": "True", "metavar": "[True]"}
     elif flag.type == "bool":
         more = {"is_flag": True}
-    return click.Option([f"--{flag.name}"], default=flag.default, help=flag.metadata["about"], **more)
+    shown = flag.type in ("int", "float", "str")
+    about = flag.metadata["about"]
+    return click.Option([f"--{flag.name}"], default=flag.default, show_default=shown, help=about, **more)
 
 
 def _program(name: str, module: str) -> click.Command:
@@ -37,6 +40,7 @@ def _program(name: str, module: str) -> click.Command:
         from linne.host import prepare_for_torch
 
         prepare_for_torch()
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # what lies below torch's profiler writes its doings to stderr
         # click's own echo: it writes each line at once, and keeps the samples' empty ones.
         getattr(import_module(module), name)(programs.Options(**values), click.echo, console.note)
 

@@ -64,22 +64,32 @@ def fetch_pedestrians(url: str, say: Say) -> None:
         say(lines.PEDESTRIANS_HERE)
         return
     say(lines.PEDESTRIANS_FETCHING)
-    archive = fetch([url], folder.with_suffix(".zip"), max_bytes=_MAX_BYTES)
+    archive = folder.with_suffix(".zip")
+    was_here = archive.exists()
+    fetch([url], archive, max_bytes=_MAX_BYTES)
+    try:
+        _unpack_pedestrians(archive, folder)
+    except SourceError:
+        say(lines.INVALID)
+        raise
+    finally:
+        if not was_here:  # what the user put there stays
+            archive.unlink()
+    say(lines.PEDESTRIANS_DONE)
+
+
+def _unpack_pedestrians(archive: Path, folder: Path) -> None:
+    """Have what is in `archive` at `folder`, whole; or raise SourceError, and nothing of it stays."""
     staging = folder.with_name(f".{PEDESTRIANS}.new")
     shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
     try:
         extract(archive, staging, max_bytes=_MAX_BYTES, max_files=1000)
         missing = _missing(staging / PEDESTRIANS)
         if missing is not None:
-            raise SourceError(f"`{archive}` is not the published archive: {missing}", hint="move it away and try again")
-    except SourceError:
-        say(lines.INVALID)
+            raise SourceError(f"`{archive}` is not the published archive: {missing}", hint="type this again")
+        os.replace(staging / PEDESTRIANS, folder)
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
-    os.replace(staging / PEDESTRIANS, folder)
-    shutil.rmtree(staging)
-    archive.unlink()
-    say(lines.PEDESTRIANS_DONE)
 
 
 def _missing(folder: Path) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from linne.compat.directml.programs import AUXILIARY, HOME
+from linne.compat.directml.programs import AUXILIARY, HOME, Options, checkpoint_path
+from linne.device import Device
 from linne.errors import LinneError
 from linne.weights import read_weights
 from linne.weights.reading import file_sha256
@@ -20,6 +23,50 @@ from linne.weights.torch_files import save_torch
 
 NUM_CLASSES = 10
 _OF = "sha256 of checkpoint.pth"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A network to begin with, on the CPU."""
+
+    network: nn.Module
+    path: Path
+    """Where its checkpoint belongs."""
+    found: bool
+    """Whether its weights are from there."""
+
+
+def start(options: Options, device: Device, note: Callable[[str], None]) -> Start:
+    """Return the network of `options`, with the weights of its checkpoint where there is one, as the samples do.
+
+    Raises:
+        LinneError: the checkpoint is damaged, holds more than tensors, or is of another network.
+    """
+    model = options.network
+    path = checkpoint_path(model, device.torch_device)
+    network = build(model)
+    found = path.is_file()
+    if found:
+        load(network, path, model)
+        note(f"weights from `{path}`")
+    return Start(network, path, found)
+
+
+def require_weights(start: Start, options: Options, note: Callable[[str], None], *, harmless: bool = False) -> None:
+    """Raise LinneError where the weights are random; only say so where that was asked for or is `harmless`."""
+    if start.found:
+        return
+    if options.faithful or harmless:
+        note(f"no checkpoint at `{start.path}`: the weights are random")
+        return
+    model = options.network
+    there = sorted(path.parent.name for path in (HOME / "checkpoints" / model).glob("*/checkpoint.pth"))
+    elsewhere = f"; there are weights of it for --device {', '.join(there)}" if there else ""
+    raise LinneError(
+        f"no checkpoint at `{start.path}`, and random weights know nothing",
+        hint=f"type `linne compat directml train --model {model} --device {options.device} --save_model` "
+        f"first{elsewhere}; --faithful goes on with random weights, as the samples do",
+    )
 
 
 def build(model: str) -> nn.Module:
@@ -75,8 +122,3 @@ def _twin(path: Path) -> dict[str, torch.Tensor] | None:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError):
         return None  # `path` is what counts, and is read instead
-
-
-def others(model: str) -> list[str]:
-    """Return the devices in whose folders there are weights of `model`."""
-    return sorted(path.parent.name for path in (HOME / "checkpoints" / model).glob("*/checkpoint.pth"))

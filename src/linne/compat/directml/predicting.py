@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from linne.compat.directml import defects, lines, networks
+from linne.compat.directml import defects, lines, networks, steps
 from linne.compat.directml.loading import cropped, testing_transform
-from linne.compat.directml.programs import SAMPLES, Options, checkpoint_path
-from linne.compat.directml.training import Say, require_weights
+from linne.compat.directml.programs import SAMPLES, Options
+from linne.compat.directml.training import Say
 from linne.data.images.decode import decode_file
 from linne.device import Device
 from linne.errors import LinneError
@@ -38,25 +38,19 @@ def predict(options: Options, say: Say, note: Say) -> None:
     """
     if options.image is None:
         raise LinneError("`--image` is missing", hint="type --image FILE")
+    image = Image.fromarray(decode_file(options.image, 3))
     model = options.network
     device = Device.pick(options.device)
     if "predict" in SAMPLES[options.sample].prints_options:
         say(options.line("predict"))
-    image = Image.fromarray(decode_file(options.image, 3))
-    torch.manual_seed(options.seed)
-    device.seed(options.seed)
-    network = networks.build(model)
-    path = checkpoint_path(model, device.torch_device)
-    found = path.is_file()
-    if found:
-        networks.load(network, path, model)
-        note(f"weights from `{path}`")
-    require_weights(options, path, found, note, "predict")
+    steps.seed(options, device)
+    start = networks.start(options, device, note)
+    networks.require_weights(start, options, note)
     for line in defects.lines(["crop", "names"], faithful=options.faithful):
         note(line)
     transform = cropped(256, 1) if options.faithful else testing_transform(model, faithful=False)
     names = IMAGENET if options.faithful else CIFAR10
-    network.to(device.torch_device).eval()
+    network = start.network.to(device.torch_device).eval()
     with torch.no_grad():
         logits_K = network(transform(image)[None].to(device.torch_device))[0]
         top = torch.softmax(logits_K, dim=0).topk(NUM_ANSWERS)

@@ -59,37 +59,61 @@ SAMPLES: Mapping[str, Sample] = {
 }
 
 
-def _flag(default: Any, programs: str, about: str, **more: str) -> Any:
-    return field(default=default, metadata={"programs": programs.split(), "about": about, **more})
+def _typed(programs: str, about: str, **more: str) -> dict[str, Any]:
+    """Return what the command line has to know of a field: which programs take it, and what it is for."""
+    return {"programs": programs.split(), "about": about, **more}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """What is typed: the samples' flags under their names, then those that are linne's."""
 
-    path: str = _flag("cifar-10-python", "train test", "The folder with CIFAR-10's binary files; relative to cv/data.")
-    batch_size: int = _flag(32, "train test", "Images a step.")
-    epochs: int = _flag(50, "train", "Passes over the training images.")
-    learning_rate: float = _flag(0.001, "train", "Of SGD.")
-    momentum: float = _flag(0.9, "train", "Of SGD.")
-    weight_decay: float = _flag(0.0001, "train", "Of SGD.")
-    device: str = _flag("dml", "train test predict", "dml, cuda, cpu, or another that linne knows.")
-    model: str | None = _flag(None, "train test predict", "One of torchvision's networks; default by --sample.")
-    image: Path | None = _flag(None, "predict", "The image.", metavar="FILE")
-    save_model: bool = _flag(False, "train", "Keep the weights of the best epoch.")
-    trace: bool = _flag(False, "train test", "Profile one batch, and print what its operators took.", optional="value")
-    ci_train: bool = _flag(False, "train", "One batch with each of fourteen networks.", optional="value")
-    sample: str = _flag(
-        "torchvision_classification",
-        "train test predict",
-        "Which of the samples' folders to stand for: it decides the network without --model, and the first line.",
-        ours="yes",
+    path: str = field(
+        default="cifar-10-python",
+        metadata=_typed("train test", "The folder with CIFAR-10's binary files; relative to cv/data."),
     )
-    seed: int = _flag(0, "train test predict", "Decides weights, order and crops; the samples have none.", ours="yes")
-    trace_file: Path | None = _flag(
-        None, "train test", "With --trace: also write a trace for chrome://tracing.", metavar="FILE", ours="yes"
+    batch_size: int = field(default=32, metadata=_typed("train test", "Images a step."))
+    epochs: int = field(default=50, metadata=_typed("train", "Passes over the training images."))
+    learning_rate: float = field(default=0.001, metadata=_typed("train", "Of SGD."))
+    momentum: float = field(default=0.9, metadata=_typed("train", "Of SGD."))
+    weight_decay: float = field(default=0.0001, metadata=_typed("train", "Of SGD."))
+    device: str = field(
+        default="dml", metadata=_typed("train test predict", "dml, cuda, cpu, or another that linne knows.")
     )
-    faithful: bool = _flag(False, "train test predict", "Compute with the samples' faults, to compare.", ours="yes")
+    model: str | None = field(
+        default=None,
+        metadata=_typed("train test predict", "One of sixteen networks of torchvision; without it by --sample."),
+    )
+    image: Path | None = field(default=None, metadata=_typed("predict", "The image.", metavar="FILE"))
+    save_model: bool = field(default=False, metadata=_typed("train", "Keep the weights of the best epoch."))
+    trace: bool = field(
+        default=False,
+        metadata=_typed("train test", "Profile one batch, and print what its operators took.", optional="value"),
+    )
+    ci_train: bool = field(
+        default=False, metadata=_typed("train", "One batch with each of fourteen networks.", optional="value")
+    )
+    sample: str = field(
+        default="torchvision_classification",
+        metadata=_typed(
+            "train test predict",
+            "Which folder of the samples to be: it decides the network without --model, and whether the first line "
+            "shows the options.",
+            ours="yes",
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=_typed("train test predict", "Decides weights, order and crops; the samples have none.", ours="yes"),
+    )
+    trace_file: Path | None = field(
+        default=None,
+        metadata=_typed("train test", "With --trace: write a Chrome trace as well.", metavar="FILE", ours="yes"),
+    )
+    faithful: bool = field(
+        default=False,
+        metadata=_typed("train test predict", "Compute with the samples' faults, to compare.", ours="yes"),
+    )
 
     @property
     def network(self) -> str:

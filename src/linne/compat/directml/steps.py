@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +24,12 @@ class Scores:
     """Mean over images."""
     batch_loss: float
     """Mean over batches of their means, as the samples print it."""
+
+
+def seed(options: Options, device: Device) -> None:
+    """Begin the random numbers of torch and of the device anew."""
+    torch.manual_seed(options.seed)
+    device.seed(options.seed)
 
 
 def optimizer(network: nn.Module, options: Options, device: Device) -> torch.optim.SGD:
@@ -90,7 +96,7 @@ def evaluate(network: nn.Module, batches: Batches, device: Device) -> Scores:
     return Scores(accuracy, loss_sum / count, batch_losses / len(batches))
 
 
-def profiled(work: Any, options: Options) -> str:
+def profiled(work: Callable[[], object], options: Options) -> str:
     """Return the table of what the operators of `work()` took, by the CPU's clock; writes the trace asked for."""
     from torch.autograd import profiler
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.compat.directml import defects, lines, networks, steps
 from linne.compat.directml.loading import Batches, open_cifar10, testing_batches, training_batches
-from linne.compat.directml.programs import AUXILIARY, CI_MODELS, SAMPLES, Options, checkpoint_path
+from linne.compat.directml.programs import AUXILIARY, CI_MODELS, SAMPLES, Options
 from linne.device import Device
 from linne.errors import LinneError
 
@@ -23,8 +23,18 @@ LINE_EVERY = 100
 """Batches between two lines of loss."""
 
 
-def train(options: Options, say: Say, note: Say) -> float:
-    """Return the highest accuracy, having trained as the options say.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training came to."""
+
+    network: nn.Module
+    """As after the last step, on the device."""
+    accuracy: float
+    """The highest on the test images, 0 where they were not looked at."""
+
+
+def train(options: Options, say: Say, note: Say) -> Trained:
+    """Return the network of `options`, or the last of those of `--ci_train`, trained.
 
     Args:
         say: Takes what the samples print.
@@ -36,34 +46,44 @@ def train(options: Options, say: Say, note: Say) -> float:
     options.check()
     models = CI_MODELS if options.ci_train else (options.network,)
     device = Device.pick(options.device)
+    said: set[str] = set()
     for model in models:
-        best = _train_one(replace(options, model=model), device, say, note)
-    return best
+        trained = train_one(replace(options, model=model), device, say, lambda text: _once(text, note, said))
+    return trained
 
 
-def _train_one(options: Options, device: Device, say: Say, note: Say) -> float:
+def _once(text: str, note: Say, said: set[str]) -> None:
+    """Give `text` to `note` unless it was said before, as fourteen networks in turn would have it."""
+    if text not in said:
+        said.add(text)
+        note(text)
+
+
+def train_one(options: Options, device: Device, say: Say, note: Say) -> Trained:
+    """Return the network of `options` trained, with the samples' lines."""
     model = options.network
     _refuse_unworkable(options)
     if "train" in SAMPLES[options.sample].prints_options:
         say(options.line("train"))
-    _seed(options, device)
+    steps.seed(options, device)
     batch_size = _batch_size(options)
     source, folder = open_cifar10(options.path)
     batches = training_batches(source, model, batch_size)
-    _refuse_single_image(model, len(source.splits["train"]), batch_size)
+    _refuse_single_image(options, len(source.splits["train"]), batch_size)
     _announce(batches, "training", folder, say)
     tests = testing_batches(source, model, batch_size, faithful=options.faithful)
     _announce(tests, "testing", folder, say)
-    network, path, found = _network(options, device, note)
+    start = networks.start(options, device, note)
+    network = start.network
     _move(network, model, device, say)
     has_batch_norm = any(isinstance(module, _BatchNorm) for module in network.modules())
     met = defects.met_in_training(options, test_count=len(source.splits["test"]), has_batch_norm=has_batch_norm)
     _note(met, options, note)
 
     best: float = 0
-    if found and options.save_model and not (options.faithful or options.trace or options.ci_train):
+    if start.found and options.save_model and not (options.faithful or options.trace or options.ci_train):
         best = steps.evaluate(network, tests, device).accuracy
-        note(f"`{path}` has an accuracy of {best}, and is replaced only by a higher one")
+        note(f"`{start.path}` has an accuracy of {best}, and is replaced only by a higher one")
     sgd = steps.optimizer(network, options, device)
     for epoch in range(1 if options.trace or options.ci_train else options.epochs):
         say(lines.epoch(epoch + 1))
@@ -78,9 +98,9 @@ def _train_one(options: Options, device: Device, say: Say, note: Say) -> float:
         if accuracy > best:
             best = accuracy
             if options.save_model:
-                networks.save(network, path)
+                networks.save(network, start.path)
     say(lines.done(best))
-    return best
+    return Trained(network, best)
 
 
 def _train_epoch(
@@ -142,12 +162,13 @@ def test(options: Options, say: Say, note: Say) -> float:
     device = Device.pick(options.device)
     if "test" in SAMPLES[options.sample].prints_options:
         say(options.line("test"))
-    _seed(options, device)
+    steps.seed(options, device)
     source, folder = open_cifar10(options.path)
     batches = testing_batches(source, model, 1 if options.trace else options.batch_size, faithful=options.faithful)
     _announce(batches, "testing", folder, say)
-    network, path, found = _network(options, device, note)
-    require_weights(options, path, found, note, "test", harmless=options.trace)
+    start = networks.start(options, device, note)
+    networks.require_weights(start, options, note, harmless=options.trace)
+    network = start.network
     _move(network, model, device, say)
     _note(defects.met_in_test(options, test_count=len(source.splits["test"])), options, note)
     if options.trace:
@@ -161,24 +182,6 @@ def test(options: Options, say: Say, note: Say) -> float:
 
 _DEFAULT_TEST_MODEL = {"classification": "resnet18"}
 """Where `test` has another default than `train`."""
-
-
-def require_weights(
-    options: Options, path: Path, found: bool, note: Say, program: str, *, harmless: bool = False
-) -> None:
-    """Raise LinneError where there are no weights at `path`; say so where that was asked for or is `harmless`."""
-    if found:
-        return
-    if options.faithful or harmless:
-        note(f"no checkpoint at `{path}`: the weights are random")
-        return
-    there = networks.others(options.network)
-    elsewhere = f"; there are weights of it for --device {', '.join(there)}" if there else ""
-    raise LinneError(
-        f"no checkpoint at `{path}`, and random weights know nothing",
-        hint=f"type `linne compat directml train --model {options.network} --device {options.device} --save_model` "
-        f"first{elsewhere}; --faithful goes on with random weights, as the samples do",
-    )
 
 
 def _measure(
@@ -204,11 +207,13 @@ def _refuse_unworkable(options: Options) -> None:
         )
 
 
-def _refuse_single_image(model: str, count: int, batch_size: int) -> None:
+def _refuse_single_image(options: Options, count: int, batch_size: int) -> None:
     """Raise LinneError where batch norm would meet a single value: inception_v3's auxiliary head sees one pixel."""
-    if model == "inception_v3" and 1 in (batch_size, count % batch_size):
+    last = batch_size if options.trace or options.ci_train else count % batch_size
+    if options.network == "inception_v3" and 1 in (batch_size, last):
         raise LinneError(
-            f"`{model}` cannot train on a batch of one image, and {count:,} images in batches of {batch_size} have one",
+            f"`inception_v3` cannot train on a batch of one image, and {count:,} images in batches of {batch_size} "
+            "have one",
             hint=f"type --batch_size {batch_size + 1}",
         )
 
@@ -219,28 +224,11 @@ def _batch_size(options: Options) -> int:
     return 3 if options.network == "inception_v3" else 1
 
 
-def _seed(options: Options, device: Device) -> None:
-    torch.manual_seed(options.seed)
-    device.seed(options.seed)
-
-
 def _announce(batches: Batches, split: str, folder: Path, say: Say) -> None:
     """Print the shapes of one batch, which is decoded for nothing else."""
     say(lines.loading(split, folder))
     images_NCHW, labels_N = next(iter(batches))
     say(lines.shapes("Train" if split == "training" else "Test", images_NCHW, labels_N))
-
-
-def _network(options: Options, device: Device, note: Say) -> tuple[nn.Module, Path, bool]:
-    """Return the network, where its checkpoint belongs, and whether its weights are from there."""
-    model = options.network
-    path = checkpoint_path(model, device.torch_device)
-    network = networks.build(model)
-    found = path.is_file()
-    if found:
-        networks.load(network, path, model)
-        note(f"weights from `{path}`")
-    return network, path, found
 
 
 def _move(network: nn.Module, model: str, device: Device, say: Say) -> None:
