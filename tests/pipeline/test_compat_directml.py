@@ -72,7 +72,9 @@ def said(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         runs = {
-            "train": invoke("train", *common, "--batch_size", 1, "--epochs", 2, "--learning_rate", 0.01, "--save_model"),
+            "train": invoke(
+                "train", *common, "--batch_size", 1, "--epochs", 2, "--learning_rate", 0.01, "--save_model"
+            ),
             "again": invoke("train", *common, "--epochs", 1, "--save_model"),
             "test": invoke("test", *common, "--batch_size", 4),
             "predict": invoke("predict", *common, "--image", "noise.png"),

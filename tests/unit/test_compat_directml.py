@@ -1,18 +1,27 @@
 """What the samples' command lines take, refuse and look for, without training."""
 
+import hashlib
 import io
+import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from fixtures.cifar10_samples import write_cifar10
+from safetensors.torch import save_file
 
 from linne.cli import cli
-from linne.compat.directml import lines
+from linne.compat.directml import lines, networks
 from linne.compat.directml.defects import DEFECTS
+from linne.compat.directml.fetching import fetch_cifar10
+from linne.compat.directml.loading import open_cifar10
 from linne.compat.directml.programs import CI_MODELS, MODELS, Options, checkpoint_path, data_folder, flags
+from linne.data.sources.cifar import CIFAR10
 from linne.errors import LinneError
+from linne.log import Narrator
 
 
 def invoke(*words):
@@ -167,6 +176,12 @@ def test_without_weights_test_and_predict_say_what_makes_them(tmp_path):
     assert "there are weights of it for --device dml" in refused.hint
 
 
+def test_the_classification_sample_tests_resnet18_unless_told_otherwise(tmp_path):
+    write_cifar10(tmp_path / "cv" / "data" / "cifar-10-python")
+    refused = refusal("test", "--sample", "classification", "--device", "cpu")
+    assert refused.message.startswith(f"no checkpoint at `{Path('cv/checkpoints/resnet18/cpu/checkpoint.pth')}`")
+
+
 def test_the_defects_are_listed_each_with_what_linne_does_and_when_it_matters():
     ended = invoke("--defects")
     assert ended.exit_code == 0
@@ -184,6 +199,53 @@ def test_the_guide_lists_the_same_defects(repository):
 def test_dataset_takes_its_names_in_any_case_and_no_others(tmp_path):
     assert refusal("dataset", "--dataset", "mnist").message == "dataset `mnist` is not supported yet"
     assert "cifar-10-binary.tar.gz" in refusal("dataset", "--dataset", "CIFAR10").message, "offline"
+
+
+def test_cifar10_that_was_brought_is_unpacked_where_train_looks_for_it_and_then_verified(tmp_path):
+    names = [CIFAR10.official + "/" + name for name in CIFAR10.files]
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w:gz") as archive:
+        for name in names:
+            image = bytes(3073)
+            info = tarfile.TarInfo(name)
+            info.size = len(image)
+            archive.addfile(info, io.BytesIO(image))
+    data = held.getvalue()
+    download = replace(CIFAR10.downloads[0], size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    tiny = replace(CIFAR10, downloads=(download,), counts={"train": 5, "test": 1})
+    root = data_folder("cifar-10-python")
+    (root / "cifar10").mkdir(parents=True)
+    (root / "cifar10" / download.name).write_bytes(data)
+    out = []
+    fetch_cifar10(tiny, out.append, Narrator(quiet=True))
+    assert [text.partition(" ")[0] for text in out] == ["Downloading", "Extracting"]
+    fetch_cifar10(tiny, out.append, Narrator(quiet=True))
+    assert out[2:] == ["Files already downloaded and verified"]
+    assert len(open_cifar10("cifar-10-python")[0].splits["train"]) == 5
+
+
+def test_a_checkpoint_is_read_from_its_twin_while_they_belong_together(tmp_path):
+    path, saved, network = tmp_path / "new" / "checkpoint.pth", torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    networks.save(saved, path)
+    networks.load(network, path, "linear")
+    assert torch.equal(network.weight, saved.weight)
+    # A file that no torch could read: only the twin holds these.
+    path.write_bytes(b"not weights")
+    twin = path.with_suffix(".safetensors")
+    metadata = {"sha256 of checkpoint.pth": hashlib.sha256(b"not weights").hexdigest()}
+    save_file({"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, twin, metadata=metadata)
+    networks.load(network, path, "linear")
+    assert torch.equal(network.weight, torch.ones(3, 2))
+    # Another program wrote weights since: they count, and the twin does not.
+    torch.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}, path)
+    networks.load(network, path, "linear")
+    assert torch.equal(network.weight, torch.zeros(3, 2))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(3, 2), "made": Path("x")}, tmp_path / "checkpoint.pth")
+    with pytest.raises(LinneError, match="holds more than tensors"):
+        networks.load(torch.nn.Linear(2, 3), tmp_path / "checkpoint.pth", "linear")
 
 
 def pedestrians(count=170):

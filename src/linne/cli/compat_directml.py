@@ -9,20 +9,28 @@ from typing import Any
 
 import click
 
-from linne.cli import VerbGroup, console, help_when_alone
+from linne.cli import LazyGroup, console, help_when_alone
 from linne.compat.directml import programs
 
-ABOUT = {
-    "train": "Train one of torchvision's networks on CIFAR-10, as the samples' train.py",
-    "test": "Measure what `train --save_model` kept, as the samples' test.py",
-    "predict": "Name what is on --image, as the samples' predict.py",
+VERBS = {
+    "train": ("linne.cli.compat_directml:train", "Train one of torchvision's networks on CIFAR-10"),
+    "test": ("linne.cli.compat_directml:test", "Measure what `train --save_model` kept"),
+    "predict": ("linne.cli.compat_directml:predict", "Name what is on an image"),
+    "dataset": ("linne.cli.compat_directml:dataset", "Fetch CIFAR-10 and PennFudanPed into cv/data"),
 }
-_TYPES = {"int": int, "float": float, "str": str, "str | None": str, "Path | None": click.Path(path_type=Path)}
+_TYPES = {
+    "int": (int, "N"),
+    "float": (float, "X"),
+    "str": (str, "NAME"),
+    "str | None": (str, "NAME"),
+    "Path | None": (click.Path(path_type=Path), "FILE"),
+}
 
 
 def _option(flag: Any) -> click.Option:
     """Return the option of a field of `Options`."""
-    more: dict[str, Any] = {"type": _TYPES.get(flag.type), "metavar": flag.metadata.get("metavar")}
+    kind, metavar = _TYPES.get(flag.type, (None, None))
+    more: dict[str, Any] = {"type": kind, "metavar": metavar}
     if flag.name == "sample":
         more = {"type": click.Choice(list(programs.SAMPLES))}
     elif "optional" in flag.metadata:
@@ -44,19 +52,38 @@ def _program(name: str, module: str) -> click.Command:
         # click's own echo: it writes each line at once, and keeps the samples' empty ones.
         getattr(import_module(module), name)(programs.Options(**values), click.echo, console.note)
 
-    return click.Command(name, callback=run, help=f"{ABOUT[name]}.", params=[_option(f) for f in programs.flags(name)])
+    return click.Command(
+        name,
+        callback=run,
+        help=f"{VERBS[name][1]}, as the samples' {name}.py.",
+        params=[_option(f) for f in programs.flags(name)],
+    )
+
+
+train = _program("train", "linne.compat.directml.training")
+test = _program("test", "linne.compat.directml.training")
+predict = _program("predict", "linne.compat.directml.predicting")
 
 
 @click.command("dataset")
-@click.option("--dataset", default="all", metavar="|".join(programs.DATASETS), help="What to fetch, in any case.")
+@click.option(
+    "--dataset",
+    default="all",
+    show_default=True,
+    metavar="|".join(programs.DATASETS),
+    help="What to fetch, in capitals or not.",
+)
 def dataset(dataset: str) -> None:
-    """Fetch CIFAR-10's binary files and PennFudanPed into cv/data, as the samples' dataset.py."""
+    """Fetch CIFAR-10's binary files and PennFudanPed into cv/data, as the samples' dataset.py.
+
+    Everything is checked. PennFudanPed is fetched because theirs does it; nothing here uses it.
+    """
     from linne.compat.directml.fetching import fetch_datasets
 
     fetch_datasets(dataset, click.echo)
 
 
-@click.group("directml", cls=VerbGroup, invoke_without_command=True, subcommand_metavar="VERB ...")
+@click.group("directml", cls=LazyGroup, verbs=VERBS, invoke_without_command=True, subcommand_metavar="VERB ...")
 @click.option("--defects", is_flag=True, help="List what the samples do wrong, and what linne does instead.")
 def command(defects: bool) -> None:
     """Train, test and predict by the command lines of DirectML's classification samples.
@@ -76,8 +103,3 @@ def command(defects: bool) -> None:
         console.data(text())
         raise click.exceptions.Exit(0)
     help_when_alone()
-
-
-for _name, _module in {"train": "training", "test": "training", "predict": "predicting"}.items():
-    command.add_command(_program(_name, f"linne.compat.directml.{_module}"))
-command.add_command(dataset)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from linne.archive import extract
 from linne.compat.directml import lines
+from linne.compat.directml.lines import Say
 from linne.compat.directml.programs import DATASETS, data_folder
 from linne.data.places import NamedSet
 from linne.data.sources.cifar import CIFAR10
@@ -23,10 +23,8 @@ _COUNTED = {"PNGImages": 170, "PedMasks": 170}
 """The files in its folders, by which it is known to be whole: its publisher gives no hash."""
 _MAX_BYTES = 500 * 10**6
 
-Say = Callable[[str], None]
 
-
-def fetch_datasets(name: str, say: Say, *, quiet: bool = False) -> None:
+def fetch_datasets(name: str, say: Say) -> None:
     """Fetch `all`, `cifar10` or `pennfudanped` into `cv/data`, in any spelling of case.
 
     Raises:
@@ -36,10 +34,11 @@ def fetch_datasets(name: str, say: Say, *, quiet: bool = False) -> None:
     if wanted not in DATASETS:
         hint = suggest(wanted, DATASETS) or f"use {', '.join(DATASETS)}"
         raise LinneError(f"dataset `{name}` is not supported yet", hint=hint)
+    narrator = Narrator()
     if wanted in ("all", "cifar10"):
-        fetch_cifar10(CIFAR10, say, Narrator(quiet=quiet))
+        fetch_cifar10(CIFAR10, say, narrator)
     if wanted in ("all", "pennfudanped"):
-        fetch_pedestrians(PEDESTRIANS_URL, say)
+        fetch_pedestrians(PEDESTRIANS_URL, say, narrator)
 
 
 def fetch_cifar10(named: NamedSet, say: Say, narrator: Narrator) -> None:
@@ -54,7 +53,7 @@ def fetch_cifar10(named: NamedSet, say: Say, narrator: Narrator) -> None:
     say(f"Extracting {root / named.name / archive.name} to {got.folder}")
 
 
-def fetch_pedestrians(url: str, say: Say) -> None:
+def fetch_pedestrians(url: str, say: Say, narrator: Narrator) -> None:
     """Have PennFudanPed in `cv/data`, although no program here uses it."""
     folder = data_folder(PEDESTRIANS)
     if folder.exists():
@@ -66,6 +65,8 @@ def fetch_pedestrians(url: str, say: Say) -> None:
     say(lines.PEDESTRIANS_FETCHING)
     archive = folder.with_suffix(".zip")
     was_here = archive.exists()
+    if not was_here:
+        narrator.line(f"fetching {url}, about 50 MB")
     fetch([url], archive, max_bytes=_MAX_BYTES)
     try:
         _unpack_pedestrians(archive, folder)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+Say = Callable[[str], None]
+"""Takes a line, or a few: what the samples print, or what linne has to add."""
 
 PEDESTRIANS_HERE = "PennFundaPed dataset already downloaded and verified"
 PEDESTRIANS_FETCHING = "Downloading PennFundaPed dataset\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
+from linne.compat.directml.lines import Say
 from linne.compat.directml.programs import AUXILIARY, HOME, Options, checkpoint_path
 from linne.device import Device
 from linne.errors import LinneError
@@ -36,7 +36,7 @@ class Start:
     """Whether its weights are from there."""
 
 
-def start(options: Options, device: Device, note: Callable[[str], None]) -> Start:
+def start(options: Options, device: Device, note: Say) -> Start:
     """Return the network of `options`, with the weights of its checkpoint where there is one, as the samples do.
 
     Raises:
@@ -52,7 +52,7 @@ def start(options: Options, device: Device, note: Callable[[str], None]) -> Star
     return Start(network, path, found)
 
 
-def require_weights(start: Start, options: Options, note: Callable[[str], None], *, harmless: bool = False) -> None:
+def require_weights(start: Start, options: Options, note: Say, *, harmless: bool = False) -> None:
     """Raise LinneError where the weights are random; only say so where that was asked for or is `harmless`."""
     if start.found:
         return

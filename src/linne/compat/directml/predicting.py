@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from linne.compat.directml import defects, lines, networks, steps
+from linne.compat.directml.lines import Say
 from linne.compat.directml.loading import cropped, testing_transform
 from linne.compat.directml.programs import SAMPLES, Options
-from linne.compat.directml.training import Say
 from linne.data.images.decode import decode_file
 from linne.device import Device
 from linne.errors import LinneError

@@ -84,7 +84,7 @@ class Options:
         default=None,
         metadata=_typed("train test predict", "One of sixteen networks of torchvision; without it by --sample."),
     )
-    image: Path | None = field(default=None, metadata=_typed("predict", "The image.", metavar="FILE"))
+    image: Path | None = field(default=None, metadata=_typed("predict", "The image."))
     save_model: bool = field(default=False, metadata=_typed("train", "Keep the weights of the best epoch."))
     trace: bool = field(
         default=False,
@@ -108,7 +108,7 @@ class Options:
     )
     trace_file: Path | None = field(
         default=None,
-        metadata=_typed("train test", "With --trace: write a Chrome trace as well.", metavar="FILE", ours="yes"),
+        metadata=_typed("train test", "With --trace: write a Chrome trace as well.", ours="yes"),
     )
     faithful: bool = field(
         default=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.compat.directml import defects, lines, networks, steps
+from linne.compat.directml.lines import Say
 from linne.compat.directml.loading import Batches, open_cifar10, testing_batches, training_batches
 from linne.compat.directml.programs import AUXILIARY, CI_MODELS, SAMPLES, Options
 from linne.device import Device
 from linne.errors import LinneError
-
-Say = Callable[[str], None]
 
 LINE_EVERY = 100
 """Batches between two lines of loss."""
