@@ -130,6 +130,8 @@ def test_a_device_that_is_not_there_is_an_error_with_the_way_out():
 def test_numbers_that_cannot_be_meant_are_errors():
     assert refusal("train", "--epochs", 0, "--device", "cpu").message == "`--epochs` is 0, expected at least 1"
     assert refusal("train", "--trace_file", "t.json", "--device", "cpu").message == "`--trace_file` goes with `--trace`"
+    refused = refusal("train", "--sample", "resnet50", "--ci_train", "--device", "cpu")
+    assert refused.message == "the sample `resnet50` has no `--ci_train`"
 
 
 def test_missing_data_is_an_error_that_says_what_fetches_it(tmp_path):

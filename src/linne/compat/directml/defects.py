@@ -22,6 +22,7 @@ class Defect:
 
     @property
     def with_faithful(self) -> str:
+        """What becomes of it with `--faithful`, in a word or two."""
         if self.kept:
             return "kept"
         return "as the samples" if self.faithful else "corrected"

@@ -143,6 +143,8 @@ class Options:
                 raise LinneError(f"`--{name}` is {getattr(self, name)}, expected at least 1")
         if self.learning_rate < 0 or self.momentum < 0 or self.weight_decay < 0:
             raise LinneError("`--learning_rate`, `--momentum` and `--weight_decay` are never below 0")
+        if self.ci_train and self.sample != "torchvision_classification":
+            raise LinneError(f"the sample `{self.sample}` has no `--ci_train`", hint="leave out --sample")
         if self.trace_file is not None and not self.trace:
             raise LinneError("`--trace_file` goes with `--trace`", hint="type --trace as well, or leave it out")
 

@@ -97,6 +97,7 @@ def train_one(options: Options, device: Device, say: Say, note: Say) -> Trained:
             best = accuracy
             if options.save_model:
                 networks.save(network, start.path)
+                note(f"weights kept in `{start.path}`")
     say(lines.done(best))
     return Trained(network, best)
 
