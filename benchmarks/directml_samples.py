@@ -124,7 +124,7 @@ def print_results(results: dict[str, list[dict[str, Any]]], options: argparse.Na
         ["way", "wall s", "CPU s", "test %, last or chosen", "test %, best of all epochs", "wall / linne"],
         rows,
         notes=[
-            f"{options.seeds} seeds, in turn; {options.tests:,} test images",
+            f"seeds: {options.seeds}; each side in turn for each; {options.tests:,} test images",
             f"the samples train at 224 pixels (inception_v3 at 299), linne at {size} by its own choice",
             "the best of all epochs is chosen by the test images, and so too high",
         ],

@@ -137,7 +137,7 @@ DEFECTS: Mapping[str, Defect] = {
     ),
     "flags": Defect(
         "take every text after --trace and --ci_train for true, also False",
-        "takes True and False for what they say; nothing is True",
+        "takes True and False for what they say, and the flag alone for True",
         "--trace False",
     ),
     "moving": Defect(
