@@ -44,7 +44,8 @@ MAY_IMPORT = {  # files that are the one place for something
     "launching/machines.py": {"torch.distributed"},
 }
 MAY_LOAD_WEIGHTS = "weights/torch_files.py"
-"""The one file that calls `torch.load`, always with the reader that builds tensors and nothing else."""
+"""The one file that calls `torch.load`, always with the reader that builds tensors and nothing else, and `torch.save`,
+for programs that read no other weights."""
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 50
 
@@ -60,8 +61,10 @@ def breaches(tree, file=""):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            safe_load = file == MAY_LOAD_WEIGHTS and called == "torch.load" and loads_weights_only(node)
-            if called in NEVER_CALLED and not safe_load:
+            safe = file == MAY_LOAD_WEIGHTS and (
+                (called == "torch.load" and loads_weights_only(node)) or called == "torch.save"
+            )
+            if called in NEVER_CALLED and not safe:
                 found.append(f"line {node.lineno}: calls {called}: {NEVER_CALLED[called]}")
             if any(k.arg == "shell" and not is_false(k.value) for k in node.keywords):
                 found.append(f"line {node.lineno}: shell=: pass a list of words")

@@ -30,6 +30,7 @@ VERBS = {
     "import": ("linne.cli.import_weights:command", "Make a bundle of pretrained weights"),
     "models": ("linne.cli.models:command", "List the networks that can be trained"),
     "data": ("linne.cli.data:command", "Fetch, check, split and pack what is learned from"),
+    "compat": ("linne.cli.compat:command", "Run the command lines of other programs, corrected"),
     "completion": ("linne.cli.completion:command", "Print the script that completes commands in a shell"),
 }
 

@@ -138,7 +138,7 @@ def _weights(
     return Weights(
         tensors=tensors,
         origin=origin,
-        sha256=_sha256(files),
+        sha256=file_sha256(*files),
         labels=beside.labels,
         input=beside.input,
         model=beside.model,
@@ -162,7 +162,8 @@ def _check_size(path: Path, limit: int = MAX_FILE_BYTES) -> None:
         raise LinneError(f"`{path}` has {size:,} bytes, and the limit is {limit:,}")
 
 
-def _sha256(files: Iterable[Path]) -> str:
+def file_sha256(*files: Path) -> str:
+    """Return the sha256 of what `files` hold, one after another."""
     digest = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Tensors from files that `torch.save` wrote, without running what else a pickle could hold.
+"""Tensors from files that `torch.save` wrote, without running what else a pickle could hold; and such files of tensors.
 
 torch's unpickler for weights knows a short list of tensor-building functions and refuses every other name. It is
 hardening, not a boundary: it had a hole before torch 2.6 and another before 2.10, so older ones are refused here.
@@ -13,8 +13,10 @@ which some scripts keep as a best score, are not added: one of dtype object is a
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,16 @@ def load_torch(path: Path) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise LinneError(f"`{path}` holds one {type(found).__name__}, expected tensors by name", hint=SAVE_AGAIN)
     return found
+
+
+def save_torch(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write `tensors`, which are on the CPU, to `path` for programs that read nothing else; there whole or not at all.
+
+    linne's own files are safetensors: what reads this has to unpickle.
+    """
+    fresh = path.with_name(path.name + ".new")
+    torch.save(OrderedDict(tensors), fresh)
+    os.replace(fresh, path)
 
 
 def require_safe(version: str, path: Path) -> None:
