@@ -1,0 +1,213 @@
+"""Every family of timm's and torchvision's classifiers through linne: builds, trains, writes a bundle, answers as before.
+
+    python benchmarks/families.py --results families.jsonl
+    python benchmarks/families.py --only 'timm/swin*' --jobs 2
+
+A family is a module of timm.models or torchvision.models. Its member with the fewest parameters stands for it: the
+numbers of `linne models`, from the largest down where a member cannot be built. Each is a process of its own, which
+
+1. trains one step on 6 generated images of 3 classes, with what `linne train` chooses for the network,
+2. opens the bundle, which has to answer its canaries as the training did, and says by how much it differs,
+3. evaluates it on 3 images, and predicts the same ones from PNG files: the answers must be the same.
+
+Networks designed for more than 256 pixels are trained at 224 where they take that. Weights are random; nothing is
+fetched. `--results` keeps each row as it comes: the same call goes on behind them, and tries again what was not ok.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import measure
+from accelerator import Kept
+
+CLASSES = ("stripes", "rings", "noise")
+TRAINED, TESTED = 6, 3
+SIDE_OF_LARGE = 224
+ENOUGH_PIXELS = 256
+
+
+def families() -> dict[str, list[str]]:
+    """Return each family's members by rising number of parameters."""
+    import timm
+    from torchvision import models
+
+    from linne.models.costs import measured
+
+    costs = measured()
+    found: dict[str, list[str]] = {}
+    for module in timm.list_modules():
+        found[f"timm/{module}"] = [f"timm/{name}" for name in timm.list_models(module=module)]
+    for name in models.list_models(module=models):
+        module = models.get_model_builder(name).__module__.rpartition(".")[2]
+        found.setdefault(f"torchvision/{module}", []).append(f"torchvision/{name}")
+    known = {family: [name for name in names if name in costs] for family, names in found.items()}
+    return {family: sorted(names, key=lambda name: costs[name].parameters) for family, names in known.items() if names}
+
+
+def images_of(count: int, side: int) -> tuple[Any, Any]:
+    """Return `count` images, N x side x side x 3, and their classes in turn: the same on every call."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    y, x = np.mgrid[0:side, 0:side] / side
+    pictures = []
+    for number in range(count):
+        shift = draw.random()
+        stripes, rings = np.sin(20 * (x + y + shift)), np.sin(40 * np.hypot(x - shift, y - 0.5))
+        wave = (stripes, rings, draw.uniform(-1, 1, (side, side)))[number % len(CLASSES)]
+        pictures.append(np.stack([wave, np.roll(wave, side // 5, 0), wave.T], axis=-1))
+    return (127.5 * (1 + np.stack(pictures))).astype(np.uint8), np.arange(count) % len(CLASSES)
+
+
+def smallest_that_builds(names: list[str]) -> tuple[str, int]:
+    """Return the first of `names` that takes images here, with the side of its images.
+
+    Raises:
+        LinneError: none does; the error is the first one's.
+    """
+    from linne import LinneError, models
+
+    reasons = []
+    for name in names:
+        designed = models.input_defaults(name)
+        assert designed is not None
+        sides = [designed.height] if designed.height <= ENOUGH_PIXELS else [SIDE_OF_LARGE, designed.height]
+        for side in sides:
+            try:
+                models.describe(name, num_classes=len(CLASSES), channels=3, height=side, width=side)
+            except LinneError as error:
+                reasons.append(error)
+            else:
+                return name, side
+    raise reasons[0]
+
+
+def try_family(names: list[str], threads: int | None) -> dict[str, Any]:
+    """Return what the smallest of `names` did, in this process.
+
+    Raises:
+        LinneError: linne refused something.
+    """
+    import numpy as np
+    from PIL import Image
+
+    import linne
+    from linne.models.from_bundle import network_of
+
+    name, side = smallest_that_builds(names)
+    images, classes = images_of(TRAINED + TESTED, side)
+    test = images[TRAINED:], classes[TRAINED:]
+    source = linne.from_arrays(
+        images[:TRAINED], classes[:TRAINED], test=test, label_names=CLASSES, val_fraction=None, name="generated"
+    )
+    overrides = {"data.height": side, "data.width": side, "data.batch_size": TRAINED, "data.val_fraction": None}
+    overrides |= {} if threads is None else {"device.num_threads": threads}
+    with tempfile.TemporaryDirectory() as folder, measure.timed() as timing:
+        output = Path(folder) / "run"
+        trained = linne.train(
+            source, model=name, epochs=1, device="cpu", output=output, overrides=overrides, seed=0, quiet=True
+        )
+        assert trained.report is not None
+        assert trained.bundle is not None
+        bundle = linne.open_bundle(trained.bundle)
+        gap = linne.Predictor.open(bundle, device="cpu").worst_canary().gap
+        report = linne.evaluate(trained.bundle, source, device="cpu")
+        files = [Path(folder) / f"{number}.png" for number in range(TESTED)]
+        for file, image in zip(files, test[0], strict=True):
+            Image.fromarray(image).save(file)
+        answers = list(linne.predict(trained.bundle, files, device="cpu"))
+        parameters = sum(tensor.numel() for tensor in network_of(bundle).parameters())
+    right = sum(answer.labels[0] == CLASSES[label] for answer, label in zip(answers, test[1], strict=True))
+    if right != round(report.accuracy * TESTED) or not np.isfinite([a.probabilities for a in answers]).all():
+        raise SystemExit(f"error: evaluate finds {report.accuracy * TESTED:g} images right, predict {right}")
+    return {
+        "name": name,
+        "side": side,
+        "parameters": parameters,
+        "canary_gap": gap,
+        **timing.to_dict(),
+    }
+
+
+def child(family: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the row of `family`, tried in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--family", family]
+    command += [] if options.threads is None else ["--threads", str(options.threads)]
+    env = measure.environment(measure.checkout_env(**measure.threads_env(options.threads)))
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=options.timeout)
+    except subprocess.TimeoutExpired:
+        return {"family": family, "problem": f"not done after {options.timeout:g} s"}
+    if done.returncode == 0:
+        row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return {"family": family, **row}
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    return {"family": family, "problem": said[-1] if said else f"exit code {done.returncode}"}
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="families to try: `timm/swin*`")
+    parser.add_argument("--jobs", type=int, default=1, help="families at a time; default 1")
+    parser.add_argument("--threads", type=int, help="of each; without it linne's choice")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for a family; default 600")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep each row here, and go on behind them")
+    parser.add_argument("--family", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    measure.use_checkout()
+    known = families()
+    if options.family is not None:
+        from linne import LinneError
+
+        try:
+            print(json.dumps(try_family(known[options.family], options.threads)))
+        except LinneError as error:
+            raise SystemExit(f"error: {error.message}") from error
+        return
+    asked = [family for family in sorted(known) if fnmatchcase(family, options.only)]
+    asked = asked[:1] if options.quick else asked
+    kept = Kept(options.results, {"versions": measure.versions("torch", "timm", "torchvision")})
+    done = {row["family"] for row in kept.rows if "problem" not in row}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row in pool.map(lambda family: child(family, options), [name for name in asked if name not in done]):
+            kept.add(**row)
+            print(f"{row['family']}: {row.get('problem', 'ok')}", file=sys.stderr, flush=True)
+    print_results({row["family"]: row for row in kept.rows if row["family"] in asked}, len(known), options)
+
+
+def print_results(rows: dict[str, dict[str, Any]], known: int, options: argparse.Namespace) -> None:
+    lines = []
+    for family, row in sorted(rows.items()):
+        if "problem" in row:
+            lines.append([family, "", "", "", "", row["problem"]])
+        else:
+            size = f"{row['parameters'] / 1e6:.2f} M"
+            cells = [size, str(row["side"]), f"{row['cpu_seconds']:.1f}", f"{row['canary_gap']:.0e}"]
+            lines.append([f"{family}: {row['name'].partition('/')[2]}", *cells, "ok"])
+    fine = sum("problem" not in row for row in rows.values())
+    measure.report(
+        f"{fine} of {len(rows)} families ok",
+        ["family: member", "parameters", "pixels", "CPU-s", "canaries", ""],
+        lines,
+        notes=[
+            f"{known} families there are; parameters with a classifier of {len(CLASSES)} classes",
+            "CPU-s: training, reports, evaluating, predicting, without starting Python",
+            "canaries: largest difference of a logit from the training's, as a share of the largest logit",
+        ],
+        packages=("torch", "timm", "torchvision"),
+        raw={"families": list(rows.values())},
+        options=options,
+    )
+
+
+if __name__ == "__main__":
+    main()
