@@ -1,4 +1,4 @@
-"""Every family of timm's and torchvision's classifiers through linne: builds, trains, writes a bundle, answers as before.
+"""Every family of timm's and torchvision's classifiers: builds, trains, writes a bundle, opens it, answers as before.
 
     python benchmarks/families.py --results families.jsonl
     python benchmarks/families.py --only 'timm/swin*' --jobs 2
