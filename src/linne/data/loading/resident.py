@@ -112,7 +112,7 @@ def _with_first_rows(parts: Sequence[Split]) -> Iterator[tuple[Split, int]]:
 
 
 def _lend(splits: Sequence[Split], spec: InputSpec) -> UInt8 | None:
-    """Return the splits' common array when it can serve: as it is, or in order where it is a view such as `[..., ::-1]`."""
+    """Return the splits' common array when it can serve; a copy in order of a view such as `images[..., ::-1]`."""
     store: ImageStore = splits[0].store
     array = store.array
     if array is None or any(split.store is not store for split in splits):
