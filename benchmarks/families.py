@@ -4,14 +4,15 @@
     python benchmarks/families.py --only 'timm/swin*' --jobs 2
 
 A family is a module of timm.models or torchvision.models. Its member with the fewest parameters stands for it: the
-numbers of `linne models`, from the largest down where a member cannot be built. Each is a process of its own, which
+numbers of `linne models`; the next smallest where it cannot be built. Each is a process of its own, which
 
 1. trains one step on 6 generated images of 3 classes, with what `linne train` chooses for the network,
 2. opens the bundle, which has to answer its canaries as the training did, and says by how much it differs,
 3. evaluates it on 3 images, and predicts the same ones from PNG files: the answers must be the same.
 
-Networks are tried at 128 x 128 pixels where they take that, which is the fastest, and else at the size they were
-designed for. Weights are random; nothing is fetched. `--results` keeps each row as it comes: the same call goes on behind them, and tries again what was not ok.
+Networks are tried at 128 x 128 pixels where they take that, which is fastest, and else at the size they were designed
+for. Weights are random; nothing is fetched. `--results` keeps each row as it comes: the same call goes on behind them,
+and tries again what was not ok.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SIDE = 128
 
 
 def families() -> dict[str, list[str]]:
-    """Return each family's members by rising number of parameters."""
+    """Return each family's members by rising number of parameters, families of the least work first."""
     import timm
     from torchvision import models
 
@@ -49,7 +50,10 @@ def families() -> dict[str, list[str]]:
         module = models.get_model_builder(name).__module__.rpartition(".")[2]
         found.setdefault(f"torchvision/{module}", []).append(f"torchvision/{name}")
     known = {family: [name for name in names if name in costs] for family, names in found.items()}
-    return {family: sorted(names, key=lambda name: costs[name].parameters) for family, names in known.items() if names}
+    smallest = {
+        family: sorted(names, key=lambda name: costs[name].parameters) for family, names in known.items() if names
+    }
+    return dict(sorted(smallest.items(), key=lambda item: costs[item[1][0]].macs))
 
 
 def images_of(count: int, side: int) -> tuple[Any, Any]:
@@ -171,7 +175,7 @@ def main() -> None:
         except LinneError as error:
             raise SystemExit(f"error: {error.message}") from error
         return
-    asked = [family for family in sorted(known) if fnmatchcase(family, options.only)]
+    asked = [family for family in known if fnmatchcase(family, options.only)]
     asked = asked[:1] if options.quick else asked
     kept = Kept(options.results, {"versions": measure.versions("torch", "timm", "torchvision")})
     done = {row["family"] for row in kept.rows if "problem" not in row}
