@@ -1,7 +1,7 @@
 """Published weights on real photographs: what they are called, through every way that linne has to ask.
 
-LINNE_TEST_DATA names a folder that holds `weights/mobilenet_v2-b0353104.pth`, torchvision's own file, and `imagenet20/`:
-20 photographs of ImageNet's classes and `labels.csv`, whose columns are `file` and `index`.
+LINNE_TEST_DATA names a folder that holds `weights/mobilenet_v2-b0353104.pth`, which is torchvision's own file, and
+`imagenet20/`: 20 photographs of ImageNet's classes, and `labels.csv` with the columns `file` and `index`.
 """
 
 from __future__ import annotations
