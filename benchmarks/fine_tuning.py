@@ -42,13 +42,12 @@ SIDES = {
 
 def arrays(options: argparse.Namespace) -> tuple[tuple[Any, Any], tuple[Any, Any], list[str]]:
     """Return images and labels that train, those that test, and the classes' names."""
-    source = recipes.TASKS["tiny"](options, options.seed, None)
+    images_a_class = 5 if options.quick else recipes.IMAGES_A_CLASS
+    source = recipes.part(lambda number, classes: images_a_class, "cifar10-tiny")(options, options.seed, None)
     train, test = source.splits["train"], source.splits["test"]
     tested = slice(0, 2 * len(source.labels) if options.quick else options.test_images)
-    images, labels = train.store.array[train.indices_N], train.labels_N
-    if options.quick:
-        images, labels = images[::10], labels[::10]
-    return (images, labels), (test.store.array[test.indices_N[tested]], test.labels_N[tested]), list(source.labels)
+    images = train.store.array[train.indices_N]
+    return (images, train.labels_N), (test.store.array[test.indices_N[tested]], test.labels_N[tested]), [*source.labels]
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:
