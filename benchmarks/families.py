@@ -18,10 +18,11 @@ and tries again what was not ok.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,6 +34,8 @@ from accelerator import Kept
 CLASSES = ("stripes", "rings", "noise")
 TRAINED, TESTED = 6, 3
 SIDE = 128
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Processes of their own that share one import of torch."""
 
 
 def families() -> dict[str, list[str]]:
@@ -130,7 +133,7 @@ def try_family(names: list[str], threads: int | None) -> dict[str, Any]:
         parameters = sum(tensor.numel() for tensor in network_of(bundle).parameters())
     right = sum(answer.labels[0] == CLASSES[label] for answer, label in zip(answers, test[1], strict=True))
     if right != round(report.accuracy * TESTED) or not np.isfinite([a.probabilities for a in answers]).all():
-        raise SystemExit(f"error: evaluate finds {report.accuracy * TESTED:g} images right, predict {right}")
+        raise ValueError(f"evaluate finds {report.accuracy * TESTED:g} images right, predict {right}")
     return {
         "name": name,
         "side": side,
@@ -140,20 +143,37 @@ def try_family(names: list[str], threads: int | None) -> dict[str, Any]:
     }
 
 
-def child(family: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the row of `family`, tried in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--family", family]
-    command += [] if options.threads is None else ["--threads", str(options.threads)]
-    env = measure.environment(measure.checkout_env(**measure.threads_env(options.threads)))
+def answer(sender: Any, names: list[str], threads: int | None) -> None:
+    """Send what the smallest of `names` did, or why it did not."""
+    measure.use_checkout()
+    from linne import LinneError
+
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=options.timeout)
-    except subprocess.TimeoutExpired:
-        return {"family": family, "problem": f"not done after {options.timeout:g} s"}
-    if done.returncode == 0:
-        row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return {"family": family, **row}
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return {"family": family, "problem": said[-1] if said else f"exit code {done.returncode}"}
+        sender.send(try_family(names, threads))
+    except LinneError as error:
+        sender.send({"problem": error.message})
+    except Exception as error:  # a finding about the family, not the end of the others
+        traceback.print_exc()
+        sender.send({"problem": f"{type(error).__name__}: {error}"})
+
+
+def child(family: str, names: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the row of `family`, tried in a process of its own."""
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=answer, args=(sender, names, options.threads))
+    process.start()
+    sender.close()
+    row: dict[str, Any] = {"problem": f"not done after {options.timeout:g} s"}
+    try:
+        if receiver.poll(options.timeout):
+            row = receiver.recv()
+        else:
+            process.kill()
+    except EOFError:  # it was killed, by the system that had no more memory perhaps
+        process.join()
+        row = {"problem": f"its process ended with exit code {process.exitcode}"}
+    process.join()
+    return {"family": family, **row}
 
 
 def main() -> None:
@@ -163,24 +183,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of each; without it linne's choice")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for a family; default 600")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep each row here, and go on behind them")
-    parser.add_argument("--family", help=argparse.SUPPRESS)
     options = parser.parse_args()
     measure.use_checkout()
+    os.environ |= measure.environment(measure.threads_env(options.threads))
+    CONTEXT.set_forkserver_preload(
+        ["linne.verbs", "matplotlib.pyplot", "sklearn.metrics", "timm", "torch", "torchvision"]
+    )
     known = families()
-    if options.family is not None:
-        from linne import LinneError
-
-        try:
-            print(json.dumps(try_family(known[options.family], options.threads)))
-        except LinneError as error:
-            raise SystemExit(f"error: {error.message}") from error
-        return
     asked = [family for family in known if fnmatchcase(family, options.only)]
     asked = asked[:1] if options.quick else asked
     kept = Kept(options.results, {"versions": measure.versions("torch", "timm", "torchvision")})
     done = {row["family"] for row in kept.rows if "problem" not in row}
+    missing = [family for family in asked if family not in done]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(lambda family: child(family, options), [name for name in asked if name not in done]):
+        for row in pool.map(lambda family: child(family, known[family], options), missing):
             kept.add(**row)
             print(f"{row['family']}: {row.get('problem', 'ok')}", file=sys.stderr, flush=True)
     print_results({row["family"]: row for row in kept.rows if row["family"] in asked}, len(known), options)

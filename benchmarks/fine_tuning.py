@@ -53,7 +53,7 @@ def arrays(options: argparse.Namespace) -> tuple[tuple[Any, Any], tuple[Any, Any
 def ours(options: argparse.Namespace) -> dict[str, Any]:
     """Return what one training of linne took and reached."""
     import linne
-    from linne.verbs import prepare_for_torch
+    from linne.host import prepare_for_torch
 
     prepare_for_torch()
     import torch  # noqa: F401  imported before the clock starts, as for the tutorial
@@ -105,21 +105,22 @@ def tutorial(options: argparse.Namespace) -> dict[str, Any]:
     whole = transforms.Compose([transforms.Resize(SIDE), *normal])
     train = [(Image.fromarray(image), int(label)) for image, label in zip(images, labels, strict=True)]
     epochs = 1 if options.quick else TUTORIAL_EPOCHS
+
+    def stacked(rows: list[tuple[Any, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.stack([crop(image) for image, _ in rows]), torch.tensor([label for _, label in rows])
+
     with measure.timed() as timing:
         network = models.mobilenet_v2()
         network.load_state_dict(torch.load(options.weights, weights_only=True))
         network.classifier[1] = torch.nn.Linear(network.last_channel, len(names))
         optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
-        loader = torch.utils.data.DataLoader(
-            train, batch_size=4, shuffle=True, collate_fn=lambda rows: (torch.stack([crop(i) for i, _ in rows]),
-                                                                        torch.tensor([label for _, label in rows]))
-        )  # fmt: skip
+        loader: Any = torch.utils.data.DataLoader(train, batch_size=4, shuffle=True, collate_fn=stacked)  # type: ignore[arg-type]
         network.train()
         for _ in range(epochs):
             for images_NCHW, labels_N in loader:
                 optimizer.zero_grad()
-                functional.cross_entropy(network(images_NCHW), labels_N).backward()
+                functional.cross_entropy(network(images_NCHW), labels_N).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             schedule.step()
     network.eval()
