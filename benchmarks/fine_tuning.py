@@ -115,12 +115,12 @@ def tutorial(options: argparse.Namespace) -> dict[str, Any]:
         network.classifier[1] = torch.nn.Linear(network.last_channel, len(names))
         optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
-        loader: Any = torch.utils.data.DataLoader(train, batch_size=4, shuffle=True, collate_fn=stacked)  # type: ignore[arg-type]
+        loader: Any = torch.utils.data.DataLoader(train, batch_size=4, shuffle=True, collate_fn=stacked)
         network.train()
         for _ in range(epochs):
             for images_NCHW, labels_N in loader:
                 optimizer.zero_grad()
-                functional.cross_entropy(network(images_NCHW), labels_N).backward()  # type: ignore[no-untyped-call]
+                functional.cross_entropy(network(images_NCHW), labels_N).backward()
                 optimizer.step()
             schedule.step()
     network.eval()
