@@ -68,7 +68,7 @@ def example_epochs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     model = nn.Sequential(*features, *dense)
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
-    for _ in range(1 if options.quick else EPOCHS):
+    for _ in range(1 if options.quick else options.example_epochs):
         wall, cpu = time.perf_counter(), measure.cpu_seconds()
         model.train()
         for images_NCHW, labels_N in train:
@@ -86,10 +86,11 @@ def example_epochs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def example_run(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """Return what each epoch of the example took and reached, in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--side", "example", "--seed", str(seed)]
+    command += ["--example-epochs", str(options.example_epochs)]
     command += ["--workers", str(options.workers), *(["--shuffle"] if options.shuffle else [])]
     command += [*(["--data", options.data] if options.data else []), *(["--quick"] if options.quick else [])]
     child = measure.Paced(command, measure.checkout_env(**measure.threads_env(options.threads)))
-    epochs = [child.answer() for _ in range(1 if options.quick else EPOCHS)]
+    epochs = [child.answer() for _ in range(1 if options.quick else options.example_epochs)]
     child.close()
     return epochs
 
@@ -107,6 +108,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of linne, as `linne train`")
     parser.add_argument("--linne-runs", type=int, default=4, metavar="N", help="seeds, half of them first; default 4")
     parser.add_argument("--example-runs", type=int, default=1, metavar="N", help="seeds; default 1")
+    parser.add_argument(
+        "--example-epochs", type=int, default=EPOCHS, metavar="N", help="stop it sooner, which changes no earlier epoch"
+    )
     parser.add_argument("--threads", type=int, help="for both; without it each side's own choice")
     parser.add_argument("--workers", type=int, default=0, help="of the example's loader; default 0, as it has on a CPU")
     parser.add_argument("--shuffle", action="store_true", help="the example's images, which it does on a GPU only")

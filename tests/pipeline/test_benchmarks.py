@@ -97,6 +97,33 @@ def test_pytorchs_example_and_linne_learn_the_same_digits_side_by_side(benchmark
     assert "to the aim (0 of 1 runs of linne reached it), 99.00 %: 0 of 1 runs of the example reached it" in printed
 
 
+def test_fine_tuning_training_from_scratch_and_the_tutorial_get_the_same_few_images(benchmark, cifar, tmp_path):
+    torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
+    torch.save(models.mobilenet_v2().state_dict(), tmp_path / "weights.pth")
+    options = ["--quick", "--weights", tmp_path / "weights.pth", "--set", "model.prove_weights=false"]
+    rows, _, raw = benchmark("fine_tuning.py", *options, "--data", cifar, "--threads", 1)
+    assert [cells[0] for cells in rows.values()] == [
+        "1 epochs of 8 at 128 px",
+        "1 epochs of 50 at 32 px",
+        "1 epochs of 4 at 128 px",
+    ]
+    assert all(run["cpu_seconds"] > 0 and 0 <= run["accuracy"] <= 1 for (run,) in raw.values())
+    assert rows["linne, what it chooses with weights"][-1] == "1.00"
+
+
+def test_a_family_is_taken_from_building_to_predicting_and_not_again_by_the_next_call(benchmark, tmp_path):
+    options = ["--only", "timm/ghostnet", "--threads", 1, "--results", tmp_path / "kept.jsonl"]
+    rows, printed, raw = benchmark("families.py", *options)
+    (row,) = raw["families"]
+    assert row["name"] == "timm/ghostnet_050"
+    # One kernel on one machine: other sums in other orders would give some 1e-6.
+    assert row["canary_gap"] < 1e-4
+    assert "1 of 1 families ok" in printed
+    assert rows["timm/ghostnet: ghostnet_050"][-1] == "ok"
+    again = benchmark("families.py", *options)[2]
+    assert again == raw
+
+
 def test_a_train_script_that_trains_nothing_is_refused_with_what_it_said(python, repository, cifar, tmp_path):
     timm = written(tmp_path / "train.py", "print('no such dataset')")
     options = ["--quick", "--data", cifar, "--timm-train", timm]

@@ -183,6 +183,25 @@ def test_the_resident_loader_borrows_an_array_of_the_right_size_instead_of_copyi
         assert batches._images_NHWC.data_ptr() == store.images_NHWC.ctypes.data
 
 
+VIEWS = {
+    "BGR": lambda images: images[..., ::-1],
+    "mirrored": lambda images: images[:, :, ::-1],
+    "channels first": lambda images: np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1),
+    "Fortran's order": np.asfortranarray,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_pixels_may_lie_in_memory_in_any_order(loader, view):
+    lying, augment = VIEWS[view](random_pictures()), AugmentConfig(flip=True, crop_padding=2)
+    expected, found = (
+        make_batches(make_source(Pictures(images)), make_recipe(loader, augment), CPU)[0].epoch(0)
+        for images in (np.ascontiguousarray(lying), lying)
+    )
+    assert torch.equal(all_images(found), all_images(expected))
+
+
 def test_grey_pictures_feed_a_colour_model_without_a_colour_copy():
     store = Pictures(random_pictures(channels=1))
     train, _ = make_batches(make_source(store), make_recipe(), CPU)

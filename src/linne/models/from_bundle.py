@@ -13,6 +13,7 @@ from torch import nn
 from linne.bundle import Bundle
 from linne.errors import BundleError
 from linne.models import build
+from linne.models.loading import load_weights
 from linne.models.provider import ModelRef
 
 MAX_NAMES = 3
@@ -53,7 +54,7 @@ def _load(network: nn.Module, bundle: Bundle) -> None:
             f"bundle `{bundle.path}`: the weights do not fit its model: {', '.join(problems[:MAX_NAMES])}{more}",
             hint="the model may have changed with the version of its package; `bundle.json` names the one it had",
         )
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in _writable(weights).items()})
+    load_weights(network, {name: torch.from_numpy(value) for name, value in _writable(weights).items()})
 
 
 def _writable(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SIDE = {"cpu": 128}
 """Pixels that are enough for a pretrained network to know what it sees, where each costs dearly."""
-VISITS = {"cpu": 20_000}
+VISITS = {"cpu": 5_000}
 VISITS_ACCELERATOR = 200_000
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 FEW_IMAGES = 5_000

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from linne.models.loading import load_weights
 from linne.training.joined import move_towards
 
 
@@ -45,7 +46,7 @@ class MovingAverage:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._num_updates = state["num_updates"]
-        self.model.load_state_dict({name: state[f"weights.{name}"] for name in self.model.state_dict()})
+        load_weights(self.model, {name: state[f"weights.{name}"] for name in self.model.state_dict()})
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from linne.data.loading.loader import Batch
 from linne.device import Device
+from linne.models.loading import load_weights
 from linne.training.joined import move_towards
 from linne.training.running_statistics import batch_norms
 
@@ -53,7 +54,7 @@ class EpochMean:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._num_averaged, self._last = state["num_averaged"], state["last"]
-        self.model.load_state_dict({name: state[f"weights.{name}"] for name in self.model.state_dict()})
+        load_weights(self.model, {name: state[f"weights.{name}"] for name in self.model.state_dict()})
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from linne import models
 from linne.data.loading.loader import input_spec
 from linne.errors import RecipeError
 from linne.log import Narrator
+from linne.models.loading import load_weights
 from linne.recipe import Recipe
 from linne.weights import fit_weights, read_weights
 from linne.weights.finding import find
@@ -41,7 +42,7 @@ def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], 
     fit = fit_weights(model, weights, full_name=recipe.model.name)
     theirs = weights.labels or (None if found.offered is None else found.offered.labels())
     if drawn.keys().isdisjoint(fit.fresh) and theirs != tuple(labels):
-        model.load_state_dict(drawn, strict=False)
+        load_weights(model, drawn, strict=False)
         fit = dataclasses.replace(fit, kept=fit.kept - len(drawn), fresh=(*fit.fresh, *drawn))
     licence = "" if found.offered is None else f" (licence: {found.offered.licence or 'not stated'})"
     narrator.line(f"weights {found.name}{licence}")

@@ -19,6 +19,7 @@ from linne.data.source import Source
 from linne.device import Device, describe_versions
 from linne.errors import BundleError
 from linne.log import Run
+from linne.models.loading import load_weights
 from linne.models.provider import ModelRef
 from linne.preprocess import Floats, InputSpec
 from linne.recipe import Recipe
@@ -107,7 +108,7 @@ def _take_the_place(bundle: Bundle, place: Path) -> Bundle:
 def _canary_logits(ref: ModelRef, kept: Snapshot, spec: InputSpec, trust_code: bool) -> Floats:
     """Return what the kept weights answer to the canaries: on the CPU, in fp32, through the reference preprocessing."""
     model = models.build(ref, trust_code=trust_code).eval()
-    model.load_state_dict(kept.weights)
+    load_weights(model, kept.weights)
     with torch.inference_mode():
         logits_NK: Floats = model(torch.from_numpy(canary_batch(spec))).numpy()
     return logits_NK

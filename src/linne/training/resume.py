@@ -15,6 +15,7 @@ from linne.data.source import Source
 from linne.device import Device, describe_versions
 from linne.errors import RecipeError
 from linne.log import Run
+from linne.models.loading import load_weights
 from linne.recipe import Recipe
 from linne.training.checkpoint_format import Checkpoint, Contents, Tensors, to_plain
 from linne.training.distributed import parted_as, whole
@@ -109,13 +110,13 @@ class Recorder:
             # In the network's order, not the file's: processes part weights together, one after another.
             place = {name: number for number, name in enumerate(own)}
             order = sorted(weights, key=lambda name: place.get(name, len(place)))
-            state.model.load_state_dict({name: parted_as(own.get(name), weights[name]) for name in order})
+            load_weights(state.model, {name: parted_as(own.get(name), weights[name]) for name in order})
             state.stepper.load(saved["optimizer"])
             for name, part in _parts(state).items():
                 if part is not None and saved[name] is not None:
                     part.load(saved[name])
             if state.ema is not None and saved["ema"] is None:  # asked for in mid-run: it begins at these weights
-                state.ema.model.load_state_dict(saved["model"])
+                load_weights(state.ema.model, saved["model"])
             if state.scaler is not None and saved["scaler"] is not None:
                 state.scaler.load_state_dict(saved["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:

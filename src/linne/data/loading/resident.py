@@ -112,14 +112,14 @@ def _with_first_rows(parts: Sequence[Split]) -> Iterator[tuple[Split, int]]:
 
 
 def _lend(splits: Sequence[Split], spec: InputSpec) -> UInt8 | None:
-    """Return the splits' common array when it can serve as it is."""
+    """Return the splits' common array when it can serve; a copy in order of a view such as `images[..., ::-1]`."""
     store: ImageStore = splits[0].store
     array = store.array
     if array is None or any(split.store is not store for split in splits):
         return None
     if array.shape[1:3] != (spec.height, spec.width) or spec.crop_pct != 1.0 or array.shape[3] > spec.channels:
         return None
-    return array
+    return np.ascontiguousarray(array)
 
 
 def _decode(parts: Sequence[Split], spec: InputSpec, resize: Resize, advance: Callable[[int], None] | None) -> Kept:
