@@ -15,6 +15,7 @@ from linne import models
 from linne.bundle import open_bundle
 from linne.data import SOURCES, open_source
 from linne.data.loading.survey import survey
+from linne.data.names import same_classes
 from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
@@ -266,7 +267,7 @@ def _check_teacher(recipe: Recipe, source: Source) -> None:
     if recipe.distill.bundle is None:
         return
     theirs, ours = open_bundle(Path(recipe.distill.bundle)).labels, source.labels
-    if theirs != ours:
+    if not same_classes(theirs, ours):
         other = next(((a, b) for a, b in zip(theirs, ours, strict=False) if a != b), None)
         where = f"its label `{other[0]}` stands where `{other[1]}` does" if other else "the first of them agree"
         raise RecipeError(

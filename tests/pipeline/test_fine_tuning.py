@@ -52,6 +52,18 @@ def test_as_many_classes_of_other_names_get_a_classifier_of_their_own(first, tmp
     assert other == {"head.weight", "head.bias"}
 
 
+def test_a_classifier_of_the_same_classes_in_another_form_is_kept(first, tmp_path):
+    source = linne.open_source(SOURCE)
+    longer = tuple(f"{label}, as a longer text" for label in source.labels)
+    renamed = linne.from_arrays(
+        *arrays(source, "train"), test=arrays(source, "test"), label_names=longer, name="renamed"
+    )
+    again = tuned(first, tmp_path / "run", renamed)
+    before, after = (network_of(open_bundle(result.bundle)).state_dict() for result in (first, again))
+    assert torch.equal(before["head.weight"], after["head.weight"])
+    assert open_bundle(again.bundle).labels == longer
+
+
 def arrays(source, split):
     part = source.splits[split]
     return part.store.array[part.indices_N], part.labels_N
