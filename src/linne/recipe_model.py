@@ -26,6 +26,8 @@ class ModelConfig:
     """How many times as many channels (`small` and `speedrun`); None is as they were made."""
     dropout: float | None = None
     """Probability before the classifier, for models that take one; None keeps the network's own."""
+    aux_weight: float | None = None
+    """Train the auxiliary heads of Inception v3 (0.4 as published) or GoogLeNet (0.3) too: their part of the loss."""
     sync_batch_norm: bool = True
     """Several processes: batch norm over the whole batch, as one process computes it, not over each one's part."""
     drop_path: float | None = None
@@ -52,6 +54,8 @@ class ModelConfig:
                 check_fraction(f"model.{name}", getattr(self, name))
         if self.width is not None and not 0.1 <= self.width <= 10:
             raise RecipeError(f"model.width is {self.width:g}, expected 0.1 to 10, or none")
+        if self.aux_weight is not None and not 0 < self.aux_weight <= 10:
+            raise RecipeError(f"model.aux_weight is {self.aux_weight:g}, expected more than 0 and at most 10, or none")
         if isinstance(self.freeze, int) and self.freeze < 1:
             raise RecipeError(f"model.freeze is {self.freeze}, expected 1 or more, or `backbone`")
         for name in ("whiten", "dirac"):

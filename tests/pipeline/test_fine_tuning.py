@@ -79,6 +79,18 @@ def test_the_run_says_which_weights_it_started_from_and_a_repeat_starts_from_the
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
+def test_a_run_with_auxiliary_heads_leaves_an_ordinary_bundle(tmp_path):
+    pytest.importorskip("torchvision", reason="needs `linne[train]`")
+    overrides = {"model.aux_weight": 0.3, "data.batch_size": 16, "data.height": 32, "data.width": 32}
+    options = {"model": "torchvision/googlenet", "epochs": 1, "device": "cpu", "quiet": True}
+    source = "synthetic:classes=3,size=32,count=48"
+    result = linne.train(source, overrides=overrides, output=tmp_path / "run", **options)
+    bundle = open_bundle(result.bundle)
+    assert bundle.model["options"] == {}
+    assert not any(name.startswith("aux") for name in network_of(bundle).state_dict())
+    assert result.report.num_examples > 0
+
+
 def test_a_run_goes_on_without_the_weights_that_it_started_from(first, tmp_path):
     copy = tmp_path / "start"
     shutil.copytree(first.bundle, copy)

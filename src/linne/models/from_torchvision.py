@@ -24,7 +24,7 @@ DROPOUT_FAMILIES = (
 )
 """Whose constructor's `dropout` is the one before the classifier. `vit`'s and `swin`'s is in every block."""
 
-OPTIONS = ("dropout", "image_size", "input_size", "stochastic_depth_prob")
+OPTIONS = ("aux_logits", "dropout", "image_size", "input_size", "stochastic_depth_prob")
 """What a `ModelRef` may hold."""
 FROM_TENSORFLOW = ("googlenet", "inception_v3")
 """Whose weights were trained with mean and deviation 0.5. torchvision hands them ImageNet's, and turns those into 0.5
@@ -114,9 +114,9 @@ class TorchvisionModels:
         if "dropout" in ref.options and not ref.name.startswith(DROPOUT_FAMILIES):
             raise checks.takes_no(ref, "dropout")
         arguments = dict(ref.options)
-        if ref.name in ("googlenet", "inception_v3"):
-            # Auxiliary heads would change what training mode returns; without a choice of init_weights it warns.
-            arguments |= {"aux_logits": False, "init_weights": True}
+        if ref.full_name in checks.WITH_HEADS:
+            # Auxiliary heads change what training mode returns; without a choice of init_weights it warns.
+            arguments = {"aux_logits": False, "init_weights": True, **arguments}
         network: nn.Module = models.get_model(ref.name, weights=None, num_classes=ref.num_classes, **arguments)
         if ref.channels == 1:
             _take_grey(network)

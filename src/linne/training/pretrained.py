@@ -39,12 +39,15 @@ def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], 
             f"the weights `{weights.origin}` are not those of model.weights_sha256",
             hint="bring the file that the run began with, or use --set model.weights_sha256=none",
         )
-    drawn = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in roles_of(model).classifier}
+    roles = roles_of(model)
+    heads = roles.classifier | roles.auxiliary
+    drawn = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in heads}
     fit = fit_weights(model, weights, full_name=recipe.model.name)
     theirs = weights.labels or (None if found.offered is None else found.offered.labels())
-    if drawn.keys().isdisjoint(fit.fresh) and not same_classes(theirs or (), labels):
+    if roles.classifier.isdisjoint(fit.fresh) and not same_classes(theirs or (), labels):
         model.load_state_dict(drawn, strict=False)
-        fit = dataclasses.replace(fit, kept=fit.kept - len(drawn), fresh=(*fit.fresh, *drawn))
+        others = drawn.keys() - set(fit.fresh)
+        fit = dataclasses.replace(fit, kept=fit.kept - len(others), fresh=(*fit.fresh, *sorted(others)))
     licence = "" if found.offered is None else f" (licence: {found.offered.licence or 'not stated'})"
     narrator.line(f"weights {found.name}{licence}")
     for line in fit.lines():

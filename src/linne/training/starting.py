@@ -27,9 +27,8 @@ def throwaway_state(
     recipe: Recipe, source: Source, device: Device, batches: Batches, *, trust_code: bool = False
 ) -> TrainState:
     """Return a fresh network before its first epoch, for steps that are measured and not kept."""
-    model = models.build(
-        models.describe_recipe(recipe, source.num_classes, trust_code=trust_code), trust_code=trust_code
-    )
+    ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
+    model = models.build(models.in_training(ref, recipe), trust_code=trust_code)
     prepare(model, recipe, batches, ALONE)
     state = TrainState.create(model, recipe, device, class_counts(source))
     state.start_epoch()

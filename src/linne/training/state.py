@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from linne.device import Device
+from linne.models.layers import auxiliary_of
 from linne.recipe import Recipe
 from linne.training.activation_checkpointing import checkpoint_activations
 from linne.training.clipping import Clip, make_clip
@@ -231,8 +232,10 @@ class TrainState:
             self.best_accuracy = max(self.best_accuracy, scores.accuracy)
             if scores.accuracy < self.best_accuracy - standard_error(self.best_accuracy, scores.num_examples):
                 return False
-        kept = self.kept_model.state_dict()
-        weights = {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in kept.items()}
+        kept, heads = self.kept_model.state_dict(), auxiliary_of(self.kept_model)
+        weights = {
+            name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in kept.items() if name not in heads
+        }
         self.kept = Snapshot(self.epoch, scores, weights)
         return True
 
