@@ -256,11 +256,15 @@ def check_device(recipe: Recipe, device: Device) -> None:
 
 
 def _check_packages(recipe: Recipe) -> None:
-    if recipe.optim.schedule == "schedule-free" and importlib.util.find_spec("schedulefree") is None:
-        raise RecipeError(
-            "optim.schedule=schedule-free needs the package `schedulefree`, which is not installed",
-            hint="pip install 'linne[schedule-free]'",
-        )
+    needs = {
+        "optim.schedule=schedule-free": (recipe.optim.schedule == "schedule-free", "schedulefree", "schedule-free"),
+        "model.lora_rank": (recipe.model.lora_rank is not None, "peft", "lora"),
+    }
+    for field, (asked, package, extra) in needs.items():
+        if asked and importlib.util.find_spec(package) is None:
+            raise RecipeError(
+                f"{field} needs the package `{package}`, which is not installed", hint=f"pip install 'linne[{extra}]'"
+            )
 
 
 def _check_teacher(recipe: Recipe, source: Source) -> None:

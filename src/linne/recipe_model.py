@@ -44,6 +44,8 @@ class ModelConfig:
     """Normalise by the running statistics that batch norms start with, and do not learn others."""
     freeze: Literal["backbone"] | int | None = None
     """Leave `backbone` (all but the classifier), or this many layers from the first, as they are."""
+    lora_rank: int | None = None
+    """Hold pretrained weights, and train the classifier and a product of matrices this narrow beside each (LoRA)."""
     unfreeze_epochs: int | None = None
     """With `freeze`: train the frozen layers as well, one after another from the classifier, by this epoch all."""
 
@@ -64,10 +66,26 @@ class ModelConfig:
                     f"model.{name} is a start from random weights, and model.weights names pretrained ones",
                     hint=f"use --set model.{name}=false, or leave --weights out",
                 )
+        if self.lora_rank is not None:
+            self._check_lora(self.lora_rank)
         if self.unfreeze_epochs is not None and self.freeze is None:
             raise RecipeError(
                 "model.unfreeze_epochs says when frozen layers are trained as well, and model.freeze is none",
                 hint="use --set model.freeze=backbone, or --set model.unfreeze_epochs=none",
+            )
+
+    def _check_lora(self, rank: int) -> None:
+        if not 1 <= rank <= 1024:
+            raise RecipeError(f"model.lora_rank is {rank}, expected 1 to 1024, or none")
+        if self.weights is None:
+            raise RecipeError(
+                "model.lora_rank adapts pretrained weights, and model.weights is none",
+                hint="add --weights default, or use --set model.lora_rank=none",
+            )
+        if self.freeze is not None:
+            raise RecipeError(
+                "model.lora_rank holds all weights but the classifier's already, and model.freeze some as well",
+                hint="use --set model.freeze=none, or --set model.lora_rank=none",
             )
 
 
