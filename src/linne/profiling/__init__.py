@@ -72,6 +72,7 @@ def trace_train(
         "device.name": device,
         "seed": seed,
     }
+    guards = {"require_accelerator": require_accelerator, "trust_code": trust_code}
     name, opened = (source, None) if source is None or isinstance(source, str) else (source.name, source)
     plan = plan_anew(
         name,
@@ -79,13 +80,11 @@ def trace_train(
         flags,
         {"optim.minutes": None, **(overrides or {})},
         opened,
-        require_accelerator=require_accelerator,
-        trust_code=trust_code,
+        **guards,
         fetch_weights=False,
         say=narrator.line,
     )
     with _folder(output, f"train-{default_output_name(plan.recipe)}") as folder:
-        guards = {"require_accelerator": require_accelerator, "trust_code": trust_code}
         found = trace_steps(plan, narrator, steps, start, **guards)
         return _keep(
             folder, *found, {"recipe": plan.recipe.to_dict(), "device_record": plan.device.to_dict()}, narrator
