@@ -46,6 +46,7 @@ def evaluate(
     prepare_for_torch()
     from linne.bundle import open_bundle
     from linne.evaluation import evaluate as evaluate_bundle
+    from linne.evaluation import matched_by_place
     from linne.inference.predictor import Predictor
 
     _require_plot(plot, plot_count)
@@ -55,8 +56,9 @@ def evaluate(
         from linne.trained_on import as_in_training
 
         source = as_in_training(opened, source, splits_file)
-    for note in source.notes:
-        narrator.line(note)
+    for note in (*source.notes, matched_by_place(source, opened.labels)):
+        if note is not None:
+            narrator.line(note)
     predictor = Predictor.open(
         opened, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
     )

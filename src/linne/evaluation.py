@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne import metrics
+from linne.data.names import counted, same_classes
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError, suggest
 from linne.preprocess import InputSpec, Resize
@@ -49,7 +50,8 @@ class Outcomes:
 def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple[EvalReport, Outcomes]:
     """Return how `predictor` does on a split of `source`, with the answers behind it.
 
-    Classes are matched by name: a class that only the bundle knows has no examples. Images that cannot be decoded
+    Classes are matched by name, or by place as `matched_by_place` says: a class that only the bundle knows has no
+    examples. Images that cannot be decoded
     are left out and named. Memory stays flat but for one row of logits an example.
 
     Raises:
@@ -96,10 +98,26 @@ def split_of(source: Source, name: str) -> Split:
     return source.splits[name]
 
 
+def matched_by_place(source: Source, labels: tuple[str, ...]) -> str | None:
+    """Return a line for people where the source's classes are those of `labels` under other names; None elsewhere.
+
+    ImageNet's are `tench`, or `tench, Tinca tinca`, and its two cranes have a name for each who numbers them.
+    """
+    known = set(labels)
+    unknown = [(ours, theirs) for ours, theirs in zip(source.labels, labels, strict=False) if ours not in known]
+    if not unknown or not same_classes(source.labels, labels):
+        return None
+    ours, theirs = unknown[0]
+    renamed = f"{len(unknown):,} of {counted(len(labels), 'class', 'classes')}"
+    return f"classes are matched by their place: the bundle has other names for {renamed}, `{theirs}` for `{ours}`"
+
+
 def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
     """Return the bundle's position of each of the source's classes."""
     position = {label: k for k, label in enumerate(labels)}
     unknown = [label for label in source.labels if label not in position]
+    if unknown and same_classes(source.labels, labels):
+        return np.arange(len(labels))
     if unknown:
         others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         known = ", ".join(f"`{label}`" for label in labels[:10]) + (", ..." if len(labels) > 10 else "")

@@ -185,7 +185,7 @@ def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> Inpu
     spec = weights.input
     designed = found.input or models.input_defaults(found.full_name)
     if spec is None and designed is not None:
-        spec = spec_of(designed)
+        spec = spec_of(designed, changes.get("crop_mode"))
     if spec is None:
         raise RecipeError(
             f"nobody says what size and scaling `{found.name}` takes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,9 @@ from linne.recipes.auto import Designed
 from linne.weights import input_for_channels, read_weights
 from linne.weights.finding import find, spec_of
 
-SAID_BY_WEIGHTS = {f"data.{name}" for name in ("height", "width", "mean", "std", "interpolation", "crop_pct")}
+SAID_BY_WEIGHTS = {
+    f"data.{name}" for name in ("height", "width", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+}
 """Where all of it is given, as in a run that goes on, weights are not asked; they may be gone."""
 
 
@@ -40,21 +41,17 @@ def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | N
         if given.get("model.weights", tag) != tag:
             raise RecipeError(f"weights are named twice: `{tag}` and `{given['model.weights']}`")
         given["model.weights"], reasons["model.weights"] = tag, reasons["model.name"]
-    defaults = models.input_defaults(full_name)
+    defaults, channels = models.input_defaults(full_name), 3
+    spec = None if defaults is None else spec_of(defaults, "center")
     if given.get("model.weights") is not None and not given.keys() >= SAID_BY_WEIGHTS:
         found = find(given["model.weights"], full_name)
-        defaults = found.input or defaults
+        defaults, channels = found.input or defaults, given.get("data.channels", 3)
         stated = read_weights(found.path).input if found.path is not None and found.path.is_dir() else None
-        spec = spec_of(defaults) if stated is None and defaults is not None else stated
-        if spec is not None:
-            return _of_weights(spec, defaults, given.get("data.channels", 3))
-    if defaults is None:
-        return None
-    fields = {field.name for field in dataclasses.fields(Designed)}
-    return Designed(**{name: value for name, value in dataclasses.asdict(defaults).items() if name in fields})
+        spec = spec_of(defaults, given.get("data.crop_mode")) if stated is None and defaults is not None else stated
+    return None if spec is None else _designed(spec, defaults, channels)
 
 
-def _of_weights(spec: InputSpec, network: InputDefaults | None, channels: int) -> Designed:
+def _designed(spec: InputSpec, network: InputDefaults | None, channels: int) -> Designed:
     """Return what weights were made for; for another number of channels, with what their first layer then expects."""
     spec = input_for_channels(spec, channels)
     return Designed(
@@ -64,6 +61,7 @@ def _of_weights(spec: InputSpec, network: InputDefaults | None, channels: int) -
         std=spec.std,
         interpolation=spec.interpolation,
         crop_pct=spec.crop_pct,
+        crop_mode=spec.crop_mode,
         fixed_size=network is not None and network.fixed_size,
     )
 

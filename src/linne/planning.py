@@ -15,6 +15,7 @@ from linne import models
 from linne.bundle import open_bundle
 from linne.data import SOURCES, open_source
 from linne.data.loading.survey import survey
+from linne.data.names import same_classes
 from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
@@ -257,18 +258,22 @@ def check_device(recipe: Recipe, device: Device) -> None:
 
 
 def _check_packages(recipe: Recipe) -> None:
-    if recipe.optim.schedule == "schedule-free" and importlib.util.find_spec("schedulefree") is None:
-        raise RecipeError(
-            "optim.schedule=schedule-free needs the package `schedulefree`, which is not installed",
-            hint="pip install 'linne[schedule-free]'",
-        )
+    needs = {
+        "optim.schedule=schedule-free": (recipe.optim.schedule == "schedule-free", "schedulefree", "schedule-free"),
+        "model.lora_rank": (recipe.model.lora_rank is not None, "peft", "lora"),
+    }
+    for field, (asked, package, extra) in needs.items():
+        if asked and importlib.util.find_spec(package) is None:
+            raise RecipeError(
+                f"{field} needs the package `{package}`, which is not installed", hint=f"pip install 'linne[{extra}]'"
+            )
 
 
 def _check_teacher(recipe: Recipe, source: Source) -> None:
     if recipe.distill.bundle is None:
         return
     theirs, ours = open_bundle(Path(recipe.distill.bundle)).labels, source.labels
-    if theirs != ours:
+    if not same_classes(theirs, ours):
         other = next(((a, b) for a, b in zip(theirs, ours, strict=False) if a != b), None)
         where = f"its label `{other[0]}` stands where `{other[1]}` does" if other else "the first of them agree"
         raise RecipeError(

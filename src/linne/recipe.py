@@ -38,6 +38,7 @@ Balance = Literal["class", "root"]
 Views = Literal["flip", "crops"]
 Determinism = Literal["seeded", "repeatable", "strict"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CropMode = Literal["center", "squash"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,8 @@ class DataConfig:
     interpolation: Interpolation = "bicubic"
     crop_pct: float = 1.0
     """Images are resized to (height, width) / crop_pct before the centre crop."""
+    crop_mode: CropMode = "center"
+    """`center` keeps an image's shape and cuts what overhangs; `squash` stretches it, so that all of it is seen."""
     val_fraction: float | None = 0.1
     """Share of the training examples held out to choose the epoch, when the source has no validation split.
 

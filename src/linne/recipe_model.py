@@ -26,6 +26,8 @@ class ModelConfig:
     """How many times as many channels (`small` and `speedrun`); None is as they were made."""
     dropout: float | None = None
     """Probability before the classifier, for models that take one; None keeps the network's own."""
+    aux_weight: float | None = None
+    """Train the auxiliary heads of Inception v3 (0.4 as published) or GoogLeNet (0.3) too: their part of the loss."""
     sync_batch_norm: bool = True
     """Several processes: batch norm over the whole batch, as one process computes it, not over each one's part."""
     drop_path: float | None = None
@@ -42,6 +44,8 @@ class ModelConfig:
     """Normalise by the running statistics that batch norms start with, and do not learn others."""
     freeze: Literal["backbone"] | int | None = None
     """Leave `backbone` (all but the classifier), or this many layers from the first, as they are."""
+    lora_rank: int | None = None
+    """Hold pretrained weights, and train the classifier and a product of matrices this narrow beside each (LoRA)."""
     unfreeze_epochs: int | None = None
     """With `freeze`: train the frozen layers as well, one after another from the classifier, by this epoch all."""
 
@@ -52,6 +56,8 @@ class ModelConfig:
                 check_fraction(f"model.{name}", getattr(self, name))
         if self.width is not None and not 0.1 <= self.width <= 10:
             raise RecipeError(f"model.width is {self.width:g}, expected 0.1 to 10, or none")
+        if self.aux_weight is not None and not 0 < self.aux_weight <= 10:
+            raise RecipeError(f"model.aux_weight is {self.aux_weight:g}, expected more than 0 and at most 10, or none")
         if isinstance(self.freeze, int) and self.freeze < 1:
             raise RecipeError(f"model.freeze is {self.freeze}, expected 1 or more, or `backbone`")
         for name in ("whiten", "dirac"):
@@ -60,10 +66,26 @@ class ModelConfig:
                     f"model.{name} is a start from random weights, and model.weights names pretrained ones",
                     hint=f"use --set model.{name}=false, or leave --weights out",
                 )
+        if self.lora_rank is not None:
+            self._check_lora(self.lora_rank)
         if self.unfreeze_epochs is not None and self.freeze is None:
             raise RecipeError(
                 "model.unfreeze_epochs says when frozen layers are trained as well, and model.freeze is none",
                 hint="use --set model.freeze=backbone, or --set model.unfreeze_epochs=none",
+            )
+
+    def _check_lora(self, rank: int) -> None:
+        if not 1 <= rank <= 1024:
+            raise RecipeError(f"model.lora_rank is {rank}, expected 1 to 1024, or none")
+        if self.weights is None:
+            raise RecipeError(
+                "model.lora_rank adapts pretrained weights, and model.weights is none",
+                hint="add --weights default, or use --set model.lora_rank=none",
+            )
+        if self.freeze is not None:
+            raise RecipeError(
+                "model.lora_rank holds all weights but the classifier's already, and model.freeze some as well",
+                hint="use --set model.freeze=none, or --set model.lora_rank=none",
             )
 
 

@@ -52,6 +52,18 @@ def test_as_many_classes_of_other_names_get_a_classifier_of_their_own(first, tmp
     assert other == {"head.weight", "head.bias"}
 
 
+def test_a_classifier_of_the_same_classes_in_another_form_is_kept(first, tmp_path):
+    source = linne.open_source(SOURCE)
+    longer = tuple(f"{label}, as a longer text" for label in source.labels)
+    renamed = linne.from_arrays(
+        *arrays(source, "train"), test=arrays(source, "test"), label_names=longer, name="renamed"
+    )
+    again = tuned(first, tmp_path / "run", renamed)
+    before, after = (network_of(open_bundle(result.bundle)).state_dict() for result in (first, again))
+    assert torch.equal(before["head.weight"], after["head.weight"])
+    assert open_bundle(again.bundle).labels == longer
+
+
 def arrays(source, split):
     part = source.splits[split]
     return part.store.array[part.indices_N], part.labels_N
@@ -65,6 +77,18 @@ def test_the_run_says_which_weights_it_started_from_and_a_repeat_starts_from_the
     repeat = linne.train(recipe=str(tmp_path / "run" / "recipe.json"), output=tmp_path / "repeat", quiet=True)
     one, two = (network_of(open_bundle(result.bundle)).state_dict() for result in (again, repeat))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_a_run_with_auxiliary_heads_leaves_an_ordinary_bundle(tmp_path):
+    pytest.importorskip("torchvision", reason="needs `linne[train]`")
+    overrides = {"model.aux_weight": 0.3, "data.batch_size": 16, "data.height": 32, "data.width": 32}
+    options = {"model": "torchvision/googlenet", "epochs": 1, "device": "cpu", "quiet": True}
+    source = "synthetic:classes=3,size=32,count=48"
+    result = linne.train(source, overrides=overrides, output=tmp_path / "run", **options)
+    bundle = open_bundle(result.bundle)
+    assert bundle.model["options"] == {}
+    assert not any(name.startswith("aux") for name in network_of(bundle).state_dict())
+    assert result.report.num_examples > 0
 
 
 def test_a_run_goes_on_without_the_weights_that_it_started_from(first, tmp_path):

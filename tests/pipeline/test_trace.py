@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fakes import environment
 from PIL import Image
 from torch.utils import backend_registration
 
 import linne
+from linne.cli import cli
 from linne.data.loading.loader import make_batches
 from linne.device import Device
 from linne.planning import plan_anew
@@ -51,6 +53,18 @@ def spans_of(folder: Path) -> dict[str, list[dict]]:
         if event.get("ph") == "X":
             found.setdefault(event["name"], []).append(event)
     return found
+
+
+def test_a_trace_takes_weights_and_your_own_code_as_a_training_does(bundle, tmp_path):
+    own = Path(__file__).parent.parent / "fixtures/networks/tiny.py"
+    options = ["--device", "cpu", "--json", "--set", "device.num_threads=1", "--output"]
+    for number, network in enumerate((["small", "--weights", str(bundle)], [f"python:{own}:any_size", "--trust-code"])):
+        typed = ["trace", "train", "digits", "--model", *network, *options, str(tmp_path / str(number))]
+        done = CliRunner().invoke(cli, typed, prog_name="linne")
+        assert done.exit_code == 0, done.output
+    recipes = [json.loads((tmp_path / f"{n}/summary.json").read_text("utf-8"))["recipe"] for n in range(2)]
+    assert [recipe["model"]["weights"] for recipe in recipes] == [str(bundle), None]
+    assert recipes[0]["optim"]["optimizer"] == "adamw"  # as a fine-tuning has it
 
 
 def test_a_trace_of_three_steps_leaves_four_files_and_nothing_else(traced):

@@ -110,9 +110,9 @@ def test_schedule_free_gets_a_higher_rate_and_a_short_warm_up():
 
 
 def test_a_designed_model_brings_its_normalisation_and_its_size():
-    recipe, reasons = chosen(PHOTOS, RESNET, model__name="timm/resnet18")
+    recipe, reasons = chosen(PHOTOS, replace(RESNET, crop_mode="squash"), model__name="timm/resnet18")
     assert (recipe.data.height, recipe.data.mean, recipe.data.crop_pct) == (224, RESNET.mean, 0.95)
-    assert recipe.data.interpolation == "bicubic"
+    assert (recipe.data.interpolation, recipe.data.crop_mode) == ("bicubic", "squash")
     assert reasons["data.height"] == "what timm/resnet18 was designed for"
 
 

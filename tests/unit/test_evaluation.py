@@ -11,7 +11,7 @@ import pytest
 
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError
-from linne.evaluation import CHUNK_IMAGES, evaluate
+from linne.evaluation import CHUNK_IMAGES, evaluate, matched_by_place
 from linne.preprocess import InputSpec, pillow_resize
 
 
@@ -118,6 +118,19 @@ def test_a_class_that_only_the_bundle_knows_has_no_examples():
     report, _ = evaluate(FirstPixelPredictor(["cat", "dog", "emu"]), source_of(array_of([0]), [0], names=("cat",)))
     assert [(row.label, row.count) for row in report.per_class] == [("cat", 1), ("dog", 0), ("emu", 0)]
     assert report.macro == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+
+
+def test_the_same_classes_under_other_names_are_matched_by_their_place_and_that_is_said():
+    labels, names = ("crane", "crane (2)", "emu, Dromaius"), ("crane (n02012849)", "crane (n03126707)", "emu")
+    source = source_of(array_of([0, 1, 2]), [0, 1, 2], names=names)
+    report, _ = evaluate(FirstPixelPredictor(labels), source)
+    assert (report.accuracy, report.labels) == (1.0, labels)
+    assert matched_by_place(source, labels) == (
+        "classes are matched by their place: the bundle has other names for 3 of 3 classes, `crane` for "
+        "`crane (n02012849)`"
+    )
+    assert matched_by_place(source, names) is None
+    assert matched_by_place(source, ("cat", "dog", "wolf")) is None
 
 
 def test_a_class_unknown_to_the_bundle_is_an_error_that_names_the_nearest():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs `linne[train]`")
+torchvision = pytest.importorskip("torchvision", reason="needs `linne[train]`")
 
 from linne import models  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
@@ -57,14 +58,19 @@ def test_weights_of_torchvision_say_where_they_lie_and_what_they_expect():
     assert swag.licence.endswith("SWAG/blob/main/LICENSE")
 
 
-def test_networks_with_a_normalisation_of_their_own_say_so_with_their_weights():
-    weights = models.pretrained("torchvision/googlenet")
-    assert weights.options == {"transform_input": True}
-    ref = models.describe("torchvision/googlenet", num_classes=3, channels=3, height=64, width=64)
-    with_it = models.build(
-        models.ModelRef(**{name: getattr(ref, name) for name in ref.__slots__} | {"options": weights.options})
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_that_torchvision_renormalises_inside_take_what_comes_out_of_that(name):
+    theirs = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    ours = models.pretrained(f"torchvision/{name}").input
+    assert ours == models.input_defaults(f"torchvision/{name}")
+    pixels_NCHW = torch.rand(1, 3, 75, 75, generator=torch.Generator().manual_seed(0))
+    inside = torchvision.models.get_model(
+        name, weights=None, num_classes=2, aux_logits=False, init_weights=False, transform_input=True
     )
-    assert with_it.transform_input
+    mean, std = (torch.tensor(values)[:, None, None] for values in (theirs.mean, theirs.std))
+    expected = inside._transform_input((pixels_NCHW - mean) / std)
+    found = (pixels_NCHW - torch.tensor(ours.mean)[:, None, None]) / torch.tensor(ours.std)[:, None, None]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # another order of the same sums in fp32
 
 
 def test_labels_are_imagenets_names_in_the_order_of_the_outputs_each_once():

@@ -9,9 +9,12 @@ timm = pytest.importorskip("timm", reason="needs `linne[train]`")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from linne import models  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
 from linne.explaining import explain  # noqa: E402
+from linne.plan_weights import designed_for  # noqa: E402
 from linne.planning import plan_anew  # noqa: E402
+from linne.weights.finding import find, spec_of  # noqa: E402
 
 SOURCE = "synthetic:classes=3,size=12,count=90"
 MODEL = "timm/test_resnet"
@@ -104,3 +107,24 @@ def test_explaining_reads_no_weights(tmp_path):
         SOURCE, flags={"model.name": MODEL, "model.weights": str(empty)}, overrides={}, say=lambda line: None
     )
     assert explained.recipe.model.weights_sha256 is None
+
+
+def test_weights_that_were_made_for_stretched_images_bring_that_to_recipe_and_bundle():
+    squashed = "timm/convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384"
+    assert designed_for({"model.name": squashed}, {"model.name": "given"}).crop_mode == "squash"
+    assert designed_for({"model.name": "timm/convnext_base"}, {"model.name": "given"}).crop_mode == "center"
+    found = find("clip_laion2b_augreg_ft_in12k_in1k_384", "timm/convnext_base")
+    assert spec_of(found.input).crop_mode == "squash"
+
+
+@pytest.mark.skipif(
+    not timm.is_model("deepseek_vit_412m"), reason="needs a timm of 1.0.31 or later, which has such weights"
+)
+def test_weights_for_images_between_borders_are_refused_and_taken_for_stretched_ones_when_asked():
+    network = "timm/deepseek_vit_412m"
+    (weights, *_) = models.load_provider("timm").pretrained("deepseek_vit_412m")
+    given = {"model.name": network, "model.weights": weights.tag}
+    with pytest.raises(RecipeError, match="made for whole images between borders") as caught:
+        designed_for(dict(given), {})
+    assert "--set data.crop_mode=squash" in caught.value.hint
+    assert designed_for({**given, "data.crop_mode": "squash"}, {}).crop_mode == "squash"

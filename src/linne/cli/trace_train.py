@@ -11,8 +11,20 @@ from linne.cli.trace_bundle import show
 from linne.cli.train import command as train
 
 OF_A_STEP = (
-    *("source", "model", "recipe", "epochs", "batch_size", "lr", "device", "group_by", "splits_file", "quarantine"),
-    *("seed", "settings", "require_accelerator"),
+    *(
+        "source",
+        "model",
+        "weights",
+        "recipe",
+        "epochs",
+        "batch_size",
+        "lr",
+        "device",
+        "group_by",
+        "splits_file",
+        "quarantine",
+    ),
+    *("seed", "settings", "require_accelerator", "trust_code"),
 )
 """What decides a step, of what `linne train` takes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -45,6 +46,33 @@ def alike(labels: Sequence[str]) -> tuple[str, str] | None:
         if other != label:
             return other, label
     return None
+
+
+MANY_CLASSES = 100
+"""From here on two lists are of the same classes where a few are called otherwise: nothing else agrees so far."""
+SAME_SHARE = 0.95
+"""Of many classes: torchvision's names of ImageNet's 1,000 differ from WordNet's first words in two."""
+
+
+def same_classes(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether both are names of the same classes in the same order, in whatever form they are written.
+
+    Names agree in their first one, before a comma, case and numbering aside: `tench` and `tench, Tinca tinca`, `crane`
+    and `crane (n02012849)` or `Crane (2)`. A name that the other list has in another place agrees with none. All must
+    agree; of at least `MANY_CLASSES`, `SAME_SHARE`.
+    """
+    if len(names) != len(others):
+        return False
+    in_both = set(names) & set(others)
+    agree = sum(
+        name == other or (_first(name) == _first(other) and in_both.isdisjoint((name, other)))
+        for name, other in zip(names, others, strict=True)
+    )
+    return agree >= (SAME_SHARE if len(names) >= MANY_CLASSES else 1) * len(names)
+
+
+def _first(name: str) -> str:
+    return re.sub(r" \((\d+|n\d{8})\)$", "", name.split(",")[0].strip()).casefold()
 
 
 SPLIT_NAMES = {

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
+from linne.models.checks import require_heads
 from linne.models.provider import (
     BY_PLACE,
     HubFile,
@@ -45,6 +46,7 @@ __all__ = [
     "describe_recipe",
     "full_name",
     "full_name_and_tag",
+    "in_training",
     "input_defaults",
     "is_name",
     "load_provider",
@@ -200,7 +202,7 @@ def describe_recipe(recipe: Recipe, num_classes: int, *, trust_code: bool = Fals
         RecipeError: as `describe`.
     """
     data, model = recipe.data, recipe.model
-    return describe(
+    ref = describe(
         model.name,
         num_classes=num_classes,
         channels=data.channels,
@@ -209,6 +211,19 @@ def describe_recipe(recipe: Recipe, num_classes: int, *, trust_code: bool = Fals
         variant=Variant(**{field.name: getattr(model, field.name) for field in dataclasses.fields(Variant)}),
         trust_code=trust_code,
     )
+    if model.aux_weight is not None:
+        require_heads(build, ref, in_training(ref, recipe))
+    return ref
+
+
+def in_training(ref: ModelRef, recipe: Recipe) -> ModelRef:
+    """Return what is built to be trained: the network of `ref`, with its auxiliary heads where the recipe weighs them.
+
+    They answer beside the classifier in training mode and nowhere else, so a bundle has none.
+    """
+    if recipe.model.aux_weight is None:
+        return ref
+    return dataclasses.replace(ref, options={**ref.options, "aux_logits": True})
 
 
 def input_defaults(name: str) -> InputDefaults | None:

@@ -24,10 +24,11 @@ DROPOUT_FAMILIES = (
 )
 """Whose constructor's `dropout` is the one before the classifier. `vit`'s and `swin`'s is in every block."""
 
-OPTIONS = ("dropout", "image_size", "input_size", "stochastic_depth_prob", "transform_input")
+OPTIONS = ("aux_logits", "dropout", "image_size", "input_size", "stochastic_depth_prob")
 """What a `ModelRef` may hold."""
-NORMALISING = ("googlenet", "inception_v3")
-"""Whose published weights were trained on other normalisation; `transform_input` turns ours into theirs inside."""
+FROM_TENSORFLOW = ("googlenet", "inception_v3")
+"""Whose weights were trained with mean and deviation 0.5. torchvision hands them ImageNet's, and turns those into 0.5
+inside the network (`transform_input`); built without that they take 0.5 itself, which works for grey images too."""
 
 
 class TorchvisionModels:
@@ -113,9 +114,9 @@ class TorchvisionModels:
         if "dropout" in ref.options and not ref.name.startswith(DROPOUT_FAMILIES):
             raise checks.takes_no(ref, "dropout")
         arguments = dict(ref.options)
-        if ref.name in ("googlenet", "inception_v3"):
-            # Auxiliary heads would change what training mode returns; without a choice of init_weights it warns.
-            arguments |= {"aux_logits": False, "init_weights": True}
+        if ref.full_name in checks.WITH_HEADS:
+            # Auxiliary heads change what training mode returns; without a choice of init_weights it warns.
+            arguments = {"aux_logits": False, "init_weights": True, **arguments}
         network: nn.Module = models.get_model(ref.name, weights=None, num_classes=ref.num_classes, **arguments)
         if ref.channels == 1:
             _take_grey(network)
@@ -129,8 +130,9 @@ class TorchvisionModels:
 def _input_of(name: str, preset: Any) -> InputDefaults:
     """Return what torchvision's `ImageClassification` preset does to an image."""
     side, resized = preset.crop_size[0], preset.resize_size[0]
-    red, green, blue = preset.mean
-    red_std, green_std, blue_std = preset.std
+    half = (0.5, 0.5, 0.5)
+    red, green, blue = half if name in FROM_TENSORFLOW else preset.mean
+    red_std, green_std, blue_std = half if name in FROM_TENSORFLOW else preset.std
     return InputDefaults(
         height=side,
         width=side,
@@ -156,7 +158,6 @@ def _pretrained(name: str, weights: Any) -> Pretrained:
         input=_input_of(name, weights.transforms()),
         num_classes=len(classes or ()),
         classes=tuple(classes) if classes else None,
-        options={"transform_input": True} if name in NORMALISING else {},
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+HEADS = ("AuxLogits", "aux1", "aux2")
+"""What torchvision calls the auxiliary classifiers of Inception v3 and GoogLeNet."""
 MOST = 0.9
 """A child with more than this share of a network's weights is the network, and is looked into."""
 
@@ -16,7 +18,8 @@ def layers_of(model: nn.Module) -> list[list[str]]:
 
     timm's networks say themselves what their layers are (`group_matcher`). Of others a layer is a child that is not a
     plain `nn.Sequential` or `nn.ModuleList`: those are looked into. What has weights of one dimension only, a norm,
-    belongs to the layer before it; weights outside all children, such as a position embedding, to the first.
+    belongs to the layer before it; weights outside all children, such as a position embedding, to the first. Auxiliary
+    classifiers go with the classifier.
     """
     if hasattr(model, "group_matcher"):
         from timm.models import group_parameters
@@ -24,15 +27,27 @@ def layers_of(model: nn.Module) -> list[list[str]]:
         groups: dict[int, list[str]] = group_parameters(model, model.group_matcher(coarse=False))  # type: ignore[operator]
         return [groups[number] for number in sorted(groups)]
     layers: list[list[str]] = []
+    heads = auxiliary_of(model)
     for prefix, unit in _units(model, "", len(list(model.parameters()))):
         names = [f"{prefix}.{name}" for name, _ in unit.named_parameters()]
+        if heads.issuperset(names):
+            continue
         if layers and all(parameter.ndim <= 1 for parameter in unit.parameters()):
             layers[-1] += names
         else:
             layers.append(names)
-    inside = {name for layer in layers for name in layer}
+    inside = {name for layer in layers for name in layer} | heads
     outside = [name for name, _ in model.named_parameters() if name not in inside]
+    if heads:
+        layers[-1] += [name for name, _ in model.named_parameters() if name in heads]
     return [outside + layers[0], *layers[1:]] if layers else [outside]
+
+
+def auxiliary_of(model: nn.Module) -> set[str]:
+    """Return the names of the tensors of `model`'s auxiliary classifiers, which answer in training alone."""
+    if not getattr(model, "aux_logits", False):
+        return set()
+    return {name for name in model.state_dict() if name.partition(".")[0] in HEADS}
 
 
 def _units(module: nn.Module, prefix: str, num_weights: int) -> Iterator[tuple[str, nn.Module]]:

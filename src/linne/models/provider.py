@@ -6,7 +6,7 @@ import importlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -132,8 +132,6 @@ class Pretrained:
     """0 where they have no classifier."""
     classes: str | tuple[str, ...] | None = None
     """What output k is for, or the part of ImageNet whose names timm knows; see `labels`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What a `ModelRef`'s options must hold for these weights to give the answers they were published for."""
 
     @property
     def full_name(self) -> str:

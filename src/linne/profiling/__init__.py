@@ -31,6 +31,7 @@ def trace_train(
     source: str | Source | None = None,
     *,
     model: str | None = None,
+    weights: str | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -41,11 +42,13 @@ def trace_train(
     steps: int | None = None,
     output: str | Path | None = None,
     require_accelerator: bool = False,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> TraceResult:
     """Trace steps of what `linne.train` would train with these arguments, and return where their time goes.
 
-    No run folder is made and no weights are kept.
+    No run folder is made and no weights are kept. Pretrained `weights` decide what is chosen for a step, such as the
+    size of images; their numbers do not change its time, and are not read.
 
     Args:
         steps: How many are timed; without it as many as fit into a few seconds.
@@ -62,12 +65,14 @@ def trace_train(
     narrator = Narrator(quiet=quiet)
     flags = {
         "model.name": model,
+        "model.weights": weights,
         "optim.epochs": epochs,
         "data.batch_size": batch_size,
         "optim.lr": lr,
         "device.name": device,
         "seed": seed,
     }
+    guards = {"require_accelerator": require_accelerator, "trust_code": trust_code}
     name, opened = (source, None) if source is None or isinstance(source, str) else (source.name, source)
     plan = plan_anew(
         name,
@@ -75,11 +80,12 @@ def trace_train(
         flags,
         {"optim.minutes": None, **(overrides or {})},
         opened,
-        require_accelerator=require_accelerator,
+        **guards,
+        fetch_weights=False,
         say=narrator.line,
     )
     with _folder(output, f"train-{default_output_name(plan.recipe)}") as folder:
-        found = trace_steps(plan, narrator, steps, start, require_accelerator=require_accelerator)
+        found = trace_steps(plan, narrator, steps, start, **guards)
         return _keep(
             folder, *found, {"recipe": plan.recipe.to_dict(), "device_record": plan.device.to_dict()}, narrator
         )

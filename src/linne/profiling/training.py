@@ -41,7 +41,13 @@ DECIDING = {
 
 
 def trace_steps(
-    plan: Plan, narrator: Narrator, num_steps: int | None, start: float, *, require_accelerator: bool
+    plan: Plan,
+    narrator: Narrator,
+    num_steps: int | None,
+    start: float,
+    *,
+    require_accelerator: bool,
+    trust_code: bool = False,
 ) -> tuple[TraceSummary, profile]:
     """Return what was found of training steps of `plan`, with a network that is thrown away, and torch's record.
 
@@ -58,7 +64,7 @@ def trace_steps(
         with narrator.progress("decoding", total):
             loads = cast(Device, Loads(device, parts))
             batches, _ = make_batches(source, recipe, loads, narrator.advance, narrator.line)
-        state = throwaway_state(recipe, source, device, batches)
+        state = throwaway_state(recipe, source, device, batches, trust_code=trust_code)
         announce_step(state, parts)
         setup_seconds, parts.copied_bytes = time.perf_counter() - start, 0
         narrator.line("timing steps")
@@ -66,7 +72,7 @@ def trace_steps(
         measured = run_passes(steps, parts, device, fallbacks, num_steps)
         facts = {"setup_seconds": setup_seconds, **_facts(plan)}
         summary = summarise(measured, parts, device, fallbacks, **facts)
-        trials = _try(plan, steps, batches, measured.whole.seconds, num_steps, narrator)
+        trials = _try(plan, steps, batches, measured.whole.seconds, num_steps, narrator, trust_code)
     return replace(summary, trials=trials), measured.recorded
 
 
@@ -141,7 +147,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _other_ways(plan: Plan) -> list[tuple[str, Any]]:
+def _other_ways(plan: Plan, trust_code: bool) -> list[tuple[str, Any]]:
     """Return the settings that change a step's speed, cost nothing to try, and train as well: the other of each two.
 
     The other arithmetic, where that is fp32 or what the device was picked with, and the other layout, on devices of
@@ -151,33 +157,47 @@ def _other_ways(plan: Plan) -> list[tuple[str, Any]]:
     other = plan.device.precision if recipe.device.precision == "fp32" else "fp32"
     if other != recipe.device.precision:
         ways.append(("device.precision", other))
-    ref = models.describe_recipe(recipe, plan.source.num_classes)
+    ref = models.describe_recipe(recipe, plan.source.num_classes, trust_code=trust_code)
+    network = models.build(ref, trust_code=trust_code)
     may_gain = plan.device.can.channels_last.holds or recipe.device.channels_last
-    if may_gain and any(isinstance(module, nn.Conv2d) for module in models.build(ref).modules()):
+    if may_gain and any(isinstance(module, nn.Conv2d) for module in network.modules()):
         ways.append(("device.channels_last", not recipe.device.channels_last))
     return ways
 
 
 def _try(
-    plan: Plan, steps: Steps, batches: Batches, seconds: float, num_steps: int | None, narrator: Narrator
+    plan: Plan,
+    steps: Steps,
+    batches: Batches,
+    seconds: float,
+    num_steps: int | None,
+    narrator: Narrator,
+    trust_code: bool,
 ) -> dict[str, float]:
     """Return how many times as fast steps are in other ways, each with a network of its own."""
     found = {}
-    for path, value in _other_ways(plan):
+    for path, value in _other_ways(plan, trust_code):
         typed = f"{path}={str(value).lower()}"
         narrator.line(f"trying {typed}")
         try:
-            found[typed] = _gain(plan, path, value, steps, batches, seconds, num_steps)
+            found[typed] = _gain(plan, path, value, steps, batches, seconds, num_steps, trust_code)
         except (LinneError, RuntimeError) as error:  # no kernel, no memory: what was measured is not lost for it
             narrator.warn(f"{typed} could not be tried: {str(error).strip().partition(chr(10))[0][:200]}")
     return found
 
 
 def _gain(
-    plan: Plan, path: str, value: Any, steps: Steps, batches: Batches, seconds: float, num_steps: int | None
+    plan: Plan,
+    path: str,
+    value: Any,
+    steps: Steps,
+    batches: Batches,
+    seconds: float,
+    num_steps: int | None,
+    trust_code: bool,
 ) -> float:
     recipe, device = plan.recipe.override({path: value}), plan.device
-    state = throwaway_state(recipe, plan.source, device, batches)
+    state = throwaway_state(recipe, plan.source, device, batches, trust_code=trust_code)
     relaid = path == "device.channels_last"
     others = partial(steps_of, state, batches, recipe, device, Parts(device), relaid=relaid)
     return times_as_fast(steps, others, device, seconds, num_steps)

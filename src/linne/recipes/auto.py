@@ -85,6 +85,7 @@ class Designed:
     interpolation: str
     crop_pct: float
     fixed_size: bool
+    crop_mode: str = "center"
 
 
 class Choices:
@@ -153,6 +154,7 @@ def _choose_input(choices: Choices, task: Task, designed: Designed | None) -> No
             choices.set("data.std", designed.std, f"what {model} was designed for")
         if not small:
             choices.set("data.crop_pct", designed.crop_pct, f"what {model} was designed for")
+            choices.set("data.crop_mode", designed.crop_mode, f"what {model} was designed for")
     height, width = choices.set("data.height", height, why), choices.set("data.width", width, why)
     if height != width:
         # timm before 1.0.31 ignores the filter for such sizes; bundles should answer the same there.

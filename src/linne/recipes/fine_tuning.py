@@ -41,7 +41,7 @@ def choose_fine_tuning(choices: Choices, task: Task, designed: Designed | None) 
     if task.num_train <= FEW_IMAGES and not averaged:
         choices.set("model.keep_statistics", True, "batches of so few images would only spoil those that were learnt")
     optimizer = choices.set("optim.optimizer", "adamw", "moves each layer of a pretrained network at its own scale")
-    if optimizer == "adamw":
+    if optimizer == "adamw" and values.get("model.lora_rank") is None:
         choices.set(
             "optim.layer_decay", LAYER_DECAY, "the first layers know edges and colours already, the classifier nothing"
         )

@@ -142,5 +142,7 @@ def tiny_imagenet_inception() -> dict[str, Any]:
         "data.height": 299,
         "data.width": 299,
         "data.crop_pct": 299 / 342,
+        "data.mean": (0.5, 0.5, 0.5),  # what torchvision makes of ImageNet's inside this network
+        "data.std": (0.5, 0.5, 0.5),
         **_STEPS,
     }

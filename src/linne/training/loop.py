@@ -109,7 +109,7 @@ def train(
         seed_others(recipe.seed)
         batches = load(source, recipe, device, narrator, bad_images(checkpoint), world)
         ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
-        model = models.build(ref, trust_code=trust_code)
+        model = models.build(models.in_training(ref, recipe), trust_code=trust_code)
         model = _placed(model, recipe, source, batches["train"], device, narrator, world, is_new=checkpoint is None)
         fallbacks = Fallbacks(device, allowed=not require_accelerator)
         watchdog = Watchdog(run.path, 60 * stuck_after or None, world.rank)

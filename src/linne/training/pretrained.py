@@ -10,6 +10,7 @@ from torch import nn
 
 from linne import models
 from linne.data.loading.loader import input_spec
+from linne.data.names import same_classes
 from linne.errors import RecipeError
 from linne.log import Narrator
 from linne.models.loading import load_weights
@@ -23,7 +24,8 @@ from linne.weights.roles import roles_of
 def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], narrator: Narrator) -> None:
     """Fill `model`, on the CPU, with the weights that the recipe names, and say what was kept, adapted and dropped.
 
-    A classifier is taken only where its classes are known to be `labels`: as many others would be a bad start.
+    A classifier is taken only where its classes are known to be those of `labels`, in whatever form they are written:
+    as many others would be a bad start.
 
     Raises:
         LinneError: they cannot be found or read, are not those that the recipe means, or do not fit.
@@ -38,12 +40,15 @@ def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], 
             f"the weights `{weights.origin}` are not those of model.weights_sha256",
             hint="bring the file that the run began with, or use --set model.weights_sha256=none",
         )
-    drawn = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in roles_of(model).classifier}
+    roles = roles_of(model)
+    heads = roles.classifier | roles.auxiliary
+    drawn = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in heads}
     fit = fit_weights(model, weights, full_name=recipe.model.name)
     theirs = weights.labels or (None if found.offered is None else found.offered.labels())
-    if drawn.keys().isdisjoint(fit.fresh) and theirs != tuple(labels):
+    if roles.classifier.isdisjoint(fit.fresh) and not same_classes(theirs or (), labels):
         load_weights(model, drawn, strict=False)
-        fit = dataclasses.replace(fit, kept=fit.kept - len(drawn), fresh=(*fit.fresh, *drawn))
+        others = drawn.keys() - set(fit.fresh)
+        fit = dataclasses.replace(fit, kept=fit.kept - len(others), fresh=(*fit.fresh, *sorted(others)))
     licence = "" if found.offered is None else f" (licence: {found.offered.licence or 'not stated'})"
     narrator.line(f"weights {found.name}{licence}")
     for line in fit.lines():

@@ -13,6 +13,7 @@ from linne.device import Device
 from linne.errors import RecipeError
 from linne.models.layers import norms_of
 from linne.recipe import Recipe
+from linne.training.adapters import add_adapters
 from linne.training.distributed import ALONE, World
 from linne.training.losses import class_counts
 from linne.training.state import TrainState
@@ -27,9 +28,8 @@ def throwaway_state(
     recipe: Recipe, source: Source, device: Device, batches: Batches, *, trust_code: bool = False
 ) -> TrainState:
     """Return a fresh network before its first epoch, for steps that are measured and not kept."""
-    model = models.build(
-        models.describe_recipe(recipe, source.num_classes, trust_code=trust_code), trust_code=trust_code
-    )
+    ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
+    model = models.build(models.in_training(ref, recipe), trust_code=trust_code)
     prepare(model, recipe, batches, ALONE)
     state = TrainState.create(model, recipe, device, class_counts(source))
     state.start_epoch()
@@ -37,7 +37,7 @@ def throwaway_state(
 
 
 def prepare(model: nn.Module, recipe: Recipe, batches: Batches, world: World) -> None:
-    """Change the freshly drawn weights of `model`, and hold some, as the recipe says.
+    """Change the first weights of `model`, hold some, and add adapters, as the recipe says.
 
     All processes of `world` call it, and get the same weights.
 
@@ -48,6 +48,8 @@ def prepare(model: nn.Module, recipe: Recipe, batches: Batches, world: World) ->
         start_as_identity(model)
     if recipe.model.whiten:
         whiten(model, batches, world)
+    if recipe.model.lora_rank is not None:
+        add_adapters(model, recipe.model.lora_rank, recipe.model.name)
     if recipe.optim.norm_bias_lr is not None:
         for norm in norms_of(model).values():
             norm.weight.requires_grad_(False)

@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from linne.device import Device
 from linne.recipe import Recipe
 from linne.training.activation_checkpointing import checkpoint_activations
+from linne.training.adapters import plain_weights
 from linne.training.clipping import Clip, make_clip
 from linne.training.distilling import Teacher, make_teacher
-from linne.training.distributed import whole
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
@@ -231,9 +231,7 @@ class TrainState:
             self.best_accuracy = max(self.best_accuracy, scores.accuracy)
             if scores.accuracy < self.best_accuracy - standard_error(self.best_accuracy, scores.num_examples):
                 return False
-        kept = self.kept_model.state_dict()
-        weights = {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in kept.items()}
-        self.kept = Snapshot(self.epoch, scores, weights)
+        self.kept = Snapshot(self.epoch, scores, plain_weights(self.kept_model))
         return True
 
 

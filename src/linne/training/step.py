@@ -82,15 +82,7 @@ def add_gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Devic
 def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, largest: int | None) -> torch.Tensor:
     total: torch.Tensor | None = None
     for part in parts_of(batch, largest):
-        logits_NK, apart = _forward(state, part, recipe, device), None
-        if part.views_NCHW and recipe.augment.consistency is not None:
-            logits_VNK = logits_NK.view(-1, len(part.labels_N), logits_NK.shape[1])
-            logits_NK, apart = logits_VNK[0], recipe.augment.consistency * disagreement(logits_VNK)
-        loss = state.loss(logits_NK, part.labels_N, part.mixture)
-        if state.teacher is not None:
-            loss = state.teacher.blend(loss, logits_NK, part.images_NCHW)
-        if apart is not None:
-            loss = loss + apart
+        loss = _loss_of(state, part, recipe, *_forward(state, part, recipe, device))
         if part is not batch:
             loss = loss * (len(part.labels_N) / len(batch.labels_N))
         if batch.weight != 1:
@@ -106,20 +98,33 @@ def _backward(state: TrainState, batch: Batch, recipe: Recipe, device: Device, l
     return total
 
 
-def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> torch.Tensor:
-    """Return logits in fp32, those of other views after those of the images.
+def _loss_of(
+    state: TrainState, batch: Batch, recipe: Recipe, logits_NK: torch.Tensor, *others_NK: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean loss of an image, `others_NK` being what auxiliary classifiers answered."""
+    count, consistency, apart = len(batch.labels_N), recipe.augment.consistency, None
+    if batch.views_NCHW and consistency is not None:
+        logits_VNK = logits_NK.view(-1, count, logits_NK.shape[1])
+        logits_NK, apart = logits_VNK[0], consistency * disagreement(logits_VNK)
+    loss = state.loss(logits_NK, batch.labels_N, batch.mixture)
+    if state.teacher is not None:
+        loss = state.teacher.blend(loss, logits_NK, batch.images_NCHW)
+    for other_NK in others_NK:
+        loss = loss + (recipe.model.aux_weight or 0.0) * state.loss(other_NK[:count], batch.labels_N, batch.mixture)
+    return loss if apart is None else loss + apart
+
+
+def _forward(state: TrainState, batch: Batch, recipe: Recipe, device: Device) -> tuple[torch.Tensor, ...]:
+    """Return logits in fp32, those of other views after those of the images; then those of auxiliary classifiers.
 
     bf16 keeps three digits, too few to sum a loss in.
     """
     images_NCHW = batch.images_NCHW
     if batch.views_NCHW:  # in one pass: batch norm has the statistics of all
         images_NCHW = torch.cat((images_NCHW, *batch.views_NCHW))
-    if recipe.device.precision == "fp32":
-        logits_NK: torch.Tensor = state.forward(images_NCHW)
-        return logits_NK
     with device.autocast(recipe.device.precision):
-        logits_NK = state.forward(images_NCHW)
-    return logits_NK.float()
+        answers = state.forward(images_NCHW)
+    return tuple(logits_NK.float() for logits_NK in (answers if isinstance(answers, tuple) else (answers,)))
 
 
 def _update(state: TrainState) -> None:

@@ -48,7 +48,8 @@ def share_of(
     network: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], roles: Roles, misfits: frozenset[str]
 ) -> Share:
     """Return the share to which `found` and the tensors of `network` are the same, but for `misfits`."""
-    body = {name: own.numel() for name, own in network.items() if name not in roles.classifier and not is_derived(name)}
+    apart = roles.classifier | roles.auxiliary
+    body = {name: own.numel() for name, own in network.items() if name not in apart and not is_derived(name)}
     filled = sum(size for name, size in body.items() if name in found and name not in misfits)
     # What self-supervised training puts in the classifier's place may be as large as the network.
     heads = tuple(f"{name.rpartition('.')[0]}." for name in roles.classifier)

@@ -102,8 +102,18 @@ def _one_of_theirs(path: Path, offers: list[Pretrained]) -> Pretrained | None:
     )
 
 
-def spec_of(designed: InputDefaults) -> InputSpec:
-    """Return the evaluation input that a network was designed for."""
+def spec_of(designed: InputDefaults, crop_mode: str | None = None) -> InputSpec:
+    """Return the evaluation input that a network was designed for, with another `crop_mode` where one is given.
+
+    Raises:
+        RecipeError: it was designed for timm's `border`, which keeps all of an image between borders.
+    """
+    mode = crop_mode or designed.crop_mode
+    if mode == "border":
+        raise RecipeError(
+            "these weights were made for whole images between borders (crop_mode `border`), which linne does not make",
+            hint="stretch images instead: --set data.crop_mode=squash, or --preprocess crop_mode=squash in an import",
+        )
     return InputSpec(
         channels=3,
         height=designed.height,
@@ -112,4 +122,5 @@ def spec_of(designed: InputDefaults) -> InputSpec:
         std=designed.std,
         interpolation=designed.interpolation,
         crop_pct=designed.crop_pct,
+        crop_mode=mode,
     )

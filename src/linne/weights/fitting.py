@@ -57,13 +57,14 @@ def _notes(weights: Weights, named: Named, full_name: str) -> tuple[str, ...]:
 
 def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
     plan = _Plan()
+    heads = roles.classifier | roles.auxiliary
     for name, mine in own.items():
         found = named.tensors.get(name)
         if is_derived(name):
             continue
         if name.endswith(".num_batches_tracked") and (found is None or found.is_floating_point()):
             continue  # no such count before torch 0.4.1, and some halve it with the rest; nothing here reads it
-        if found is None or (found.shape != mine.shape and name in roles.classifier):
+        if found is None or (found.shape != mine.shape and name in heads):
             plan.fresh.append(name)
         elif found.shape == mine.shape:
             plan.taken[name] = found

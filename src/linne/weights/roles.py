@@ -8,14 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from linne.models.layers import layers_of
+from linne.models.layers import HEADS, auxiliary_of, layers_of
 
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "position_ids", "attention_bias_idxs")
 """Tables that follow from the network's sizes: never taken from a file, which may have been made for other sizes."""
 SPARE = {
-    "AuxLogits.": "the network has no auxiliary classifier",
-    "aux1.": "the network has no auxiliary classifier",
-    "aux2.": "the network has no auxiliary classifier",
+    **{f"{head}.": "the network has no auxiliary classifier" for head in HEADS},
     "decoder": "only pretraining uses it",
     "mask_token": "only pretraining uses it",
     "predictor": "only pretraining uses it",
@@ -34,6 +32,8 @@ class Roles:
     classifier: frozenset[str]
     stems: frozenset[str]
     """Weights of the convolutions that read the image."""
+    auxiliary: frozenset[str] = frozenset()
+    """Tensors of classifiers that only training asks; most files lack them, and none needs them."""
 
 
 def roles_of(network: nn.Module) -> Roles:
@@ -46,7 +46,8 @@ def roles_of(network: nn.Module) -> Roles:
     if not first:
         convolutions = (path for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
         first = {f"{path}.weight" for path in list(convolutions)[:1]}
-    return Roles(frozenset(classifier or layers_of(network)[-1]), frozenset(first))
+    auxiliary = frozenset(auxiliary_of(network))
+    return Roles(frozenset(classifier or layers_of(network)[-1]) - auxiliary, frozenset(first), auxiliary)
 
 
 def is_derived(name: str) -> bool:

@@ -154,6 +154,7 @@ def input_spec(recipe: Recipe) -> InputSpec:
         std=data.std,
         interpolation=data.interpolation,
         crop_pct=data.crop_pct,
+        crop_mode=data.crop_mode,
     )
 
 
