@@ -19,8 +19,8 @@ from linne.cli import cli  # noqa: E402
 from linne.data.images.decode import decode_file  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
 from linne.preprocess import normalise, resize_and_crop  # noqa: E402
+from linne.weights.answers import FOLDER, SHOWN  # noqa: E402
 from linne.weights.finding import spec_of  # noqa: E402
-from linne.weights.proving import FOLDER, SHOWN  # noqa: E402
 
 MODEL = "timm/test_resnet"
 NAMES = ("cat", "cup", "rocket")

@@ -76,7 +76,7 @@ def _read_bundle(folder: Path, origin: str) -> Weights:
     provider, name = bundle.model.get("provider"), bundle.model.get("name")
     full_name = str(name) if provider == "linne" else f"{provider}/{name}"
     beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name)
-    return _read_file(folder / "model.safetensors", origin, beside)
+    return _read_file(folder / bundle.network_file, origin, beside)
 
 
 def _read_file(path: Path, origin: str, beside: Beside) -> Weights:
