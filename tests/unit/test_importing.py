@@ -188,3 +188,20 @@ def names_in(folder):
 
 def test_a_model_without_an_image_is_a_usage_error():
     assert run("predict", "timm/test_resnet").exit_code == 2
+
+
+def test_a_checkpoint_of_the_directml_samples_is_known_by_its_place(tmp_path, capsys):
+    import torchvision
+
+    torch.manual_seed(0)
+    file = tmp_path / "cv" / "checkpoints" / "squeezenet1_1" / "dml" / "checkpoint.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1(num_classes=10).state_dict(), file)
+    imported = linne.import_weights(file, tmp_path / "out", unproved=True)
+    assert imported.bundle.labels[:3] == ("airplane", "automobile", "bird")
+    assert imported.bundle.model["name"] == "squeezenet1_1"
+    spec = imported.bundle.input
+    assert (spec.height, spec.crop_pct, spec.interpolation, spec.mean[0]) == (224, 0.875, "bilinear", 0.485)
+    assert "lies where a DirectML sample keeps its torchvision/squeezenet1_1" in capsys.readouterr().err
+    other = linne.import_weights(file, tmp_path / "b", unproved=True, preprocess={"scaling": "half"}, quiet=True)
+    assert other.bundle.input.mean == (0.5, 0.5, 0.5)

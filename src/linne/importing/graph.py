@@ -63,8 +63,7 @@ def import_graph(
     proof = prove_names(session.run, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{name}`: {proof.problem}", hint=proof.hint)
-    settings = spec.to_dict()
-    ref = {"provider": GRAPH_PROVIDER, "name": Path(name).stem, "num_classes": num_classes}
+    ref: dict[str, Any] = {"provider": GRAPH_PROVIDER, "name": Path(name).stem, "num_classes": num_classes}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     bundle = write_bundle(
         output,
@@ -72,15 +71,7 @@ def import_graph(
         input=spec,
         model=ref,
         weights=graph,
-        config={
-            "architecture": f"{GRAPH_PROVIDER}/{ref['name']}",
-            "num_classes": num_classes,
-            "label_names": list(names),
-            "pretrained_cfg": {
-                "input_size": [spec.channels, spec.height, spec.width],
-                **{key: settings[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")},
-            },
-        },
+        config=_config(ref["name"], names, spec),
         canary_logits_NK=session.run(canary_batch(spec)),
         metrics={},
         provenance={
@@ -199,6 +190,20 @@ def _labels(file: Path | None, model: ModelProto, name: str, num_classes: int) -
     if len(names) != num_classes:
         raise RecipeError(f"{who} names {len(names):,} classes, and the graph has {num_classes:,}")
     return names, who
+
+
+def _config(name: str, labels: tuple[str, ...], spec: InputSpec) -> dict[str, Any]:
+    """Return the bundle's `config.json`, in timm's layout."""
+    settings = spec.to_dict()
+    return {
+        "architecture": f"{GRAPH_PROVIDER}/{name}",
+        "num_classes": len(labels),
+        "label_names": list(labels),
+        "pretrained_cfg": {
+            "input_size": [spec.channels, spec.height, spec.width],
+            **{key: settings[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")},
+        },
+    }
 
 
 def _versions() -> dict[str, str]:

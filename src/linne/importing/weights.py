@@ -19,6 +19,7 @@ from linne.errors import CheckFailed, RecipeError
 from linne.importing import Imported
 from linne.importing.inputs import preparation
 from linne.importing.labels import read_labels
+from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Weights, fit_weights, num_classes_in, read_weights
@@ -48,11 +49,17 @@ def import_into(
         LinneError: something given cannot be used, or parts of the network would keep random weights.
         CheckFailed: the answers to photographs show that something is wrong.
     """
+    sample = sample_model(typed)
+    if model is None and sample is not None:
+        model = sample
+        say(f"`{typed}` lies where a DirectML sample keeps its {sample}: with CIFAR-10's labels, prepared as there")
     if model is not None:
         fetch_description(model, say)
     found = find(typed, _network_of(typed) if model is None else models.full_name_and_tag(model)[0])
     model = found.full_name
     weights = read_weights(found.fetched(say))
+    if sample == model:
+        weights = as_in_sample(weights)
     spec = input_of(found, weights, preprocess)
     num_classes = num_classes_in(weights, model)
     names, labels_from = _labels(labels, weights, found, num_classes)
