@@ -17,7 +17,7 @@ import linne  # noqa: E402
 from linne import models  # noqa: E402
 from linne.cli import cli  # noqa: E402
 from linne.data.images.decode import decode_file  # noqa: E402
-from linne.errors import RecipeError  # noqa: E402
+from linne.errors import LinneError, RecipeError  # noqa: E402
 from linne.preprocess import normalise, resize_and_crop  # noqa: E402
 from linne.weights.answers import FOLDER, SHOWN  # noqa: E402
 from linne.weights.finding import spec_of  # noqa: E402
@@ -205,3 +205,17 @@ def test_a_checkpoint_of_the_directml_samples_is_known_by_its_place(tmp_path, ca
     assert "lies where a DirectML sample keeps its torchvision/squeezenet1_1" in capsys.readouterr().err
     other = linne.import_weights(file, tmp_path / "b", unproved=True, preprocess={"scaling": "half"}, quiet=True)
     assert other.bundle.input.mean == (0.5, 0.5, 0.5)
+
+
+def test_keras_files_and_saved_models_are_refused_with_what_makes_an_onnx_file_of_them(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
+    for name, message, command in (
+        ("model.keras", "is a Keras file, which names code", "m.export('model.onnx', format='onnx')"),
+        ("saved", "is a SavedModel of TensorFlow", "python -m tf2onnx.convert --saved-model"),
+    ):
+        with pytest.raises(LinneError, match=message) as caught:
+            linne.import_weights(tmp_path / name, tmp_path / "out", quiet=True)
+        assert command in caught.value.hint
+        assert caught.value.hint.endswith("then `linne import model.onnx`")

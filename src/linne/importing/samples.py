@@ -26,7 +26,7 @@ def sample_model(typed: str) -> str | None:
 
 
 def as_in_sample(weights: Weights) -> Weights:
-    """Return `weights` with CIFAR-10's labels and the samples' preparation of images, where they say none themselves."""
+    """Return `weights` with CIFAR-10's labels and the samples' preparation of images, where they say none."""
     scaling = SCALINGS["imagenet"]
     spec = InputSpec(
         channels=3,

@@ -22,7 +22,7 @@ from linne.importing.labels import read_labels
 from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
 from linne.preprocess import Floats, InputSpec
-from linne.weights import Weights, fit_weights, num_classes_in, read_weights
+from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
 from linne.weights.finding import Found, find, offers_for, spec_of
 from linne.weights.proving import prove
 
@@ -66,12 +66,7 @@ def import_into(
     ref = models.describe(model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width)
     network = models.build(ref)
     fit = fit_weights(network, weights, full_name=model)
-    if fit.fresh:
-        more = f" and {len(fit.fresh) - 3} more" if len(fit.fresh) > 3 else ""
-        raise RecipeError(
-            f"`{weights.origin}` leaves parts of `{model}` without weights: {', '.join(fit.fresh[:3])}{more}",
-            hint="an import must be whole; `linne train --weights` starts from what there is",
-        )
+    _require_whole(fit, weights, model)
     proof = prove(network, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{weights.origin}` as `{model}`: {proof.problem}", hint=proof.hint)
@@ -93,6 +88,16 @@ def import_into(
         },
     )
     return Imported(bundle=bundle, fit=fit, proof=proof, labels_from=labels_from, licence=licence)
+
+
+def _require_whole(fit: Fit, weights: Weights, model: str) -> None:
+    """Raise RecipeError where the network would keep random weights."""
+    if fit.fresh:
+        more = f" and {len(fit.fresh) - 3} more" if len(fit.fresh) > 3 else ""
+        raise RecipeError(
+            f"`{weights.origin}` leaves parts of `{model}` without weights: {', '.join(fit.fresh[:3])}{more}",
+            hint="an import must be whole; `linne train --weights` starts from what there is",
+        )
 
 
 def _network_of(typed: str) -> str:
