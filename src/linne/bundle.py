@@ -1,6 +1,7 @@
 """A trained classifier as one folder: written all or nothing, checked whole before anything in it is used.
 
-Holds no code and no pickle: `config.json`, `model.safetensors`, `bundle.json`, `canaries/*.png` and `README.md`.
+Holds no code and no pickle: `config.json`, `model.safetensors` (or `model.onnx`), `bundle.json`, `canaries/*.png` and
+`README.md`.
 The checks find damage, mix-ups and half-written folders. They do not say who wrote a bundle: whoever can rewrite
 every file can also rewrite the checksums.
 """
@@ -58,7 +59,9 @@ __all__ = [
 ]
 
 TASK = "image-classification"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, GRAPH, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
+GRAPH_PROVIDER = "onnx"
+"""The provider that a bundle's `model` names where the network is `model.onnx`: nothing builds it from weights."""
 PARTIAL = ".partial-"
 
 _KEYS = ("format", "linne", "task", "labels", "input", "model", "metrics", "canaries", "provenance", "files")
@@ -95,12 +98,22 @@ class Bundle:
     files: Mapping[str, Mapping[str, Any]]
     """{name: {"sha256", "size_bytes"}} of every file but `bundle.json`, which carries its own checksum."""
 
+    @property
+    def network_file(self) -> str:
+        """The file that holds the network: `model.safetensors`, for one that is built, or `model.onnx`, a graph."""
+        return GRAPH if self.model.get("provider") == GRAPH_PROVIDER else WEIGHTS
+
     def weights(self) -> dict[str, NDArray[Any]]:
         """Return every tensor of `model.safetensors` by name.
 
         Raises:
-            BundleError: the file cannot be read. It was checked on opening, not again now.
+            BundleError: it holds a graph, or the file cannot be read. It was checked on opening, not again now.
         """
+        if self.network_file != WEIGHTS:
+            raise BundleError(
+                f"bundle `{self.path}` holds a graph, `{self.network_file}`, and no weights of a network by name",
+                hint="`linne predict` and `linne evaluate` run it; training, tracing and distilling need weights",
+            )
         try:
             return load_file(self.path / WEIGHTS)
         except (OSError, SafetensorError, TypeError) as error:
@@ -129,7 +142,7 @@ def write_bundle(
     labels: Sequence[str],
     input: InputSpec,  # noqa: A002 - the field's name
     model: Mapping[str, Any],
-    weights: Mapping[str, NDArray[Any]],
+    weights: Mapping[str, NDArray[Any]] | bytes,
     config: Mapping[str, Any],
     canary_logits_NK: Floats,
     metrics: Mapping[str, Any],
@@ -141,6 +154,7 @@ def write_bundle(
     there is no `folder`.
 
     Args:
+        weights: tensors by name, or the bytes of an ONNX file where `model` has the provider `onnx`.
         config: what goes into `config.json`; its `label_names` must be `labels`.
         canary_logits_NK: the model's answers, in fp32, to `canary_batch(input)`.
 
@@ -213,22 +227,19 @@ def _describe_canaries(labels: Sequence[str], logits_NK: Floats, count: int) -> 
     return tuple(Canary(f"canaries/{i}.png", labels[int(np.argmax(row))], row) for i, row in enumerate(rows))
 
 
-def _fill(folder: Path, bundle: Bundle, weights: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
+def _fill(folder: Path, bundle: Bundle, weights: Mapping[str, NDArray[Any]] | bytes, config: Mapping[str, Any]) -> None:
     """Write every file of `bundle` into the new folder `folder`, `bundle.json` last."""
     (folder / "canaries").mkdir(parents=True)
     for canary, pixels_HWC in zip(bundle.canaries, canary_images(bundle.input), strict=True):
         Image.fromarray(pixels_HWC.squeeze(-1) if bundle.input.channels == 1 else pixels_HWC).save(folder / canary.file)
     write_file(folder / CONFIG, to_json(config, CONFIG))
     write_file(folder / CARD, _encoded_card(bundle))
-    # safetensors writes the memory as it lies, whatever the strides. `np.ascontiguousarray` would make scalars 1-D.
-    tensors = {name: np.asarray(value, order="C") for name, value in weights.items()}
-    for name, value in tensors.items():
-        if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
-            raise BundleError(f"weights `{name}` hold values that are not numbers")
-    # transformers opens only files that say which framework they are for.
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors keeps others from reading it
-    names = (CONFIG, WEIGHTS, CARD, *(canary.file for canary in bundle.canaries))
+    if isinstance(weights, bytes):
+        write_file(folder / GRAPH, weights)
+    else:
+        _save_tensors(folder / WEIGHTS, weights)
+        shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors keeps others from reading it
+    names = (CONFIG, bundle.network_file, CARD, *(canary.file for canary in bundle.canaries))
     for name in names:
         with open(folder / name, "rb+") as file:
             os.fsync(file.fileno())
@@ -236,6 +247,17 @@ def _fill(folder: Path, bundle: Bundle, weights: Mapping[str, NDArray[Any]], con
     write_file(folder / MANIFEST, seal(_manifest(bundle, files)))
     sync_folder(folder / "canaries")
     sync_folder(folder)
+
+
+def _save_tensors(path: Path, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Write `model.safetensors`, refusing values that are not numbers."""
+    # safetensors writes the memory as it lies, whatever the strides. `np.ascontiguousarray` would make scalars 1-D.
+    tensors = {name: np.asarray(value, order="C") for name, value in weights.items()}
+    for name, value in tensors.items():
+        if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
+            raise BundleError(f"weights `{name}` hold values that are not numbers")
+    # transformers opens only files that say which framework they are for.
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _manifest(bundle: Bundle, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -295,11 +317,12 @@ def _parse(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         raise BundleError(f"the model has {model['num_classes']} classes and the bundle {len(labels)} labels")
     canaries = _parse_canaries(values["canaries"], labels)
     files = parse_files(values["files"])
-    for name in (CONFIG, WEIGHTS, *(canary.file for canary in canaries)):
+    metrics, provenance = table(values["metrics"], "metrics"), table(values["provenance"], "provenance")
+    bundle = Bundle(folder, TASK, labels, _parse_input(values["input"]), model, metrics, canaries, provenance, files)
+    for name in (CONFIG, bundle.network_file, *(canary.file for canary in canaries)):
         if name not in files:
             raise BundleError(f"`files` does not list `{name}`")
-    metrics, provenance = table(values["metrics"], "metrics"), table(values["provenance"], "provenance")
-    return Bundle(folder, TASK, labels, _parse_input(values["input"]), model, metrics, canaries, provenance, files)
+    return bundle
 
 
 def _parse_labels(value: Any) -> tuple[str, ...]:

@@ -18,12 +18,15 @@ from typing import Any
 
 from linne.errors import BundleError, suggest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
 
 Migration = Callable[[Mapping[str, Any]], dict[str, Any]]
-MIGRATIONS: Mapping[int, Migration] = {}
-"""Format n to format n + 1: pure functions of the parsed `bundle.json`. Format 1 is the first, so there are none."""
+MIGRATIONS: Mapping[int, Migration] = {1: dict}
+"""Format n to format n + 1: pure functions of the parsed `bundle.json`.
+
+Format 2 lets `model.onnx` stand in the place of `model.safetensors`; every bundle of format 1 is one of format 2.
+"""
 
 # ImageNet-21k with its 21,843 names and four canaries makes 4 MB.
 MAX_JSON_BYTES = 64 * 2**20

@@ -30,6 +30,11 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may run on, where the system says so; else how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def others_use_of_cores(seconds: float = 0.2) -> float | None:
     """Return the share of the processor that other programs use now; None where the system does not say.
 

@@ -35,16 +35,21 @@ def import_weights(
     model: str | None = None,
     labels: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
+    output_name: str | None = None,
     unproved: bool = False,
     quiet: bool = False,
 ) -> Imported:
-    """Make a bundle of pretrained weights, and return it with what was found on the way.
+    """Make a bundle of pretrained weights or a graph, and return it with what was found on the way.
 
     Args:
-        weights: A file or a folder, or with `model` "default" or a name of its provider, which may download them.
+        weights: An ONNX file, whose graph is taken whole; a file or a folder of weights; or with `model` "default" or a
+            name of its provider, which may download them.
         model: The network that they are of; a folder of timm or Hugging Face says it itself.
         labels: A file with the names of the classes, one a line or JSON; otherwise what comes with the weights.
-        preprocess: Fields of `InputSpec` that nobody else says, or that are to be other.
+        preprocess: Fields of `InputSpec` that nobody else says, or that are to be other; `scaling` is a word for mean
+            and deviation (`imagenet`, `half`, `unit`, `raw`, `caffe`), and of a graph `order` may be `bgr` and
+            `layout` `nhwc`.
+        output_name: Which output of a graph that has several.
         unproved: Take them also when their answers to photographs show that something is wrong.
         quiet: Say nothing on stderr.
 
@@ -63,6 +68,7 @@ def import_weights(
         model=model,
         labels=path,
         preprocess=preprocess or {},
+        output_name=output_name,
         must_prove=not unproved,
         say=say,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixtures.graphs import change_weight, write_graph_bundle
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -71,7 +72,16 @@ def torch_bundle(folder: Path, spec: InputSpec) -> Bundle:
     )
 
 
-MAKERS: dict[str, Callable[[Path, InputSpec], Bundle]] = {"null": null_bundle, "torch": torch_bundle}
+def graph_bundle(folder: Path, spec: InputSpec) -> Bundle:
+    """A convolution and a linear layer by hand, which takes three images at a time."""
+    return write_graph_bundle(folder, LABELS, spec, batch=3)
+
+
+MAKERS: dict[str, Callable[[Path, InputSpec], Bundle]] = {
+    "null": null_bundle,
+    "torch": torch_bundle,
+    "onnxruntime": graph_bundle,
+}
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
@@ -170,6 +180,9 @@ def with_blue_first(folder: Path) -> None:
 
 def with_one_weight(folder: Path) -> None:
     """One value of the last layer, five times the layer's largest."""
+    if (folder / "model.onnx").exists():
+        change_weight(folder / "model.onnx")
+        return
     weights = open_bundle(folder).weights()
     last = [name for name, value in weights.items() if value.ndim == 2][-1]
     weights[last] = weights[last].copy()

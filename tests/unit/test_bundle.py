@@ -222,7 +222,7 @@ def test_a_newer_bundle_is_refused_naming_the_versions(bundle: Bundle) -> None:
     rewrite(bundle, lambda m: m.update(format=3, linne="9.1.0", more="unknown today"))
     error = refusal(bundle.path)
     assert error.message == (
-        f"bundle `{bundle.path}`: written by linne 9.1.0 in bundle format 3; this linne reads up to format 1"
+        f"bundle `{bundle.path}`: written by linne 9.1.0 in bundle format 3; this linne reads up to format 2"
     )
     assert error.hint == "pip install --upgrade linne"
 
@@ -239,9 +239,9 @@ def test_a_newer_bundle_is_refused_naming_the_versions(bundle: Bundle) -> None:
         (b'{"format": 1, "labels": "\xff"}', "`bundle.json` is not valid JSON: 'utf-8' codec"),
         (b'{"a":' * 20 + b"1" + b"}" * 20, "`bundle.json` is nested deeper than 16 levels"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "`bundle.json` is nested deeper than 16 levels"),
-        (b"{}", "`bundle.json` has format `None`, expected a whole number from 1 to 1"),
-        (b'{"format": true}', "`bundle.json` has format `True`, expected a whole number from 1 to 1"),
-        (b'{"format": 0}', "`bundle.json` has format `0`, expected a whole number from 1 to 1"),
+        (b"{}", "`bundle.json` has format `None`, expected a whole number from 1 to 2"),
+        (b'{"format": true}', "`bundle.json` has format `True`, expected a whole number from 1 to 2"),
+        (b'{"format": 0}', "`bundle.json` has format `0`, expected a whole number from 1 to 2"),
     ],
 )
 def test_a_manifest_that_is_not_strict_json_is_refused(bundle: Bundle, content: bytes, text: str) -> None:

@@ -17,10 +17,10 @@ import linne  # noqa: E402
 from linne import models  # noqa: E402
 from linne.cli import cli  # noqa: E402
 from linne.data.images.decode import decode_file  # noqa: E402
-from linne.errors import RecipeError  # noqa: E402
+from linne.errors import LinneError, RecipeError  # noqa: E402
 from linne.preprocess import normalise, resize_and_crop  # noqa: E402
+from linne.weights.answers import FOLDER, SHOWN  # noqa: E402
 from linne.weights.finding import spec_of  # noqa: E402
-from linne.weights.proving import FOLDER, SHOWN  # noqa: E402
 
 MODEL = "timm/test_resnet"
 NAMES = ("cat", "cup", "rocket")
@@ -188,3 +188,34 @@ def names_in(folder):
 
 def test_a_model_without_an_image_is_a_usage_error():
     assert run("predict", "timm/test_resnet").exit_code == 2
+
+
+def test_a_checkpoint_of_the_directml_samples_is_known_by_its_place(tmp_path, capsys):
+    import torchvision
+
+    torch.manual_seed(0)
+    file = tmp_path / "cv" / "checkpoints" / "squeezenet1_1" / "dml" / "checkpoint.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1(num_classes=10).state_dict(), file)
+    imported = linne.import_weights(file, tmp_path / "out", unproved=True)
+    assert imported.bundle.labels[:3] == ("airplane", "automobile", "bird")
+    assert imported.bundle.model["name"] == "squeezenet1_1"
+    spec = imported.bundle.input
+    assert (spec.height, spec.crop_pct, spec.interpolation, spec.mean[0]) == (224, 0.875, "bilinear", 0.485)
+    assert "lies where a DirectML sample keeps its torchvision/squeezenet1_1" in capsys.readouterr().err
+    other = linne.import_weights(file, tmp_path / "b", unproved=True, preprocess={"scaling": "half"}, quiet=True)
+    assert other.bundle.input.mean == (0.5, 0.5, 0.5)
+
+
+def test_keras_files_and_saved_models_are_refused_with_what_makes_an_onnx_file_of_them(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
+    for name, message, command in (
+        ("model.keras", "is a Keras file, which names code", "m.export('model.onnx', format='onnx')"),
+        ("saved", "is a SavedModel of TensorFlow", "python -m tf2onnx.convert --saved-model"),
+    ):
+        with pytest.raises(LinneError, match=message) as caught:
+            linne.import_weights(tmp_path / name, tmp_path / "out", quiet=True)
+        assert command in caught.value.hint
+        assert caught.value.hint.endswith("then `linne import model.onnx`")

@@ -290,15 +290,15 @@ def test_a_backend_asked_for_by_name_says_so(predictor: Predictor) -> None:
     assert predictor.backend.description == "null (one linear layer, numpy)"
 
 
-def test_auto_never_takes_the_null_backend() -> None:
+def test_auto_never_takes_the_null_backend(bundle: Bundle) -> None:
     if load_backend("torch").why_unavailable() is not None:
         pytest.skip("torch is not installed")
-    assert choose_backend("auto")[0::2] == ("torch", "first backend that can be used here")
+    assert choose_backend("auto", bundle)[0::2] == ("torch", "first backend that can be used here")
 
 
-def test_a_misspelt_backend_gets_the_nearest_match() -> None:
+def test_a_misspelt_backend_gets_the_nearest_match(bundle: Bundle) -> None:
     with pytest.raises(LinneError) as caught:
-        choose_backend("troch")
+        choose_backend("troch", bundle)
     assert caught.value.message == "no backend `troch`"
     assert caught.value.hint == "did you mean `torch`?"
 
@@ -338,8 +338,9 @@ def test_predicting_without_the_torch_backend_imports_no_torch(bundle: Bundle) -
 
 def test_the_null_backend_refuses_a_trained_network(bundle: Bundle) -> None:
     trained = dataclasses.replace(bundle, model={"provider": "linne"})
-    with pytest.raises(BundleError, match="holds a trained network, which the null backend cannot run"):
+    with pytest.raises(LinneError, match=r"backend `null` cannot run bundle .*: it holds a trained network") as caught:
         Predictor.open(trained, backend="null")
+    assert caught.value.hint == "`auto` takes one that can"
 
 
 def test_with_tta_the_probabilities_are_the_means_of_the_image_and_its_mirror_image(bundle):

@@ -14,7 +14,8 @@ from torch import nn  # noqa: E402
 
 from linne.data.images.decode import decode_file  # noqa: E402
 from linne.preprocess import InputSpec, normalise, resize_and_crop  # noqa: E402
-from linne.weights.proving import FOLDER, SHOWN, prove  # noqa: E402
+from linne.weights.answers import FOLDER, SHOWN  # noqa: E402
+from linne.weights.proving import prove  # noqa: E402
 
 IMAGENET = InputSpec(
     channels=3, height=64, width=64, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_pct=0.875

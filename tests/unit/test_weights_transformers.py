@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers", reason="needs `linne[hf]`")
 import linne  # noqa: E402
 from linne import models  # noqa: E402
 from linne.weights import fit_weights, read_weights  # noqa: E402
-from linne.weights.proving import FOLDER  # noqa: E402
+from linne.weights.answers import FOLDER  # noqa: E402
 
 pytestmark = pytest.mark.long
 

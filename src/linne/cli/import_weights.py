@@ -8,7 +8,10 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import read_settings
+from linne.cli.settings import read_preparation
+
+WORDS = ("scaling", "order", "layout")
+"""Of `--preprocess`, beside the fields that recipes have as well."""
 
 
 @click.command("import")
@@ -20,10 +23,11 @@ from linne.cli.settings import read_settings
 @click.option(
     "--preprocess",
     multiple=True,
-    callback=read_settings,
-    metavar="FIELD=VALUE",
-    help="How images are prepared, as in `mean=0.5,0.5,0.5` or `height=224`, where nobody says it; repeatable.",
+    callback=read_preparation,
+    metavar="WORD|FIELD=VALUE",
+    help="Scaling of pixels (`imagenet`, `half`, `unit`, `raw`, `caffe`), or a field as in `height=224`; repeatable.",
 )
+@click.option("--output-name", metavar="NAME", help="Which output of a graph that has several.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new bundle.")
 @click.option("--unproved", is_flag=True, help="Take them also when their answers to photographs are strange.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -32,20 +36,21 @@ def command(
 ) -> None:
     """Make a bundle of WEIGHTS, which evaluate, predict and the other verbs take.
 
-    WEIGHTS is a file (.safetensors, .pth, .onnx), a folder of timm or Hugging Face, or with --model
-    `default` or the name of weights that the network's provider offers, which may download them.
-    Nothing in a file is run. The weights must fill the whole network, and answer to a few
-    photographs as trained weights do.
+    WEIGHTS is an ONNX file, whose graph is taken whole; a file of weights (.safetensors, .pth), a
+    folder of timm or Hugging Face, or with --model `default` or the name of weights that the
+    network's provider offers, which may download them. No code in a file is run. Weights must fill
+    the whole network, and answer to a few photographs as trained weights do.
 
     \b
     linne import mobilenet_v2-b0353104.pth --model torchvision/mobilenet_v2 --output mobilenet/
     linne import default --model timm/vit_tiny_patch16_224 --output vit/
     linne import my-hf-model/ --output mine/
+    linne import classifier.onnx --preprocess imagenet --labels names.txt --output classifier/
     """
     from linne.model_verbs import import_weights
     from linne.recipe import parse_value
 
-    fields = {name: parse_value(f"data.{name}", value) for name, value in preprocess}
+    fields = {name: value if name in WORDS else parse_value(f"data.{name}", value) for name, value in preprocess}
     result = import_weights(weights, output, preprocess=fields, **options)
     if as_json:
         console.data_json(result.to_dict())

@@ -37,6 +37,13 @@ def read_settings(
     return tuple((path.strip(), value.strip()) for path, _, value in sides)
 
 
+def read_preparation(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return each `field=value` as `read_settings` does, and a word alone as that of the scaling."""
+    return read_settings(context, parameter, tuple(text if "=" in text else f"scaling={text}" for text in texts))
+
+
 def read_resume(context: click.Context, parameter: click.Parameter, value: str | None) -> bool | str:
     """Return whether to resume, as `linne.train` takes it."""
     if value not in (None, "run", "auto"):

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.bundle import Bundle, open_bundle
+from linne.bundle import GRAPH, Bundle, open_bundle
 from linne.doctor.child import Heard, first_event, listen
 from linne.doctor.proof import Finding, Verdict, judge
 from linne.doctor.report import Check, Section, Status
 from linne.errors import BundleError
-from linne.inference.backends import BACKENDS, NEVER_AUTO
+from linne.graphs.session import PROVIDERS
+from linne.inference.backends import BACKENDS, NEVER_AUTO, load_backend
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
@@ -75,8 +76,10 @@ def _answers(
     machine: Machine, bundle: Bundle, devices: Sequence[str], command: Sequence[str], limit_s: float
 ) -> list[Check]:
     """Return a check for each backend and device; a backend that cannot be used here is bad where no other can."""
-    only = bundle.model.get("provider")
-    backends = [only] if only in NEVER_AUTO else [name for name in BACKENDS if name not in NEVER_AUTO]
+    backends = [name for name in BACKENDS if load_backend(name).why_not(bundle) is None]
+    backends = [name for name in backends if name in NEVER_AUTO] or backends
+    if bundle.network_file == GRAPH:
+        devices = list(PROVIDERS)  # torch's devices are not ONNX Runtime's
     checks: list[Check] = []
     unavailable: list[tuple[str, str]] = []
     for backend in backends:

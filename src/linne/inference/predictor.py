@@ -113,7 +113,7 @@ class Predictor:
         """
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle)
-        name, backend_class, reason = choose_backend(backend)
+        name, backend_class, reason = choose_backend(backend, bundle)
         opened = backend_class.open(bundle, device, require_accelerator=require_accelerator, trust_code=trust_code)
         predictor = cls(bundle, opened, name, reason, tta)
         predictor.check_canaries()

@@ -31,15 +31,15 @@ def network_of(bundle: Bundle, *, trust_code: bool = False) -> nn.Module:
         ref = ModelRef(**bundle.model)
     except TypeError as error:
         raise BundleError(f"bundle `{bundle.path}`: its model cannot be read: {error}") from error
+    weights = bundle.weights()
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         network = build(ref, trust_code=trust_code)
-    _load(network, bundle)
+    _load(network, bundle, weights)
     return network.eval().requires_grad_(False)
 
 
-def _load(network: nn.Module, bundle: Bundle) -> None:
-    """Copy the bundle's weights into `network`, which must have exactly their names and shapes."""
-    weights = bundle.weights()
+def _load(network: nn.Module, bundle: Bundle, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Copy `weights`, the bundle's, into `network`, which must have exactly their names and shapes."""
     expected = network.state_dict()
     problems = [f"no `{name}`" for name in expected if name not in weights]
     problems += [f"unknown `{name}`" for name in weights if name not in expected]

@@ -18,10 +18,16 @@ from linne.weights.beside import Beside, read_beside
 from linne.weights.entries import tensors_in
 
 TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+KERAS = (
+    "a Keras file, which names code that it needs; where it is yours, "
+    "`KERAS_BACKEND=torch python -c \"import keras; m = keras.models.load_model('FILE', compile=False); "
+    "m(keras.ops.zeros((1, *m.input_shape[1:]))); m.export('model.onnx', format='onnx')\"`, "
+    "then `linne import model.onnx`"
+)
 REFUSED = {
-    ".h5": "a Keras file, whose layers torch networks do not have; export it to ONNX with Keras",
-    ".hdf5": "a Keras file, whose layers torch networks do not have; export it to ONNX with Keras",
-    ".keras": "a Keras file, whose layers torch networks do not have; export it to ONNX with Keras",
+    ".h5": KERAS,
+    ".hdf5": KERAS,
+    ".keras": KERAS,
     ".joblib": "a pickle, which runs code when it is read; save `model.state_dict()` as .safetensors instead",
     ".pkl": "a pickle, which runs code when it is read; save `model.state_dict()` as .safetensors instead",
     ".pickle": "a pickle, which runs code when it is read; save `model.state_dict()` as .safetensors instead",
@@ -65,6 +71,12 @@ def _read_folder(folder: Path) -> Weights:
     for name in FOLDER_FILES:
         if (folder / name).is_file():
             return _read_file(folder / name, str(folder), read_beside(folder))
+    if (folder / "saved_model.pb").is_file():
+        raise LinneError(
+            f"`{folder}` is a SavedModel of TensorFlow, which holds a program",
+            hint=f"where it is yours, `python -m tf2onnx.convert --saved-model {folder} --output model.onnx`, "
+            "then `linne import model.onnx`",
+        )
     raise LinneError(
         f"no weights in the folder `{folder}`",
         hint=f"expected `bundle.json`, or one of {', '.join(f'`{name}`' for name in FOLDER_FILES)}",
@@ -76,7 +88,7 @@ def _read_bundle(folder: Path, origin: str) -> Weights:
     provider, name = bundle.model.get("provider"), bundle.model.get("name")
     full_name = str(name) if provider == "linne" else f"{provider}/{name}"
     beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name)
-    return _read_file(folder / "model.safetensors", origin, beside)
+    return _read_file(folder / bundle.network_file, origin, beside)
 
 
 def _read_file(path: Path, origin: str, beside: Beside) -> Weights:

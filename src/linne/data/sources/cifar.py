@@ -59,7 +59,7 @@ CIFAR100 = NamedSet(
     unpacked_bytes=184_500_000,
     counts={"train": 50_000, "test": 10_000},
 )
-_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PICKLED = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
 """The folder of the pickled version, and a file in it."""
 
@@ -72,7 +72,7 @@ def open_cifar10(location: str | None, root: Path | None) -> Examples:
     """
     paths = _locate(CIFAR10, location, root)
     folder = paths["test_batch.bin"].parent
-    labels = _labels(folder / "batches.meta.txt", 10) if (folder / "batches.meta.txt").is_file() else _LABELS
+    labels = _labels(folder / "batches.meta.txt", 10) if (folder / "batches.meta.txt").is_file() else CIFAR10_LABELS
     return _examples(CIFAR10, [paths[name] for name in _TRAIN], [paths["test_batch.bin"]], labels, num_labels=1)
 
 

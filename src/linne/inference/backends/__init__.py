@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 
+from linne.bundle import Bundle
 from linne.errors import LinneError, suggest
 from linne.inference.backends.base import Backend
 
 BACKENDS = {
     "torch": "linne.inference.backends.pytorch:TorchBackend",
+    "onnxruntime": "linne.inference.backends.onnx_runtime:OnnxRuntimeBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
 NEVER_AUTO = ("null",)
@@ -28,23 +30,30 @@ def load_backend(name: str) -> type[Backend]:
     return backend
 
 
-def choose_backend(name: str = "auto") -> tuple[str, type[Backend], str]:
-    """Return the backend's name, its class, and why this one.
+def choose_backend(name: str, bundle: Bundle) -> tuple[str, type[Backend], str]:
+    """Return the backend for `bundle`, `auto` or by name: its name, its class, and why this one.
 
     Raises:
-        LinneError: no such backend, or it (for `auto`: each of them) cannot be used here, with the reason.
+        LinneError: no such backend, or it (for `auto`: each of them) cannot run the bundle here, with the reason.
     """
     if name != "auto":
         backend = load_backend(name)
         reason = backend.why_unavailable()
         if reason is not None:
             raise LinneError(f"backend `{name}` cannot be used: {reason}")
+        reason = backend.why_not(bundle)
+        if reason is not None:
+            raise LinneError(
+                f"backend `{name}` cannot run bundle `{bundle.path}`: {reason}", hint="`auto` takes one that can"
+            )
         return name, backend, "asked for"
     passed_over: list[str] = []
     for candidate in BACKENDS:
         if candidate in NEVER_AUTO:
             continue
         backend = load_backend(candidate)
+        if backend.why_not(bundle) is not None:
+            continue
         reason = backend.why_unavailable()
         if reason is None:
             return candidate, backend, "; ".join([*passed_over, "first backend that can be used here"])

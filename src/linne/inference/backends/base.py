@@ -21,6 +21,10 @@ class Backend(Protocol):
         """Return why this backend cannot be used on this machine, with what to install, or None."""
 
     @classmethod
+    def why_not(cls, bundle: Bundle) -> str | None:
+        """Return why this backend cannot run `bundle` on any machine, as in "it holds a graph", or None."""
+
+    @classmethod
     def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
         """Return the backend with the bundle's network on `device` (`auto`, `cpu`, `cuda:1`).
 

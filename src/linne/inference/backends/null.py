@@ -34,11 +34,16 @@ class NullBackend:
         return None
 
     @classmethod
+    def why_not(cls, bundle: Bundle) -> str | None:
+        """Return None for a bundle of `write_null_bundle`."""
+        return None if bundle.model.get("provider") == PROVIDER else "it holds a trained network"
+
+    @classmethod
     def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
         """Return the layer; `device` is ignored."""
         if require_accelerator:
             raise DeviceError("the null backend runs on the CPU, and an accelerator is required")
-        if bundle.model.get("provider") != PROVIDER:
+        if cls.why_not(bundle) is not None:
             raise BundleError(f"bundle `{bundle.path}` holds a trained network, which the null backend cannot run")
         weights = bundle.weights()
         return cls(weights["weight"], weights["bias"])

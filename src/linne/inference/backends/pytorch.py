@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Self
 
-from linne.bundle import Bundle
+from linne.bundle import WEIGHTS, Bundle
 from linne.preprocess import Floats, Resize
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ class TorchBackend:
         except ImportError as error:
             return f"torch cannot be imported ({error}); pip install 'linne[train]'"
         return None
+
+    @classmethod
+    def why_not(cls, bundle: Bundle) -> str | None:
+        """Return that it holds a graph, or None."""
+        return None if bundle.network_file == WEIGHTS else f"it holds a graph, `{bundle.network_file}`, and no weights"
 
     @classmethod
     def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:

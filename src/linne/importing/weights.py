@@ -1,13 +1,11 @@
-"""Pretrained weights in, a bundle out: from then on they are evaluated, served and exported like one's own."""
+"""Weights of a network that linne builds, found, fitted, proved and made a bundle."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,86 +13,21 @@ import torch
 from torch import nn
 
 from linne import models
-from linne.bundle import Bundle, canary_batch, write_bundle
-from linne.bundle_format import MANIFEST
-from linne.data.names import listed
-from linne.data.places import cache_folder
+from linne.bundle import canary_batch, write_bundle
 from linne.device import describe_versions
 from linne.errors import CheckFailed, RecipeError
+from linne.importing import Imported
+from linne.importing.inputs import preparation
+from linne.importing.labels import read_labels
+from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import DEFAULT, Found, find, offers_for, spec_of
-from linne.weights.proving import Proof, prove
-
-MAX_LABELS_BYTES = 16 * 2**20
-MOST_NAMED = 5
-"""Classes that are named to a person."""
-CACHE_FORMAT = 1
-"""Changes when a bundle that is made of the same weights would be another one."""
+from linne.weights.finding import Found, find, offers_for, spec_of
+from linne.weights.proving import prove
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Imported:
-    """A bundle that was made from weights, and what was found on the way."""
-
-    bundle: Bundle
-    fit: Fit
-    proof: Proof
-    labels_from: str
-    """Who named the classes."""
-    licence: str | None
-    """Of the weights, where their provider states one."""
-
-    def lines(self) -> list[str]:
-        """Return what was found, for people."""
-        licence = self.licence or "not stated"
-        named = listed(self.bundle.labels, MOST_NAMED)
-        return [
-            *self.fit.lines(),
-            self.proof.line(),
-            f"{len(self.bundle.labels):,} classes: {named}, as {self.labels_from} has them",
-            f"licence of the weights: {licence}",
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return {
-            "bundle": str(self.bundle.path),
-            "labels_from": self.labels_from,
-            "licence": self.licence,
-            "fit": asdict(self.fit),
-            "proof": asdict(self.proof),
-        }
-
-
-def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path:
-    """Return a bundle of the network `model` with pretrained weights, made now or found in the cache.
-
-    Args:
-        typed: which weights, as `weights.finding` reads it; None takes those that `model` names, or the default ones.
-
-    Raises:
-        LinneError: as `import_weights`.
-    """
-    fetch_description(model, say)
-    full_name, tag = models.full_name_and_tag(model)
-    found = find(typed or tag or DEFAULT, full_name)
-    path = found.fetched(say)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = json.dumps([CACHE_FORMAT, full_name, str(path.resolve()), facts])
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in full_name)
-    folder = cache_folder() / "pretrained" / f"{name}-{key}"
-    if not (folder / MANIFEST).exists():
-        say(f"making a bundle of {found.name} in {folder}")
-        for line in import_weights(str(path), folder, model=full_name, preprocess={}, say=say).lines():
-            say(line)
-    return folder
-
-
-def import_weights(
+def import_into(
     typed: str,
     output: Path,
     *,
@@ -116,23 +49,24 @@ def import_weights(
         LinneError: something given cannot be used, or parts of the network would keep random weights.
         CheckFailed: the answers to photographs show that something is wrong.
     """
+    sample = sample_model(typed)
+    if model is None and sample is not None:
+        model = sample
+        say(f"`{typed}` lies where a DirectML sample keeps its {sample}: with CIFAR-10's labels, prepared as there")
     if model is not None:
         fetch_description(model, say)
     found = find(typed, _network_of(typed) if model is None else models.full_name_and_tag(model)[0])
     model = found.full_name
     weights = read_weights(found.fetched(say))
+    if sample == model:
+        weights = as_in_sample(weights)
     spec = input_of(found, weights, preprocess)
     num_classes = num_classes_in(weights, model)
     names, labels_from = _labels(labels, weights, found, num_classes)
     ref = models.describe(model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width)
     network = models.build(ref)
     fit = fit_weights(network, weights, full_name=model)
-    if fit.fresh:
-        more = f" and {len(fit.fresh) - 3} more" if len(fit.fresh) > 3 else ""
-        raise RecipeError(
-            f"`{weights.origin}` leaves parts of `{model}` without weights: {', '.join(fit.fresh[:3])}{more}",
-            hint="an import must be whole; `linne train --weights` starts from what there is",
-        )
+    _require_whole(fit, weights, model)
     proof = prove(network, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{weights.origin}` as `{model}`: {proof.problem}", hint=proof.hint)
@@ -154,6 +88,16 @@ def import_weights(
         },
     )
     return Imported(bundle=bundle, fit=fit, proof=proof, labels_from=labels_from, licence=licence)
+
+
+def _require_whole(fit: Fit, weights: Weights, model: str) -> None:
+    """Raise RecipeError where the network would keep random weights."""
+    if fit.fresh:
+        more = f" and {len(fit.fresh) - 3} more" if len(fit.fresh) > 3 else ""
+        raise RecipeError(
+            f"`{weights.origin}` leaves parts of `{model}` without weights: {', '.join(fit.fresh[:3])}{more}",
+            hint="an import must be whole; `linne train --weights` starts from what there is",
+        )
 
 
 def _network_of(typed: str) -> str:
@@ -191,17 +135,19 @@ def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> Inpu
             f"nobody says what size and scaling `{found.name}` takes",
             hint="use --preprocess height=224,width=224 and so on",
         )
-    known = {field.name for field in dataclasses.fields(InputSpec)}
-    for name in changes:
-        if name not in known:
-            raise RecipeError(f"no field `{name}` of preprocessing", hint=f"there are {', '.join(sorted(known))}")
-    return dataclasses.replace(spec, **changes)
+    said = preparation(changes, spec.channels)
+    if said.bgr or said.layout is not None:
+        raise RecipeError(
+            "blue first or channels last can be said of a graph, and these are weights of a network that takes RGB",
+            hint="export the network to ONNX, and import that with --preprocess order=bgr",
+        )
+    return dataclasses.replace(spec, **said.fields)
 
 
 def _labels(file: Path | None, weights: Weights, found: Found, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
     if file is not None:
-        named, who = _read_labels(file), f"`{file}`"
+        named, who = read_labels(file), f"`{file}`"
     elif weights.labels is not None:
         named, who = weights.labels, f"`{weights.origin}`"
     elif found.offered is not None and (offered := found.offered.labels()) is not None:
@@ -219,34 +165,6 @@ def _labels(file: Path | None, weights: Weights, found: Found, num_classes: int)
     if len(named) != num_classes:
         raise RecipeError(f"{who} names {len(named)} classes, and the weights have {num_classes}")
     return named, who
-
-
-def _read_labels(file: Path) -> tuple[str, ...]:
-    """Return the names in a text with one a line, or in JSON: a list, or {"0": name} as `id2label` is written.
-
-    Raises:
-        RecipeError: it cannot be read, or is neither.
-    """
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read(MAX_LABELS_BYTES + 1)
-        if len(data) > MAX_LABELS_BYTES:
-            raise RecipeError(f"the labels `{file}` are larger than {MAX_LABELS_BYTES // 2**20} MiB")
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"the labels `{file}` cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"the labels `{file}` are not UTF-8 text") from error
-    if not text.lstrip().startswith(("[", "{")):
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        value = json.loads(text)
-        names = [value[str(k)] for k in range(len(value))] if isinstance(value, dict) else value
-    except (ValueError, KeyError) as error:
-        raise RecipeError(f"the labels `{file}` are neither one a line nor a JSON list") from error
-    if not all(isinstance(name, str) for name in names):
-        raise RecipeError(f"the labels `{file}` hold something that is no text")
-    return tuple(names)
 
 
 def _answers(network: nn.Module, spec: InputSpec) -> Floats:

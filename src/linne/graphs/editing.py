@@ -1,0 +1,275 @@
+"""ONNX files brought to the form that bundles keep, by the package onnx.
+
+The graph itself is left as it is: nodes are put before its input (other order of channels, other layout, other kind
+of number) and its output is taken elsewhere or goes through more nodes. All of it is data; nothing in a file is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from linne.errors import LinneError, RecipeError, suggest
+from linne.graphs.session import INSTALL
+from linne.graphs.wire import MAX_BYTES, require_whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Layout = Literal["NCHW", "NHWC"]
+LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
+TYPES = ("FLOAT", "FLOAT16", "DOUBLE", "UINT8")
+"""Of inputs that an image can be."""
+LEAST_PROBABILITY = 1e-38
+"""Under which the logarithm of a probability does not fall: about the smallest float32 with all its digits."""
+RESHAPERS = ("Identity", "Cast")
+"""Nodes between a Softmax and an output that change no number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageInput:
+    """The input of a graph that takes images."""
+
+    name: str
+    type: str
+    """One of `TYPES`."""
+    layout: Layout
+    batch: int | None
+    """How many images at once; None for any number."""
+    channels: int
+    height: int | None
+    """None where the graph takes any."""
+    width: int | None
+
+
+def read_graph(path: Path) -> ModelProto:
+    """Return the ONNX file, checked: nothing outside it, and sound by onnx's own checker.
+
+    Raises:
+        LinneError: the package onnx is missing, or the file is too large, damaged, or keeps data in other files.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise LinneError(f"`{path}` needs the package onnx to be imported", hint=INSTALL) from error
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise LinneError(f"`{path}` has {size:,} bytes, and an ONNX file has at most {MAX_BYTES:,}")
+    data = path.read_bytes()
+    require_whole(data, str(path))
+    try:
+        model = onnx.load_model_from_string(data)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's own kind and the checker's
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise LinneError(
+            f"`{path}` cannot be read as ONNX: {reason}", hint="copy or download it again, or export it anew"
+        ) from error
+    return model
+
+
+def image_input(model: ModelProto, name: str, *, layout: str | None = None) -> ImageInput:
+    """Return the one input of the graph in file `name`; its layout is told by where the 1 or 3 channels are.
+
+    Raises:
+        LinneError: there are several inputs, or one that no image can be.
+        RecipeError: both layouts are possible and `layout` says none.
+    """
+    from onnx import TensorProto
+
+    stored = {item.name for item in model.graph.initializer}  # old files list them as inputs as well
+    inputs = [item for item in model.graph.input if item.name not in stored]
+    if len(inputs) != 1:
+        found = ", ".join(f"`{item.name}`" for item in inputs) or "none"
+        raise LinneError(f"the graph `{name}` takes {len(inputs)} inputs ({found}), expected one, of images")
+    (item,) = inputs
+    tensor = item.type.tensor_type
+    kind = TensorProto.DataType.Name(tensor.elem_type)
+    shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
+    if len(shape) != 4 or kind not in TYPES:
+        said = " x ".join("?" if size is None else str(size) for size in shape)
+        raise LinneError(
+            f"the graph `{name}` takes `{item.name}`, {kind.lower()} of shape {said or 'unknown'}, expected a batch of "
+            "images: float, half, double or uint8 of four dimensions"
+        )
+    chosen = _layout(shape, name, layout)
+    axis = 1 if chosen == "NCHW" else 3
+    height, width = shape[2:] if chosen == "NCHW" else shape[1:3]
+    return ImageInput(
+        name=item.name,
+        type=kind,
+        layout=chosen,
+        batch=shape[0],
+        channels=shape[axis] or 3,
+        height=height,
+        width=width,
+    )
+
+
+def _layout(shape: list[int | None], name: str, said: str | None) -> Layout:
+    """Return where the channels are: second or last, whichever is 1 or 3."""
+    if said is not None and said.upper() not in LAYOUTS:
+        raise RecipeError(f"no layout `{said}` of pixels", hint=suggest(said.upper(), LAYOUTS) or "use nchw or nhwc")
+    possible = [layout for layout, axis in zip(LAYOUTS, (1, 3), strict=True) if shape[axis] in (1, 3)]
+    if said is not None:
+        chosen = LAYOUTS[LAYOUTS.index(said.upper())]
+        if shape[1 if chosen == "NCHW" else 3] not in (1, 3, None):
+            raise RecipeError(f"the graph `{name}` takes {shape}, which has no 1 or 3 channels as {chosen} has them")
+        return chosen
+    if len(possible) != 1:
+        seen = " x ".join("?" if size is None else str(size) for size in shape)
+        raise RecipeError(
+            f"the graph `{name}` takes {seen}, of which the channels may be the second or the last"
+            if possible or None in shape
+            else f"the graph `{name}` takes {seen}, of which neither the second nor the last are 1 or 3 channels",
+            hint="use --preprocess layout=nchw or --preprocess layout=nhwc",
+        )
+    return possible[0]
+
+
+def choose_output(model: ModelProto, name: str, typed: str | None) -> str:
+    """Return the name of the graph's output, the one there is or the one `typed`.
+
+    Raises:
+        RecipeError: there are several and none is typed, or there is no such.
+    """
+    outputs = [item.name for item in model.graph.output]
+    if typed is not None and typed not in outputs:
+        raise RecipeError(
+            f"the graph `{name}` has no output `{typed}`",
+            hint=suggest(typed, outputs) or f"it has {', '.join(f'`{output}`' for output in outputs)}",
+        )
+    if typed is None and len(outputs) != 1:
+        raise RecipeError(
+            f"the graph `{name}` has {len(outputs)} outputs",
+            hint=f"use --output-name with one of {', '.join(f'`{output}`' for output in outputs)}",
+        )
+    return typed or outputs[0]
+
+
+def before_softmax(model: ModelProto, output: str) -> str | None:
+    """Return what goes into the Softmax over the last axis that makes `output`, or None where none does.
+
+    Softmax(x) is the same for x and x plus a number, so its input are logits like any others.
+    """
+    makers = {made: node for node in model.graph.node for made in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in RESHAPERS and node.domain in ("", "ai.onnx"):
+        node = makers.get(node.input[0])
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax") or node.domain not in ("", "ai.onnx"):
+        return None
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+    # Before operator set 13 the default was 1, which for N x K is the last as well.
+    return str(node.input[0]) if axis in (1, -1) else None
+
+
+def bundle_form(
+    model: ModelProto,
+    taken: ImageInput,
+    output: str,
+    *,
+    height: int,
+    width: int,
+    batch: int | None,
+    flip: bool = False,
+    as_logarithm: bool = False,
+) -> bytes:
+    """Return the graph in the form that bundles keep; `model` is left as it is.
+
+    Args:
+        output: the tensor that becomes the output; more than two dimensions are flattened.
+        batch: how many images at once; None leaves the number open.
+        flip: whether the graph takes BGR; RGB is turned around before it.
+        as_logarithm: whether the output are probabilities, of which logarithms are taken.
+
+    Raises:
+        LinneError: what comes out is no sound graph.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    names = _Names(graph)
+    ahead, entry = _steps_before(taken, flip, names)
+    size: list[Any] = ["N" if batch is None else batch, taken.channels, height, width]
+    kept = [item for item in graph.input if item.name != taken.name]  # initialisers that old files list
+    del graph.input[:]
+    graph.input.extend([helper.make_tensor_value_info(entry, TensorProto.FLOAT, size), *kept])
+    behind, leaves = _steps_behind(output, as_logarithm, names)
+    nodes = [*ahead, *graph.node, *behind]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.output[:]
+    graph.output.extend([helper.make_tensor_value_info(leaves, TensorProto.FLOAT, [size[0], None])])
+    # What was inferred of shapes may name the old batch size.
+    del graph.value_info[:]
+    try:
+        onnx.checker.check_model(changed)
+    except Exception as error:  # the checker's own kind
+        raise LinneError(f"the graph cannot be given the form of a bundle: {error}") from error
+    return bytes(changed.SerializeToString())
+
+
+class _Names:
+    """Names that nothing in a graph has."""
+
+    def __init__(self, graph: Any) -> None:
+        self._taken = {item.name for item in (*graph.input, *graph.output, *graph.initializer)}
+        self._taken |= {name for node in graph.node for name in (*node.input, *node.output)}
+
+    def new(self, wish: str) -> str:
+        """Return `wish`, with a number where that is taken."""
+        number, name = 1, wish
+        while name in self._taken:
+            number, name = number + 1, f"{wish}_{number}"
+        self._taken.add(name)
+        return name
+
+
+def _steps_before(taken: ImageInput, flip: bool, names: _Names) -> tuple[list[Any], str]:
+    """Return the nodes from RGB float32 N x C x H x W to what the graph takes, and the name of the former."""
+    from onnx import TensorProto, helper
+
+    steps: list[tuple[str, Mapping[str, Any]]] = []
+    if flip:
+        steps.append(("Gather", {"axis": 1}))
+    if taken.layout == "NHWC":
+        steps.append(("Transpose", {"perm": [0, 2, 3, 1]}))
+    if taken.type != "FLOAT":
+        steps.append(("Cast", {"to": TensorProto.DataType.Value(taken.type)}))
+    nodes: list[Any] = []
+    entry = current = names.new("images") if steps else taken.name
+    for position, (kind, attributes) in enumerate(steps):
+        made = taken.name if position == len(steps) - 1 else names.new(f"images_{kind.lower()}")
+        more = []
+        if kind == "Gather":
+            order = names.new("bgr")
+            value = helper.make_tensor(order, TensorProto.INT64, [3], [2, 1, 0])
+            nodes.append(helper.make_node("Constant", [], [order], value=value))
+            more = [order]
+        nodes.append(helper.make_node(kind, [current, *more], [made], **attributes))
+        current = made
+    return nodes, entry
+
+
+def _steps_behind(output: str, as_logarithm: bool, names: _Names) -> tuple[list[Any], str]:
+    """Return the nodes from `output` to float32 logits N x K, and the name of those."""
+    from onnx import TensorProto, helper
+
+    flat, logits = names.new("flat"), names.new("logits")
+    nodes = [helper.make_node("Flatten", [output], [flat], axis=1)]
+    if not as_logarithm:
+        return [*nodes, helper.make_node("Cast", [flat], [logits], to=TensorProto.FLOAT)], logits
+    single, least, held = names.new("probabilities"), names.new("least"), names.new("held")
+    value = helper.make_tensor(least, TensorProto.FLOAT, [], [LEAST_PROBABILITY])
+    nodes += [
+        helper.make_node("Cast", [flat], [single], to=TensorProto.FLOAT),
+        helper.make_node("Constant", [], [least], value=value),
+        helper.make_node("Max", [single, least], [held]),
+        helper.make_node("Log", [held], [logits]),
+    ]
+    return nodes, logits
