@@ -20,6 +20,7 @@ from linne.compat.directml.fetching import fetch_cifar10
 from linne.compat.directml.loading import open_cifar10
 from linne.compat.directml.programs import CI_MODELS, MODELS, Options, checkpoint_path, data_folder, flags
 from linne.data.sources.cifar import CIFAR10
+from linne.device import Device
 from linne.errors import LinneError
 from linne.log import Narrator
 
@@ -242,6 +243,18 @@ def test_a_checkpoint_is_read_from_its_twin_while_they_belong_together(tmp_path)
     torch.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}, path)
     networks.load(network, path, "linear")
     assert torch.equal(network.weight, torch.zeros(3, 2))
+
+
+def test_safetensors_alone_are_a_checkpoint_for_a_torch_that_must_not_read_the_other():
+    path = checkpoint_path("squeezenet1_1", "cpu").with_suffix(".safetensors")
+    path.parent.mkdir(parents=True)
+    weights = networks.build("squeezenet1_1").state_dict()
+    save_file(weights, path)
+    notes = []
+    start = networks.start(Options(model="squeezenet1_1"), Device.pick("cpu"), notes.append)
+    assert start.found
+    assert notes == [f"weights from `{path}`"]
+    assert all(torch.equal(value, weights[name]) for name, value in start.network.state_dict().items())
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):

@@ -45,11 +45,11 @@ def start(options: Options, device: Device, note: Say) -> Start:
     model = options.network
     path = checkpoint_path(model, device.torch_device)
     network = build(model)
-    found = path.is_file()
-    if found:
-        load(network, path, model)
-        note(f"weights from `{path}`")
-    return Start(network, path, found)
+    file = next((file for file in (path, path.with_suffix(".safetensors")) if file.is_file()), None)
+    if file is not None:
+        load(network, file, model)
+        note(f"weights from `{file}`")
+    return Start(network, path, file is not None)
 
 
 def require_weights(start: Start, options: Options, note: Say, *, harmless: bool = False) -> None:
@@ -97,7 +97,7 @@ def load(network: nn.Module, path: Path, model: str) -> None:
     Raises:
         LinneError: the file is damaged, holds more than tensors, or is of another network.
     """
-    tensors = _twin(path)
+    tensors = _twin(path) if path.suffix == ".pth" else None
     if tensors is None:
         tensors = dict(read_weights(path).tensors)
     try:
