@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
-from linne.models.checks import require_heads
 from linne.models.provider import (
     BY_PLACE,
     HubFile,
@@ -212,7 +211,8 @@ def describe_recipe(recipe: Recipe, num_classes: int, *, trust_code: bool = Fals
         trust_code=trust_code,
     )
     if model.aux_weight is not None:
-        require_heads(build, ref, in_training(ref, recipe))
+        # By its name, like a provider: it needs torch, which this module must not.
+        importlib.import_module("linne.models.heads").require_heads(build, ref, in_training(ref, recipe))
     return ref
 
 

@@ -21,8 +21,6 @@ Wishes = Mapping[str, Mapping[str, Any]]
 WITHOUT = {"dropout": "none", "drop_path": "none", "blur_pool": "false", "width": "none", "patch_stride": "none"}
 """The value of each field of `Variant` that wishes nothing, as it is typed."""
 
-WITH_HEADS = ("torchvision/googlenet", "torchvision/inception_v3")
-"""Networks that have auxiliary classifiers for training."""
 SIZES = (16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 """Sides tried for a hint: powers of two, multiples of the usual patches and windows, and what inception needs."""
 
@@ -99,22 +97,6 @@ def checked(
         raise RecipeError(f"`{name}` cannot take grey images", hint="use `--set data.channels=3`") from failure
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise RecipeError(f"`{name}` cannot be built: {reason}") from failure
-
-
-def require_heads(build: Build, ref: ModelRef, trained: ModelRef) -> None:
-    """Raise RecipeError unless `trained`, which is `ref` with auxiliary heads, can be built and takes its input."""
-    hint = "use --set model.aux_weight=none"
-    if ref.full_name not in WITH_HEADS:
-        known = " and ".join(f"`{name}`" for name in WITH_HEADS)
-        raise RecipeError(f"`{ref.full_name}` has no auxiliary heads for model.aux_weight; {known} have", hint=hint)
-    import torch
-
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            build(trained)(torch.zeros(2, ref.channels, ref.height, ref.width))
-    except RuntimeError as error:
-        size = f"{ref.height} x {ref.width}"
-        raise RecipeError(f"the auxiliary head of `{ref.full_name}` cannot take {size} pixels", hint=hint) from error
 
 
 def _together(wished: Wishes) -> dict[str, Any]:
