@@ -284,6 +284,14 @@ def test_faithful_prediction_sees_one_pixel_and_answers_tench_to_ostrich(tmp_pat
     assert "the weights are random" in notes[0]
 
 
+def test_faithful_prediction_says_so_where_the_samples_end_with_a_traceback(tmp_path):
+    Image.new("RGB", (300, 260)).save(tmp_path / "black.png")
+    options = Options(device="cpu", model="squeezenet1_0", image=tmp_path / "black.png", faithful=True)
+    with pytest.raises(LinneError, match="cannot take the one pixel that the samples cut out") as caught:
+        predict(options, [].append, [].append)
+    assert caught.value.hint == "leave --faithful out"
+
+
 @pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend") and shutil.which("g++") is None,
     reason="this torch takes no device from Python, and there is no g++ to build one with",

@@ -78,7 +78,7 @@ DEFECTS: Mapping[str, Defect] = {
         faithful=True,
     ),
     "crop": Defect(
-        "cut one pixel out of the image to predict",
+        "cut one pixel out of the image to predict, at which squeezenet, alexnet, vgg16 and others fail",
         "resizes to 256 and cuts out 224 (inception_v3: 342 and 299), as for testing",
         "every prediction",
         faithful=True,

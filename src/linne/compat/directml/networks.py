@@ -49,6 +49,10 @@ def start(options: Options, device: Device, note: Say) -> Start:
     if file is not None:
         load(network, file, model)
         note(f"weights from `{file}`")
+    elif (plain := path.parent.with_name("cuda") / path.name).is_file() and path.parent.name.startswith("cuda"):
+        note(
+            f"`{plain}` is not read: some of the samples keep `--device cuda` there; move it to `{path}` to go on with it"
+        )
     return Start(network, path, file is not None)
 
 

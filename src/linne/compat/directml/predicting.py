@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from PIL import Image
+from torch import nn
 
 from linne.compat.directml import defects, lines, networks, steps
 from linne.compat.directml.lines import Say
@@ -52,7 +53,25 @@ def predict(options: Options, say: Say, note: Say) -> None:
     names = IMAGENET if options.faithful else CIFAR10
     network = start.network.to(device.torch_device).eval()
     with torch.no_grad():
-        logits_K = network(transform(image)[None].to(device.torch_device))[0]
+        logits_K = _logits(network, transform(image).to(device.torch_device), options)
         top = torch.softmax(logits_K, dim=0).topk(NUM_ANSWERS)
     for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True):
         say(lines.answer(names[index], probability))
+
+
+def _logits(network: nn.Module, image_CHW: torch.Tensor, options: Options) -> torch.Tensor:
+    """Return the logits of one image.
+
+    Raises:
+        LinneError: it is the one pixel that the samples cut out, and the network shrinks it away.
+    """
+    try:
+        logits_K: torch.Tensor = network(image_CHW[None])[0]
+    except RuntimeError as error:
+        if not options.faithful:
+            raise
+        raise LinneError(
+            f"`{options.network}` cannot take the one pixel that the samples cut out of an image: there they fail, too",
+            hint="leave --faithful out",
+        ) from error
+    return logits_K
