@@ -50,9 +50,7 @@ def start(options: Options, device: Device, note: Say) -> Start:
         load(network, file, model)
         note(f"weights from `{file}`")
     elif (plain := path.parent.with_name("cuda") / path.name).is_file() and path.parent.name.startswith("cuda"):
-        note(
-            f"`{plain}` is not read: some of the samples keep `--device cuda` there; move it to `{path}` to go on with it"
-        )
+        note(f"`{plain}`, where some of the samples keep it, is not read; move it to `{path}` to go on with it")
     return Start(network, path, file is not None)
 
 
