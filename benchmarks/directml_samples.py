@@ -1,7 +1,7 @@
 """CIFAR-10 by the command line of DirectML's samples: as they compute, corrected, and by linne's own training.
 
 faithful   `linne compat directml train --faithful`: the samples' arithmetic with its faults. That it is theirs to the
-           bit is tested (tests/pipeline/test_compat_directml.py), so it stands for them.
+           bit is tested (tests/pipeline/test_directml_samples.py), so it stands for them.
 corrected  the same without --faithful
 linne      `linne train cifar10` with the same network and as many epochs; the rest is linne's choice
 

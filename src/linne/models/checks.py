@@ -21,6 +21,8 @@ Wishes = Mapping[str, Mapping[str, Any]]
 WITHOUT = {"dropout": "none", "drop_path": "none", "blur_pool": "false", "width": "none", "patch_stride": "none"}
 """The value of each field of `Variant` that wishes nothing, as it is typed."""
 
+WITH_HEADS = ("torchvision/googlenet", "torchvision/inception_v3")
+"""Networks that have auxiliary classifiers for training."""
 SIZES = (16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 """Sides tried for a hint: powers of two, multiples of the usual patches and windows, and what inception needs."""
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError
 from linne.models import checks, config_json
-from linne.models.heads import WITH_HEADS
 from linne.models.provider import InputDefaults, ModelRef, Pretrained, Variant, WebFile, hash_in
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class TorchvisionModels:
         if "dropout" in ref.options and not ref.name.startswith(DROPOUT_FAMILIES):
             raise checks.takes_no(ref, "dropout")
         arguments = dict(ref.options)
-        if ref.full_name in WITH_HEADS:
+        if ref.full_name in checks.WITH_HEADS:
             # Auxiliary heads change what training mode returns; without a choice of init_weights it warns.
             arguments = {"aux_logits": False, "init_weights": True, **arguments}
         network: nn.Module = models.get_model(ref.name, weights=None, num_classes=ref.num_classes, **arguments)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 
 from linne.errors import RecipeError
-from linne.models.checks import Build
+from linne.models.checks import WITH_HEADS, Build
 from linne.models.provider import ModelRef
-
-WITH_HEADS = ("torchvision/googlenet", "torchvision/inception_v3")
-"""Networks that have auxiliary classifiers for training."""
 
 
 def require_heads(build: Build, ref: ModelRef, trained: ModelRef) -> None:
