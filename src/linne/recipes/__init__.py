@@ -17,6 +17,7 @@ from linne.errors import RecipeError, suggest
 from linne.recipe import Recipe, parse_value
 
 RECIPES = {
+    "accurate": "linne.recipes.goals:accurate",
     "cifar10-cnn": "linne.recipes.tutorials:cifar10_cnn",
     "fashion-mnist-dense": "linne.recipes.tutorials:fashion_mnist_dense",
     "fast": "linne.recipes.goals:fast",
