@@ -102,6 +102,7 @@ def trace_evaluate(
     steps: int | None = None,
     output: str | Path | None = None,
     require_accelerator: bool = False,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> TraceResult:
     """Trace batches of what `linne.evaluate` would measure, and return where their time goes.
@@ -116,7 +117,7 @@ def trace_evaluate(
     from linne.evaluation import split_of
     from linne.profiling.inference import trace_evaluation
 
-    predictor = _open(bundle, device, tta, require_accelerator)
+    predictor = _open(bundle, device, tta, require_accelerator, trust_code)
     if isinstance(source, str):
         from linne.trained_on import as_in_training
 
@@ -136,6 +137,7 @@ def trace_predict(
     steps: int | None = None,
     output: str | Path | None = None,
     require_accelerator: bool = False,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> TraceResult:
     """Trace batches of what `linne.predict` would answer, from the bytes of files to labels.
@@ -153,7 +155,7 @@ def trace_predict(
 
     named = find_images([inputs] if isinstance(inputs, (str, Path)) else list(inputs))
     images, narrator = list(itertools.islice(named, MOST_IMAGES)), Narrator(quiet=quiet)
-    predictor = _open(bundle, device, tta, require_accelerator)
+    predictor = _open(bundle, device, tta, require_accelerator, trust_code)
     with _folder(output, f"predict-{predictor.bundle.path.parent.name}") as folder:
         narrator.line("timing batches")
         return _keep(folder, *trace_prediction(predictor, images, steps, start), _facts_of(predictor), narrator)
@@ -171,10 +173,17 @@ def _prepare(steps: int | None) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
-def _open(bundle: str | Path, device: str, tta: Views | None, require_accelerator: bool) -> Predictor:
+def _open(bundle: str | Path, device: str, tta: Views | None, require_accelerator: bool, trust_code: bool) -> Predictor:
     from linne.inference.predictor import Predictor
 
-    return Predictor.open(bundle, device=device, backend="torch", require_accelerator=require_accelerator, tta=tta)
+    return Predictor.open(
+        bundle,
+        device=device,
+        backend="torch",
+        require_accelerator=require_accelerator,
+        tta=tta,
+        trust_code=trust_code,
+    )
 
 
 def _facts_of(predictor: Predictor) -> dict[str, Any]:
