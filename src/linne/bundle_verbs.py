@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linne.errors import LinneError
+from linne.errors import BundleError, LinneError
 from linne.host import prepare_for_torch
 from linne.log import Narrator
 
@@ -139,7 +139,22 @@ def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Pa
     from linne.models import is_name
 
     if weights is None and not is_name(str(named)):
+        _require_no_network(Path(named))
         return Path(named)
     from linne.importing import bundle_of
 
     return bundle_of(str(named), weights, narrator.line)
+
+
+def _require_no_network(folder: Path) -> None:
+    """Raise BundleError where there is no `folder`, and its name is that of a network, which needs its provider."""
+    from linne.models import spellings
+
+    if len(folder.parts) != 1 or folder.exists():
+        return
+    known = spellings(folder.name)
+    if known:
+        raise BundleError(
+            f"no bundle at `{folder}`: there is no such folder",
+            hint=f"a network with pretrained weights is typed {' or '.join(f'`{name}`' for name in known)}",
+        )

@@ -13,7 +13,7 @@ from linne.preprocess import InputSpec
 from linne.recipe import Recipe
 from linne.recipes.auto import Designed
 from linne.weights import input_for_channels, read_weights
-from linne.weights.finding import find, spec_of
+from linne.weights.finding import asked_for, find, spec_of
 
 SAID_BY_WEIGHTS = {
     f"data.{name}" for name in ("height", "width", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -38,9 +38,8 @@ def designed_for(given: dict[str, Any], reasons: dict[str, str]) -> Designed | N
     full_name, tag = models.full_name_and_tag(given["model.name"])
     given["model.name"] = full_name
     if tag is not None:
-        if given.get("model.weights", tag) != tag:
-            raise RecipeError(f"weights are named twice: `{tag}` and `{given['model.weights']}`")
-        given["model.weights"], reasons["model.weights"] = tag, reasons["model.name"]
+        given["model.weights"] = asked_for(tag, given.get("model.weights"))
+        reasons["model.weights"] = reasons["model.name"]
     defaults, channels = models.input_defaults(full_name), 3
     spec = None if defaults is None else spec_of(defaults, "center")
     if given.get("model.weights") is not None and not given.keys() >= SAID_BY_WEIGHTS:

@@ -20,7 +20,7 @@ from linne.data.images.decode import decode_file  # noqa: E402
 from linne.errors import LinneError, RecipeError  # noqa: E402
 from linne.preprocess import normalise, resize_and_crop  # noqa: E402
 from linne.weights.answers import FOLDER, SHOWN  # noqa: E402
-from linne.weights.finding import spec_of  # noqa: E402
+from linne.weights.finding import find, spec_of  # noqa: E402
 
 MODEL = "timm/test_resnet"
 NAMES = ("cat", "cup", "rocket")
@@ -219,3 +219,52 @@ def test_keras_files_and_saved_models_are_refused_with_what_makes_an_onnx_file_o
             linne.import_weights(tmp_path / name, tmp_path / "out", quiet=True)
         assert command in caught.value.hint
         assert caught.value.hint.endswith("then `linne import model.onnx`")
+
+
+def test_a_folder_that_is_called_default_is_not_taken_for_the_default_weights(tmp_path, monkeypatch):
+    (tmp_path / "default").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find("default", "torchvision/resnet18").offered.tag == "IMAGENET1K_V1"
+    assert find("./default", "torchvision/resnet18").offered is None
+
+
+def test_a_tag_and_other_weights_beside_it_are_refused(weights, tmp_path):
+    with pytest.raises(RecipeError, match="weights are named twice: `a1_in1k`"):
+        linne.import_weights(weights, tmp_path / "out", model="timm/resnet18.a1_in1k", quiet=True)
+    with pytest.raises(RecipeError, match="weights are named twice: `a1_in1k`"):
+        linne.predict("timm/resnet18.a1_in1k", FOLDER / "cat.jpg", weights="a2_in1k")
+
+
+def test_a_bare_name_of_a_network_is_no_bundle_and_gets_the_full_one():
+    ended = run("predict", "mobilenet_v2", FOLDER / "cat.jpg")
+    assert ended.exit_code == 1
+    assert "no bundle at `mobilenet_v2`" in ended.stderr
+    assert "a network with pretrained weights is typed `torchvision/mobilenet_v2`" in ended.stderr
+
+
+def test_weights_of_another_network_are_refused_with_the_one_they_look_like(weights, labels, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("mobilenetv2_100").state_dict(), file)
+    with pytest.raises(RecipeError, match=r"of `timm/test_resnet`: they have no `fc\.bias`") as caught:
+        linne.import_weights(file, tmp_path / "out", model=MODEL, labels=labels, quiet=True)
+    assert caught.value.hint == "they look like weights of `timm/mobilenetv2_100`"
+
+
+def test_a_misspelt_field_of_preprocessing_is_named_with_those_there_are(weights, labels, tmp_path):
+    ended = run("import", weights, "--model", MODEL, "--preprocess", "meen=1", "--output", tmp_path / "out")
+    assert "no field `meen` of preprocessing" in ended.stderr
+    assert "mean" in ended.stderr.partition("hint:")[2]
+
+
+def test_a_network_that_nobody_prepares_images_for_is_imported_with_what_was_said(tmp_path):
+    torch.manual_seed(0)
+    ref = models.describe("small", num_classes=3, channels=3, height=16, width=24)
+    save_file(models.build(ref).state_dict(), tmp_path / "small.safetensors")
+    names = names_in(tmp_path)
+    asked = {"model": "small", "labels": names, "unproved": True, "quiet": True}
+    with pytest.raises(RecipeError, match="nobody says what size and scaling") as caught:
+        linne.import_weights(tmp_path / "small.safetensors", tmp_path / "out", preprocess={"height": 16}, **asked)
+    assert caught.value.hint == "type --preprocess width=... --preprocess mean=... --preprocess std=..."
+    said = {"height": 16, "width": 24, "scaling": "half"}
+    bundle = linne.import_weights(tmp_path / "small.safetensors", tmp_path / "out", preprocess=said, **asked).bundle
+    assert (bundle.input.height, bundle.input.width, bundle.input.mean) == (16, 24, (0.5, 0.5, 0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,6 @@ import click
 
 from linne.cli import complete, console
 from linne.cli.settings import read_preparation
-
-WORDS = ("scaling", "order", "layout")
-"""Of `--preprocess`, beside the fields that recipes have as well."""
 
 
 @click.command("import")
@@ -48,9 +46,11 @@ def command(
     linne import classifier.onnx --preprocess imagenet --labels names.txt --output classifier/
     """
     from linne.model_verbs import import_weights
+    from linne.preprocess import InputSpec
     from linne.recipe import parse_value
 
-    fields = {name: value if name in WORDS else parse_value(f"data.{name}", value) for name, value in preprocess}
+    known = {field.name for field in dataclasses.fields(InputSpec)}
+    fields = {name: parse_value(f"data.{name}", value) if name in known else value for name, value in preprocess}
     result = import_weights(weights, output, preprocess=fields, **options)
     if as_json:
         console.data_json(result.to_dict())

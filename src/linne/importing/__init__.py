@@ -20,7 +20,7 @@ from linne.data.places import cache_folder
 from linne.errors import RecipeError
 from linne.models.fetching import fetch_description
 from linne.weights import Fit
-from linne.weights.finding import DEFAULT, find
+from linne.weights.finding import DEFAULT, asked_for, find
 
 if TYPE_CHECKING:
     from linne.weights.answers import Proof
@@ -83,7 +83,8 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     """
     fetch_description(model, say)
     full_name, tag = models.full_name_and_tag(model)
-    found = find(typed or tag or DEFAULT, full_name)
+    wanted = asked_for(tag, typed) or DEFAULT
+    found = find(wanted, full_name)
     path = found.fetched(say)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -93,7 +94,7 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     folder = cache_folder() / "pretrained" / f"{name}-{key}"
     if not (folder / MANIFEST).exists():
         say(f"making a bundle of {found.name} in {folder}")
-        for line in import_weights(str(path), folder, model=full_name, preprocess={}, say=say).lines():
+        for line in import_weights(wanted, folder, model=full_name, preprocess={}, say=say).lines():
             say(line)
     return folder
 

@@ -23,7 +23,7 @@ from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import Found, find, offers_for, spec_of
+from linne.weights.finding import Found, asked_for, find, offers_for, spec_of
 from linne.weights.proving import prove
 
 
@@ -55,8 +55,8 @@ def import_into(
         say(f"`{typed}` lies where a DirectML sample keeps its {sample}: with CIFAR-10's labels, prepared as there")
     if model is not None:
         fetch_description(model, say)
-    found = find(typed, _network_of(typed) if model is None else models.full_name_and_tag(model)[0])
-    model = found.full_name
+    model, tag = (_network_of(typed), None) if model is None else models.full_name_and_tag(model)
+    found = find(asked_for(tag, typed) or typed, model)
     weights = read_weights(found.fetched(say))
     if sample == model:
         weights = as_in_sample(weights)
@@ -130,18 +130,21 @@ def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> Inpu
     designed = found.input or models.input_defaults(found.full_name)
     if spec is None and designed is not None:
         spec = spec_of(designed, changes.get("crop_mode"))
-    if spec is None:
-        raise RecipeError(
-            f"nobody says what size and scaling `{found.name}` takes",
-            hint="use --preprocess height=224,width=224 and so on",
-        )
-    said = preparation(changes, spec.channels)
+    said = preparation(changes, changes.get("channels", 3) if spec is None else spec.channels)
     if said.bgr or said.layout is not None:
         raise RecipeError(
             "blue first or channels last can be said of a graph, and these are weights of a network that takes RGB",
             hint="export the network to ONNX, and import that with --preprocess order=bgr",
         )
-    return dataclasses.replace(spec, **said.fields)
+    if spec is not None:
+        return dataclasses.replace(spec, **said.fields)
+    missing = [name for name in ("height", "width", "mean", "std") if name not in said.fields]
+    if missing:
+        raise RecipeError(
+            f"nobody says what size and scaling `{found.name}` takes",
+            hint=f"type {' '.join(f'--preprocess {name}=...' for name in missing)}",
+        )
+    return InputSpec(**{"channels": 3, **said.fields})
 
 
 def _labels(file: Path | None, weights: Weights, found: Found, num_classes: int) -> tuple[tuple[str, ...], str]:

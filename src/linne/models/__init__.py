@@ -51,6 +51,7 @@ __all__ = [
     "load_provider",
     "pretrained",
     "resolve",
+    "spellings",
     "split_tag",
 ]
 
@@ -133,6 +134,17 @@ def is_name(typed: str) -> bool:
     """Return whether `typed` can only be a network: it names a provider, and no file or folder is called so."""
     prefixed = typed.partition("/")[0] in PROVIDERS or typed.partition(":")[0] in BY_PLACE
     return prefixed and not os.path.lexists(typed)
+
+
+def spellings(bare: str) -> list[str]:
+    """Return the full names of other libraries' networks that are called `bare`, which may hold a tag.
+
+    Imports every provider, which takes seconds.
+    """
+    network, tag = split_tag(bare)
+    names, _ = _names_of(*(provider for provider in PROVIDERS if provider not in (OWN, *BY_PLACE)))
+    found = [full_name(provider, network) for provider in names if network in names[provider]]
+    return [name if tag is None else f"{name}.{tag}" for name in found]
 
 
 def resolve(name: str) -> tuple[str, str]:

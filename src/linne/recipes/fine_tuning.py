@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 SIDE = {"cpu": 128}
 """Pixels that are enough for a pretrained network to know what it sees, where each costs dearly."""
 VISITS = {"cpu": 5_000}
+"""Images that are shown in all, an epoch's and the next one's counted anew."""
 VISITS_ACCELERATOR = 200_000
+"""Not measured: many on what shows them fast."""
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 FEW_IMAGES = 5_000
 """With fewer, statistics over whole batches of them are worse than those of the pretrained weights."""

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from linne import models
-from linne.errors import RecipeError
 from linne.weights import Weights
+from linne.weights.fitting import other_network
 from linne.weights.naming import name_for
 
 
@@ -22,10 +22,7 @@ def num_classes_in(weights: Weights, full_name: str) -> int:
     found = name_for(first, weights.tensors).tensors
     counts = {found[name].shape[0] for name in depend if name in found and found[name].ndim}
     if len(counts) != 1:
-        raise RecipeError(
-            f"`{weights.origin}` does not hold a classifier of `{full_name}`: it has no `{depend[-1]}`",
-            hint=f"they say that they are of `{weights.model}`" if weights.model not in (None, full_name) else None,
-        )
+        raise other_network(f"they have no `{depend[-1]}`", weights, full_name)
     return counts.pop()
 
 

@@ -55,10 +55,22 @@ class Found:
         return path.parent if self.offered.provider == "hf" and path.is_file() else path
 
 
+def asked_for(tag: str | None, typed: str | None) -> str | None:
+    """Return which weights are meant by a network's name with `tag` and by what was typed for weights beside it.
+
+    Raises:
+        RecipeError: they say different things.
+    """
+    if tag is not None and typed not in (None, DEFAULT, tag):
+        raise RecipeError(f"weights are named twice: `{tag}` and `{typed}`", hint="leave one of them out")
+    return tag or typed
+
+
 def find(typed: str, full_name: str) -> Found:
     """Return the weights that `typed` means for the network `full_name`: `default`, a provider's name, or a path.
 
-    A file that is one of the provider's own, by its name, is known as that.
+    A file that is one of the provider's own, by its name, is known as that. A file that is called like one of the
+    other two is typed with its folder: `./default`.
 
     Raises:
         RecipeError: there is no such file, and the provider has no such weights.
@@ -68,7 +80,7 @@ def find(typed: str, full_name: str) -> Found:
     if typed in by_tag:
         return Found(full_name=full_name, path=None, offered=by_tag[typed])
     path = Path(typed).expanduser()
-    if path.exists():
+    if typed != DEFAULT and path.exists():
         return Found(full_name=full_name, path=path, offered=_one_of_theirs(path, offers))
     if os.sep in typed or path.suffix in SUFFIXES:
         raise RecipeError(f"no weights at `{typed}`: there is no such file or folder")

@@ -36,7 +36,7 @@ def fit(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     plan = _plan(own, named, roles)
     share = share_of(own, named.tensors, roles, frozenset(plan.misfits))
     if not share.enough and not share_of(own, named.tensors, roles, frozenset()).enough:
-        raise _other_network(str(share), weights, full_name)
+        raise other_network(str(share), weights, full_name)
     if plan.misfits:  # the same names: another size or width of the same network
         raise _misfit(plan.misfits, own, named.tensors, weights, full_name)
     _check_values(plan.taken, own, weights)
@@ -80,7 +80,8 @@ def _plan(own: Tensors, named: Named, roles: Roles) -> _Plan:
     return plan
 
 
-def _other_network(reason: str, weights: Weights, full_name: str) -> RecipeError:
+def other_network(reason: str, weights: Weights, full_name: str) -> RecipeError:
+    """Return the error for weights that are not of the network, with the one that they look like."""
     return RecipeError(
         f"`{weights.origin}` does not hold weights of `{full_name}`: {reason}",
         hint=_what_they_are(weights, full_name),
