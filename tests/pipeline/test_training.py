@@ -203,6 +203,7 @@ def test_schedule_free_learns_and_keeps_the_average(optimizer):
     assert trained.ending == "finished"
 
 
+@pytest.mark.long
 def test_a_student_learns_what_a_teacher_of_another_size_and_colour_answers():
     _, teacher = train_only(**{"optim.epochs": 6, "data.height": 16, "data.width": 16, "data.channels": 1})
     path = str(teacher.bundle.path)
@@ -300,6 +301,7 @@ def test_ctrl_c_in_the_first_epoch_says_that_there_is_no_bundle(capfd):
     assert "there is no bundle in run" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_terminated_run_keeps_its_bundle_and_exits_as_terminated():
     words = [sys.executable, "-m", "linne", "train", SYNTHETIC, "--output", "run", "--epochs", "100000"]
     words += ["--set", "data.loader=streaming", "--set", "data.num_workers=2", "--set", "device.precision=fp32"]
@@ -371,6 +373,7 @@ def test_evaluation_finds_the_held_out_images_again_after_the_folder_has_grown()
         assert report.accuracy == result.report.accuracy
 
 
+@pytest.mark.long
 def test_repeating_a_run_uses_its_splits_although_the_folder_has_grown(capfd):
     make_folder(Path("photos"), 40)
     first = linne.train("photos", overrides=FAST, quiet=True)
@@ -380,6 +383,7 @@ def test_repeating_a_run_uses_its_splits_although_the_folder_has_grown(capfd):
     assert "left out" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_repeating_a_run_with_another_split_makes_that_split(capfd):
     make_folder(Path("photos"), 40)
     first = linne.train("photos", overrides=FAST, quiet=True)
@@ -390,6 +394,7 @@ def test_repeating_a_run_with_another_split_makes_that_split(capfd):
     assert "not what the earlier run trained on" not in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_source_that_changed_since_the_recipe_was_written_is_pointed_out(capfd):
     make_folder(Path("photos"), 40)
     first = linne.train("photos", overrides=FAST, quiet=True)

@@ -82,6 +82,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it_before_any
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
 def test_a_label_that_the_terminal_cannot_write_does_not_lose_the_answer():
     for label, grey in (("\u72ac", 40), ("cat", 200)):
         Path("photos", label).mkdir(parents=True)
@@ -95,6 +96,7 @@ def test_a_label_that_the_terminal_cannot_write_does_not_lose_the_answer():
     assert b"\\u72ac" in child.stdout
 
 
+@pytest.mark.long
 def test_schedule_free_without_its_package_is_refused_before_anything_is_made():
     words = ["train", "digits", "--set", "optim.schedule=schedule-free"]
     program = f"import sys; sys.modules['schedulefree'] = None; from linne.cli import main; main({words})"

@@ -55,6 +55,7 @@ def test_less_is_kept_for_the_backward_pass(name):
     assert kept_bytes(model) < 0.8 * before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sam_rho", [None, 0.05])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_goes_the_same_way_to_the_bit_running_statistics_included(name, sam_rho):

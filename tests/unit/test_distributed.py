@@ -98,6 +98,7 @@ def exchange() -> list:
         return found
 
 
+@pytest.mark.long
 def test_processes_tell_each_other_values_of_any_length():
     expected = [0, [1, 10, 100], [2, 0], [4.5], "ab", ""]
     assert run_together(exchange, 3) == [expected] * 3

@@ -56,6 +56,7 @@ def test_an_empty_machine_is_examined_without_an_error(tmp_path):
     assert "none found" in report.to_text()
 
 
+@pytest.mark.long
 def test_a_device_that_is_not_there_is_bad_and_says_why():
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():

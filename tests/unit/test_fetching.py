@@ -152,6 +152,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 def test_weights_of_timm_are_fetched_from_a_hub_and_had_again_offline(python, tmp_path):
     files = {
         "/timm/test_resnet.r160_in1k/resolve/main/model.safetensors": FILE,

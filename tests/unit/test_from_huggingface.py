@@ -35,6 +35,7 @@ def folder_of(path, **changes):
     return f"hf:{path}"
 
 
+@pytest.mark.long
 def test_weights_keep_the_names_they_have_in_transformers_and_the_network_can_be_copied_and_exported():
     network = models.build(models.describe(VIT, **SIZE)).eval()
     assert {"vit.embeddings.cls_token", "classifier.weight"} < set(network.state_dict())
@@ -163,6 +164,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 def test_a_name_on_the_hub_is_understood_after_its_configuration_was_asked_for(python, tmp_path):
     config = (NETWORKS / "tiny-vit/config.json").read_bytes()
     where = "/user/vit/resolve/main"

@@ -133,6 +133,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 def test_sets_are_fetched_by_name_and_had_again_offline_and_other_readers_are_never_run(hub, tmp_path, python):
     root, url, asked = hub
     put_sets(root)

@@ -312,6 +312,7 @@ def test_weights_of_another_network_are_refused_with_its_name(of, into, looks_li
     assert hint == f"they look like weights of `{looks_like}`"
 
 
+@pytest.mark.long
 def test_weights_for_a_size_that_cannot_be_interpolated_are_refused_with_the_size_they_are_for():
     original, target = (network("timm/mixer_s32_224", size=size) for size in (224, 96))
     message, hint = refusal(target, weights_of(original), "timm/mixer_s32_224")

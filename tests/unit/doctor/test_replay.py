@@ -164,6 +164,7 @@ def test_the_recipes_device_is_not_proved_twice(tmp_path, verdict, status, said)
     assert recipe.details == {"device": "cuda", "precision": "bf16", "verdict": verdict}
 
 
+@pytest.mark.long
 def test_a_recipes_device_that_was_not_proved_is_looked_for(tmp_path):
     pytest.importorskip("torch")
     provenance = {"recipe": {"device": {"name": "cuda:99", "precision": "fp32"}}}
