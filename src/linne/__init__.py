@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, show_data, split_data
+    from linne.deploy_verbs import verify
     from linne.doctor import examine
     from linne.errors import (
         BundleError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         Recipe,
     )
     from linne.report import EvalReport
+    from linne.report_parity import ParityReport
     from linne.sweeping import sweep, sweep_status
     from linne.verbs import TrainResult, train
 
@@ -64,6 +66,7 @@ __all__ = [
     "LinneError",
     "ModelConfig",
     "OptimConfig",
+    "ParityReport",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -96,6 +99,7 @@ __all__ = [
     "trace_predict",
     "trace_train",
     "train",
+    "verify",
 ]
 
 _MODULES = {
@@ -106,6 +110,7 @@ _MODULES = {
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "show_data", "split_data"),
+    "linne.deploy_verbs": ("verify",),
     "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",
@@ -132,6 +137,7 @@ _MODULES = {
         "Recipe",
     ),
     "linne.report": ("EvalReport",),
+    "linne.report_parity": ("ParityReport",),
     "linne.sweeping": ("sweep", "sweep_status"),
     "linne.verbs": ("TrainResult", "train"),
 }
