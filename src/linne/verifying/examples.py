@@ -65,7 +65,7 @@ def of_source(bundle: Bundle, source: Source, split: str, max_images: int | None
 
 
 def spread(total: int, most: int | None) -> Ints:
-    """Return up to `most` of the positions 0 ... total - 1, evenly spaced: of classes in order it takes some of each."""
+    """Return up to `most` of the positions 0 ... total - 1, evenly spaced, for sets that are in order of classes."""
     if most is None or total <= most:
         return np.arange(total, dtype=np.int64)
     return (np.arange(most, dtype=np.int64) * total) // most
