@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,8 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Yield one prediction an image, in order; an image that cannot be read gets a row that says why.
 
-        Takes `batch_size` images at a time from `images` and keeps no more of them, at the model's size. What the
+        Takes `batch_size` images at a time from `images`, and the next as many while these are answered; it keeps no
+        more of them, at the model's size. With a `batch_size` of 1 each is answered before the next is taken. What the
         model sees of each goes to `seen`, if it is given.
         """
         if top < 1 or batch_size < 1:
@@ -220,8 +221,16 @@ class Predictor:
         self, images: Iterator[Image], top: int, batch_size: int, seen: SeenImages | None
     ) -> Iterator[Prediction]:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            while batch := list(itertools.islice(images, batch_size)):
-                read = list(pool.map(self._read, batch))
+
+            def ahead() -> tuple[list[Image], list[Future[UInt8 | str]]]:
+                batch = list(itertools.islice(images, batch_size))
+                return batch, [pool.submit(self._read, image) for image in batch]
+
+            batch, waiting = ahead()
+            while batch:
+                read = [future.result() for future in waiting]
+                # Decoders and kernels both release Python's lock, so that the next images are read meanwhile.
+                following = ahead() if batch_size > 1 else None
                 good = [pixels for pixels in read if not isinstance(pixels, str)]
                 answers = iter(self.logits_of_cropped(good)) if good else iter(())
                 for image, pixels in zip(batch, read, strict=True):
@@ -231,6 +240,7 @@ class Predictor:
                         if seen is not None:
                             seen.add(_name(image), pixels)
                         yield self._prediction(_name(image), next(answers), top)
+                batch, waiting = following or ahead()
 
     def _read(self, image: Image) -> UInt8 | str:
         """Return the pixels at the model's size, or why there are none."""
