@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, show_data, split_data
-    from linne.deploy_verbs import verify
+    from linne.deploy_verbs import tune, verify
     from linne.doctor import examine
     from linne.errors import (
         BundleError,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from linne.report import EvalReport
     from linne.report_parity import ParityReport
+    from linne.report_tuning import TuningReport
     from linne.sweeping import sweep, sweep_status
     from linne.verbs import TrainResult, train
 
@@ -76,6 +77,7 @@ __all__ = [
     "Split",
     "TraceResult",
     "TrainResult",
+    "TuningReport",
     "__version__",
     "check_data",
     "cross_validate",
@@ -99,6 +101,7 @@ __all__ = [
     "trace_predict",
     "trace_train",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -110,7 +113,7 @@ _MODULES = {
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "show_data", "split_data"),
-    "linne.deploy_verbs": ("verify",),
+    "linne.deploy_verbs": ("tune", "verify"),
     "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",
@@ -138,6 +141,7 @@ _MODULES = {
     ),
     "linne.report": ("EvalReport",),
     "linne.report_parity": ("ParityReport",),
+    "linne.report_tuning": ("TuningReport",),
     "linne.sweeping": ("sweep", "sweep_status"),
     "linne.verbs": ("TrainResult", "train"),
 }

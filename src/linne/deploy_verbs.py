@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from linne.data import Source
     from linne.exports import Precision
     from linne.report_parity import ParityReport
+    from linne.report_tuning import TuningReport
+    from linne.tuned import Goal
     from linne.verifying.examples import Examples
 
 
@@ -69,7 +71,7 @@ def verify(
     prepare_for_torch()
     from linne.bundle import open_bundle
     from linne.inference.backends.base import RunOptions
-    from linne.verifying import candidates, reference_of
+    from linne.verifying import Reference, candidates, reference_of
     from linne.verifying.run import keep_results, verify_one
 
     if max_images is not None and max_images < 1:
@@ -85,14 +87,84 @@ def verify(
     )
     tried = candidates(opened, backend, how, precision)
     examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
-    reference = reference_of(opened, trust_code=trust_code)
+    reference = Reference(reference_of(opened, trust_code=trust_code), examples)
     reports = []
     for name, each in tried:
         narrator.line(f"verifying {name} in {each.precision} on {examples.name}")
-        reports.append(verify_one(reference, name, each, examples, max_drop=max_drop, max_gap=max_gap))
+        reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
     if keep:
         keep_results(opened, reports)
     return reports
+
+
+def tune(
+    bundle: str | Path,
+    source: str | Source | None = None,
+    *,
+    goal: Goal = "latency",
+    batch: int | None = None,
+    minutes: float = 10.0,
+    max_drop: float | None = None,
+    split: str = "val",
+    splits_file: str | Path | None = None,
+    unlabelled: Sequence[str | Path] = (),
+    max_images: int | None = 500,
+    device: str = "auto",
+    require_accelerator: bool = False,
+    trust_code: bool = False,
+    quiet: bool = False,
+) -> TuningReport:
+    """Find the fastest way to run `bundle` on this machine that answers as it should, and keep it beside the bundle.
+
+    Backends, precisions, numbers of threads, batch sizes and each backend's options are tried, each in a process of its
+    own; the fastest are verified; the best that passes is measured in turns with what is used without tuning. `auto`
+    takes it from then on, on this machine, with these versions. What was measured is kept: called again after an
+    interruption, it goes on.
+
+    Args:
+        source: Labelled images to verify answers on; None for `unlabelled` or, without these, the bundle's own
+            canaries, which are too few for any precision but fp32.
+        goal: "latency" for the time of one batch, of one image by default; "throughput" for images a second.
+        batch: How many images at once; None for 1, or for throughput for whatever is fastest.
+        minutes: After which no further candidate is begun.
+        max_drop: What of the accuracy may be lost, as a fraction; None as `verify` has it.
+        split: Of the source; not the one that the bundle is measured by in the end.
+        splits_file: Which example is in which split, as `linne evaluate` takes it.
+        unlabelled: Images without labels: files, folders, patterns.
+        max_images: Evenly spaced ones where there are more; None for all.
+        device: Where to run.
+        require_accelerator: Whether nothing may run on the CPU.
+        trust_code: Whether the Python file may be run that a bundle of your own network names.
+        quiet: Say nothing on stderr.
+
+    Raises:
+        LinneError: the bundle, the images or the device cannot be used.
+    """
+    prepare_for_torch()
+    from linne.bundle import open_bundle
+    from linne.inference.backends.base import RunOptions
+    from linne.tuning import tune_bundle
+    from linne.verifying import Reference, reference_of
+
+    if minutes <= 0:
+        raise LinneError(f"minutes is {minutes:g}, expected more than 0")
+    if batch is not None and batch < 1:
+        raise LinneError(f"batch is {batch}, expected 1 or more")
+    narrator = Narrator(quiet=quiet)
+    opened = open_bundle(bundle)
+    examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
+    reference = Reference(reference_of(opened, trust_code=trust_code), examples)
+    how = RunOptions(device=device, require_accelerator=require_accelerator, trust_code=trust_code)
+    return tune_bundle(
+        reference,
+        how,
+        goal=goal,
+        batch=batch,
+        minutes=minutes,
+        max_drop=max_drop,
+        only_fp32=source is None and not unlabelled,
+        say=narrator.line,
+    )
 
 
 def _examples(

@@ -22,7 +22,7 @@ from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
 from linne.metrics import paired_interval
 from linne.preprocess import InputSpec, pillow_resize
-from linne.verifying import compare, reference_of
+from linne.verifying import Reference, compare, reference_of
 from linne.verifying.examples import of_bundle, of_files, spread
 from linne.verifying.layers import first_missing
 
@@ -208,7 +208,7 @@ def test_the_layer_at_which_the_two_part_is_named(bundle: Bundle, fault: str, pl
 def test_another_resize_is_caught_though_the_network_is_the_same(bundle: Bundle, photos: Path) -> None:
     candidate = Predictor.open(bundle)
     candidate.resize = lambda pixels, height, width, _, extent: pillow_resize(pixels, height, width, "nearest", extent)
-    report = compare(reference_of(bundle), candidate, of_files(bundle, [photos], None))
+    report = compare(Reference(reference_of(bundle), of_files(bundle, [photos], None)), candidate)
     assert report.worst_gap <= report.max_gap
     assert report.pixel_levels > 10
     assert report.problems[0].startswith(f"it sees other pixels: up to {report.pixel_levels} of 255 levels")
@@ -317,5 +317,5 @@ def test_examples_of_a_grey_bundle_are_its_canaries_alone(tmp_path: Path) -> Non
     bundle = write_graph_bundle(tmp_path / "grey", LABELS, grey)
     examples = of_bundle(bundle)
     assert examples.name == "4 canaries"
-    report = compare(reference_of(bundle), Predictor.open(bundle, how=RunOptions(num_threads=1)), examples)
+    report = compare(Reference(reference_of(bundle), examples), Predictor.open(bundle, how=RunOptions(num_threads=1)))
     assert report.passed

@@ -21,7 +21,7 @@ from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
 from linne.preprocess import Floats, pillow_resize
 from linne.report_parity import Changed, ParityReport
-from linne.verifying.examples import Examples
+from linne.verifying.examples import Batch, Examples
 
 FP32_GAP = 1e-4
 """Of logits in fp32, as a share of the largest, or of 1 where that is larger.
@@ -89,15 +89,29 @@ def candidates(
     return found
 
 
+class Reference:
+    """A bundle's reference with its answers to examples: given once, and kept for the next candidate."""
+
+    def __init__(self, predictor: Predictor, examples: Examples) -> None:
+        self.predictor = predictor
+        self.examples = examples
+        self._logits: list[Floats] = []
+
+    def logits(self, place: int, batch: Batch) -> Floats:
+        """Return logits N x K of the batch at `place` among the examples, resized by the reference."""
+        if place == len(self._logits):
+            self._logits.append(self.predictor.logits_of_cropped(batch.images))
+        return self._logits[place]
+
+
 def compare(
-    reference: Predictor,
+    reference: Reference,
     candidate: Predictor,
-    examples: Examples,
     *,
     max_drop: float | None = None,
     max_gap: float | None = None,
 ) -> ParityReport:
-    """Return how `candidate` compares with `reference`, two predictors of one bundle, on `examples`.
+    """Return how `candidate` compares with `reference` on its examples; both are of one bundle.
 
     Args:
         max_drop: of the accuracy, as a fraction; None takes that of `MAX_DROP`.
@@ -108,23 +122,24 @@ def compare(
     """
     precision = candidate.how.precision
     max_drop = MAX_DROP[precision] if max_drop is None else max_drop
-    first, same, own, levels = _answers(reference, candidate, examples)
+    first, same, own, levels = _answers(reference, candidate)
     largest = float(np.abs(first.logits_NK).max())
     if max_gap is None and precision == "fp32":
         max_gap = FP32_GAP * max(largest, 1.0)
     gaps_N = np.abs(same.astype(np.float64) - first.logits_NK).max(axis=1)
     gaps_N = np.where(np.isfinite(gaps_N), gaps_N, NO_NUMBER)
     theirs_N, ours_N = metrics.predict(first.logits_NK), metrics.predict(np.nan_to_num(own, nan=-np.inf))
+    bundle = reference.predictor.bundle
     before, after, interval = _accuracies(theirs_N, ours_N, first.labels_N)
     report = ParityReport(
-        bundle=str(reference.bundle.path),
+        bundle=str(bundle.path),
         candidate=name_of(candidate),
         description=candidate.backend.description,
-        reference=reference.backend.description,
-        examples=examples.name,
+        reference=reference.predictor.backend.description,
+        examples=reference.examples.name,
         num_images=len(first.names),
         num_skipped=first.num_skipped,
-        canary_gap=min(_canary_gap(reference.bundle, candidate), NO_NUMBER),
+        canary_gap=min(_canary_gap(bundle, candidate), NO_NUMBER),
         pixel_levels=levels,
         worst_gap=float(gaps_N.max()),
         mean_gap=float(gaps_N.mean()),
@@ -135,7 +150,7 @@ def compare(
         drop_interval=interval,
         max_gap=max_gap,
         max_drop=max_drop,
-        changed=_changed(reference.labels, first, theirs_N, ours_N, gaps_N),
+        changed=_changed(bundle.labels, first, theirs_N, ours_N, gaps_N),
         problems=(),
     )
     return replace(report, problems=tuple(problems_of(report, all_finite=bool(np.isfinite(own).all()))))
@@ -169,17 +184,23 @@ def problems_of(report: ParityReport, *, all_finite: bool = True) -> list[str]:
     return problems
 
 
-def _answers(reference: Predictor, candidate: Predictor, examples: Examples) -> tuple[Answers, Floats, Floats, int]:
+def _answers(reference: Reference, candidate: Predictor) -> tuple[Answers, Floats, Floats, int]:
     """Return the reference's answers, the candidate's to the same pixels and to its own, and how far pixels differ."""
-    own_resize = candidate.resize is not reference.resize
+    examples, resize = reference.examples, reference.predictor.resize
+    own_resize = candidate.resize is not resize
     own_batches = examples.batches(candidate.resize) if own_resize else None
-    logits, same, own, names, labels, skipped, levels = [], [], [], [], [], 0, 0
-    for batch in examples.batches(reference.resize):
+    logits: list[Floats] = []
+    same: list[Floats] = []
+    own: list[Floats] = []
+    names: list[str] = []
+    labels: list[NDArray[np.int64] | None] = []
+    skipped = levels = 0
+    for batch in examples.batches(resize):
         theirs = next(own_batches) if own_batches is not None else batch
         skipped += batch.num_skipped
         if not batch.names:
             continue
-        logits.append(reference.logits_of_cropped(batch.images))
+        logits.append(reference.logits(len(logits), batch))
         same.append(candidate.logits_of_cropped(batch.images))
         own.append(candidate.logits_of_cropped(theirs.images) if own_resize else same[-1])
         if own_resize:

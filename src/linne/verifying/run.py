@@ -14,8 +14,7 @@ from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.predictor import Predictor
 from linne.preprocess import normalise
 from linne.report_parity import ParityReport
-from linne.verifying import compare
-from linne.verifying.examples import Examples
+from linne.verifying import Reference, compare
 from linne.verifying.layers import where_they_part
 
 SCORE = "verified"
@@ -23,15 +22,14 @@ SCORE = "verified"
 
 
 def verify_one(
-    reference: Predictor,
+    reference: Reference,
     backend: str,
     how: RunOptions,
-    examples: Examples,
     *,
     max_drop: float | None = None,
     max_gap: float | None = None,
 ) -> ParityReport:
-    """Return how `backend`, run as `how` says, compares with `reference` on `examples`.
+    """Return how `backend`, run as `how` says, compares with `reference` on its examples.
 
     Its canaries are not replayed before, as they are before a prediction: an answer that is off is what is looked for.
 
@@ -40,26 +38,28 @@ def verify_one(
     """
     kind = load_backend(backend)
     require_known(backend, kind, how)
-    candidate = Predictor(reference.bundle, kind.open(reference.bundle, how), backend, "asked for", how=how)
+    bundle = reference.predictor.bundle
+    candidate = Predictor(bundle, kind.open(bundle, how), backend, "asked for", how=how)
     try:
-        report = compare(reference, candidate, examples, max_drop=max_drop, max_gap=max_gap)
+        report = compare(reference, candidate, max_drop=max_drop, max_gap=max_gap)
         worst = candidate.worst_canary()
         if not worst.gap <= candidate.canary_tolerance:
             problem = f"it answers canary `{worst.file}` otherwise than when it was written: off by {worst.gap:.2g}"
             report = replace(report, problems=(*report.problems, problem))
         if not report.passed:
-            report = replace(report, diverges=_where(reference, candidate, examples))
+            report = replace(report, diverges=_where(reference, candidate))
     finally:
         candidate.backend.close()
     return report
 
 
-def _where(reference: Predictor, candidate: Predictor, examples: Examples) -> str | None:
+def _where(reference: Reference, candidate: Predictor) -> str | None:
     """Return where the two part on the first image; a runtime that cannot be looked into is no reason to fail."""
-    batch = next(batch for batch in examples.batches(reference.resize) if batch.names)
-    images_NCHW = normalise(np.stack(list(batch.images[:1])), reference.bundle.input)
+    predictor = reference.predictor
+    batch = next(batch for batch in reference.examples.batches(predictor.resize) if batch.names)
+    images_NCHW = normalise(np.stack(list(batch.images[:1])), predictor.bundle.input)
     try:
-        return where_they_part(reference, candidate, images_NCHW)
+        return where_they_part(predictor, candidate, images_NCHW)
     except LinneError as error:
         return f"where they part cannot be told: {error.message}"
 
