@@ -20,7 +20,7 @@ from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
 from linne.host import others_use_of_cores, processes_here
-from linne.plan_weights import bring_description, designed_for, pin_weights
+from linne.plan_weights import StartedFrom, bring_description, designed_for, pin_weights
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Task, choose
@@ -46,6 +46,8 @@ class Plan:
     reasons: Mapping[str, str]
     source: Source
     device: Device
+    started_from: StartedFrom | None = None
+    """Pretrained weights; None where there are none, or they were not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,11 @@ def plan_anew(
     if fetch_weights:
         bring_description(given, say)
     plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator, trust_code=trust_code)
-    pinned = pin_weights(plan.recipe, say) if fetch_weights else {}
+    started_from = pin_weights(plan.recipe, say) if fetch_weights else None
+    pinned = {} if started_from is None else {"model.weights_sha256": started_from.sha256}
     pinned_why = dict.fromkeys(pinned, "of the file that is there, so that a repeat starts from the same")
-    plan = dataclasses.replace(plan, recipe=plan.recipe.override(pinned), reasons={**plan.reasons, **pinned_why})
+    recipe_then, reasons_then = plan.recipe.override(pinned), {**plan.reasons, **pinned_why}
+    plan = dataclasses.replace(plan, recipe=recipe_then, reasons=reasons_then, started_from=started_from)
     if not _has_budget(given, reasons):
         return plan
     if num_processes > 1:
@@ -100,7 +104,7 @@ def plan_anew(
         given, reasons, earlier, plan.source, require_accelerator=require_accelerator, trust_code=trust_code
     )
     later = {"optim.shortened": "decided by the clock, where the epochs turn out not to fit"}
-    return dataclasses.replace(plan, reasons={**plan.reasons, **later})
+    return dataclasses.replace(plan, reasons={**plan.reasons, **later}, started_from=started_from)
 
 
 def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:

@@ -601,6 +601,15 @@ def test_the_card_says_what_it_is_how_good_on_what_data_and_its_limits(bundle: B
     assert "timm" not in card
 
 
+def test_the_card_says_what_training_started_from_and_under_which_licence(tmp_path: Path) -> None:
+    origin = {"weights": "timm/resnet18.a1_in1k", "sha256": "ab12", "licence": "apache-2.0"}
+    card = model_card(write_bundle(tmp_path / "b", **parts(provenance={**PROVENANCE, "started_from": origin})))
+    said = "- started from the pretrained weights `timm/resnet18.a1_in1k`, sha256 `ab12`, licence `"
+    assert f"{said}apache-2.0`\n" in card
+    unknown = {**PROVENANCE, "started_from": {**origin, "licence": None}}
+    assert f"{said}not stated`\n" in model_card(write_bundle(tmp_path / "c", **parts(provenance=unknown)))
+
+
 def test_the_card_lists_twenty_labels_and_counts_the_rest(tmp_path: Path) -> None:
     names = [f"kind {i}" for i in range(120)]
     card = model_card(write_null_bundle(tmp_path / "b", names, GREY))

@@ -23,7 +23,7 @@ from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import Found, asked_for, find, offers_for, spec_of
+from linne.weights.finding import Found, asked_for, find, licence_of, offers_for, spec_of
 from linne.weights.proving import prove
 
 
@@ -70,7 +70,7 @@ def import_into(
     proof = prove(network, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{weights.origin}` as `{model}`: {proof.problem}", hint=proof.hint)
-    licence = None if found.offered is None else found.offered.licence
+    licence = licence_of(found, weights)
     config = models.config(ref, names, spec.to_dict())
     bundle = write_bundle(
         output,

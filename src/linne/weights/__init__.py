@@ -41,6 +41,8 @@ class Weights:
     """The full name of the network they say they are for: `timm/resnet18`, `hf:vit`; None where unsaid."""
     part: str | None = None
     """Which entry of a checkpoint they are, where it is not the file as a whole: `state_dict_ema`."""
+    licence: str | None = None
+    """As a bundle states that of the published weights it was made or trained from; None where unsaid."""
 
 
 @dataclass(frozen=True, slots=True)

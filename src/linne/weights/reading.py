@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -87,8 +88,16 @@ def _read_bundle(folder: Path, origin: str) -> Weights:
     bundle = open_bundle(folder)
     provider, name = bundle.model.get("provider"), bundle.model.get("name")
     full_name = str(name) if provider == "linne" else f"{provider}/{name}"
-    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name)
+    licence = _licence_in(bundle.provenance)
+    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name, licence=licence)
     return _read_file(folder / bundle.network_file, origin, beside)
+
+
+def _licence_in(provenance: Mapping[str, Any]) -> str | None:
+    """Return the licence of what a bundle was imported or trained from, which goes on with its weights."""
+    origin = provenance.get("imported") or provenance.get("started_from")
+    licence = origin.get("licence") if isinstance(origin, Mapping) else None
+    return licence if isinstance(licence, str) else None
 
 
 def _read_file(path: Path, origin: str, beside: Beside) -> Weights:
@@ -155,6 +164,7 @@ def _weights(
         input=beside.input,
         model=beside.model,
         part=part,
+        licence=beside.licence,
     )
 
 
