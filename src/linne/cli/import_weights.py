@@ -16,7 +16,7 @@ from linne.cli.settings import read_preparation
 @click.argument("weights", metavar="WEIGHTS")
 @click.option("--model", metavar="NAME", shell_complete=complete.models, help="The network that the weights are of.")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes: one a line, or JSON."
+    "--labels", metavar="FILE|imagenet", help="Names of the classes: one a line, or JSON; or ImageNet's 1,000."
 )
 @click.option(
     "--preprocess",
@@ -44,6 +44,7 @@ def command(
     linne import default --model timm/vit_tiny_patch16_224 --output vit/
     linne import my-hf-model/ --output mine/
     linne import classifier.onnx --preprocess imagenet --labels names.txt --output classifier/
+    linne import resnet50.onnx --preprocess imagenet --labels imagenet --output resnet50/
     """
     from linne.model_verbs import import_weights
     from linne.preprocess import InputSpec

@@ -104,7 +104,7 @@ def import_weights(
     output: Path,
     *,
     model: str | None,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
@@ -115,7 +115,8 @@ def import_weights(
     Args:
         typed: an ONNX file, or weights as `weights.finding` reads it.
         model: None for a graph, and where the weights are a folder that says it.
-        labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
+        labels: a file with the names of the classes: one a line, or JSON; or `imagenet`; otherwise what comes with
+            the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says, and the words of
             `importing.inputs`.
         output_name: which output of a graph that has several.
