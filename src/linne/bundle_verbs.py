@@ -51,7 +51,7 @@ def evaluate(
 
     _require_plot(plot, plot_count)
     narrator = Narrator(quiet=quiet)
-    opened = open_bundle(_folder_of(bundle, weights, narrator))
+    opened = open_bundle(_folder_of(bundle, weights, narrator, trust_code))
     if isinstance(source, str):
         from linne.trained_on import as_in_training
 
@@ -122,7 +122,7 @@ def predict(
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
     _require_plot(plot, plot_count)
-    folder = _folder_of(bundle, weights, Narrator(quiet=False))
+    folder = _folder_of(bundle, weights, Narrator(quiet=False), trust_code)
     predictor = Predictor.open(
         folder, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
     )
@@ -134,7 +134,7 @@ def predict(
     return predict_and_draw(predictor, images, Path(plot), top=top, count=plot_count, seen=seen)
 
 
-def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:
+def _folder_of(named: str | Path, weights: str | None, narrator: Narrator, trust_code: bool) -> Path:
     """Return the bundle that `named` is, or that is made of the pretrained network that it names."""
     from linne.models import is_name
 
@@ -143,7 +143,7 @@ def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Pa
         return Path(named)
     from linne.importing import bundle_of
 
-    return bundle_of(str(named), weights, narrator.line)
+    return bundle_of(str(named), weights, narrator.line, trust_code=trust_code)
 
 
 def _require_no_network(folder: Path) -> None:

@@ -37,6 +37,7 @@ def import_weights(
     preprocess: Mapping[str, Any] | None = None,
     output_name: str | None = None,
     unproved: bool = False,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> Imported:
     """Make a bundle of pretrained weights or a graph, and return it with what was found on the way.
@@ -52,6 +53,7 @@ def import_weights(
             `layout` `nhwc`.
         output_name: Which output of a graph that has several.
         unproved: Take them also when their answers to photographs show that something is wrong.
+        trust_code: Whether the Python file may be run that `python:FILE.py:NAME` names as the network.
         quiet: Say nothing on stderr.
 
     Raises:
@@ -70,5 +72,6 @@ def import_weights(
         preprocess=preprocess or {},
         output_name=output_name,
         must_prove=not unproved,
+        trust_code=trust_code,
         say=say,
     )

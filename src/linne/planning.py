@@ -229,7 +229,7 @@ def make_plan(
             raise error from None
     check_device(recipe, device)
     _check_sizes(recipe, source, trust_code)
-    _check_teacher(recipe, source)
+    _check_teacher(recipe, source, trust_code)
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
 
@@ -273,10 +273,14 @@ def _check_packages(recipe: Recipe) -> None:
             )
 
 
-def _check_teacher(recipe: Recipe, source: Source) -> None:
+def _check_teacher(recipe: Recipe, source: Source, trust_code: bool) -> None:
     if recipe.distill.bundle is None:
         return
-    theirs, ours = open_bundle(Path(recipe.distill.bundle)).labels, source.labels
+    from linne.models.from_bundle import network_of
+
+    teacher = open_bundle(Path(recipe.distill.bundle))
+    network_of(teacher, trust_code=trust_code)
+    theirs, ours = teacher.labels, source.labels
     if not same_classes(theirs, ours):
         other = next(((a, b) for a, b in zip(theirs, ours, strict=False) if a != b), None)
         where = f"its label `{other[0]}` stands where `{other[1]}` does" if other else "the first of them agree"

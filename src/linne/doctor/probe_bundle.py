@@ -20,6 +20,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--trust-code", action="store_true")
     asked = parser.parse_args(words)
     try:
         backend = load_backend(asked.backend)
@@ -29,7 +30,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         bundle = open_bundle(asked.bundle)
         say("starts", backend=asked.backend)
-        predictor = Predictor(bundle, backend.open(bundle, asked.device), asked.backend, "asked for")
+        opened = backend.open(bundle, asked.device, trust_code=asked.trust_code)
+        predictor = Predictor(bundle, opened, asked.backend, "asked for")
         worst = predictor.worst_canary()
     except LinneError as error:
         say("refused", reason=error.message, hint=error.hint)

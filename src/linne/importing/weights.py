@@ -35,6 +35,7 @@ def import_into(
     labels: str | Path | None = None,
     preprocess: Mapping[str, Any],
     must_prove: bool = True,
+    trust_code: bool = False,
     say: Callable[[str], None],
 ) -> Imported:
     """Return the new bundle `output` of the network `model` with the weights `typed`, as `weights.finding` reads it.
@@ -44,6 +45,7 @@ def import_into(
         labels: as `importing.labels.named` reads them; otherwise what comes with the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
+        trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
     Raises:
         LinneError: something given cannot be used, or parts of the network would keep random weights.
@@ -61,10 +63,17 @@ def import_into(
     if sample == model:
         weights = as_in_sample(weights)
     spec = input_of(found, weights, preprocess)
-    num_classes = num_classes_in(weights, model)
+    num_classes = num_classes_in(weights, model, trust_code=trust_code)
     names, labels_from = _labels(labels, weights, found, num_classes)
-    ref = models.describe(model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width)
-    network = models.build(ref)
+    ref = models.describe(
+        model,
+        num_classes=num_classes,
+        channels=spec.channels,
+        height=spec.height,
+        width=spec.width,
+        trust_code=trust_code,
+    )
+    network = models.build(ref, trust_code=trust_code)
     fit = fit_weights(network, weights, full_name=model)
     _require_whole(fit, weights, model)
     proof = prove(network, spec, names)

@@ -43,6 +43,8 @@ class Question:
     num_seeds: int | None
     num_workers: int
     output: Path | None
+    trust_code: bool = False
+    """Whether the user's own Python may be run; never written down, so that each call says it for itself."""
 
 
 def take_up(question: Question, narrator: Narrator) -> Path:
@@ -142,7 +144,7 @@ def _begin(
     from linne.run_start import save_splits, say_plan, warn_of_data
     from linne.run_start import write_plan as write_recipe
 
-    plan = make_plan(given, reasons, earlier_run(question.recipe, given))
+    plan = make_plan(given, reasons, earlier_run(question.recipe, given), trust_code=question.trust_code)
     if "val" not in plan.source.splits:
         raise RecipeError(
             "no images are held out to compare trials by", hint="use --set data.val_fraction=0.1, or a validation split"

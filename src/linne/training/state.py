@@ -115,11 +115,13 @@ class TrainState:
         device: Device,
         counts_K: NDArray[np.int64] | None = None,
         forward: nn.Module | None = None,
+        *,
+        trust_code: bool = False,
     ) -> TrainState:
         """Return the state before the first step, with `model` on `device`.
 
         `counts_K` says how many training images each class has, for losses that ask. `forward` is what to call instead
-        of `model`, which then is on the device already.
+        of `model`, which then is on the device already. With `trust_code` the teacher may be a Python file.
         """
         if forward is None:
             forward = model = place(model, recipe, device)
@@ -143,7 +145,7 @@ class TrainState:
             stepper=Stepper(optimizer),
             parameters=parameters,
             freezing=freezing,
-            teacher=make_teacher(recipe, device),
+            teacher=make_teacher(recipe, device, trust_code=trust_code),
             still_norms=batch_norms(model) if recipe.model.keep_statistics else [],
             recomputed_norms=batch_norms(model) if recipe.device.checkpoint_activations else None,
             loss=make_loss(optim, counts_K, torch.device(device.torch_device)),

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from linne.bundle import open_bundle
 from linne.bundle_format import parse_json
 from linne.errors import LinneError
+from linne.models.provider import full_name
 from linne.weights import Weights
 from linne.weights.beside import Beside, read_beside
 from linne.weights.entries import tensors_in
@@ -86,10 +87,9 @@ def _read_folder(folder: Path) -> Weights:
 
 def _read_bundle(folder: Path, origin: str) -> Weights:
     bundle = open_bundle(folder)
-    provider, name = bundle.model.get("provider"), bundle.model.get("name")
-    full_name = str(name) if provider == "linne" else f"{provider}/{name}"
+    provider, name = (str(bundle.model.get(key)) for key in ("provider", "name"))
     licence = _licence_in(bundle.provenance)
-    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name, licence=licence)
+    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name(provider, name), licence=licence)
     return _read_file(folder / bundle.network_file, origin, beside)
 
 
