@@ -21,6 +21,7 @@ from linne.importing.inputs import preparation
 from linne.importing.labels import how_to_name, named
 from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
+from linne.models.provider import ModelRef
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
 from linne.weights.finding import Found, asked_for, find, licence_of, offers_for, spec_of
@@ -65,14 +66,7 @@ def import_into(
     spec = input_of(found, weights, preprocess)
     num_classes = num_classes_in(weights, model, trust_code=trust_code)
     names, labels_from = _labels(labels, weights, found, num_classes)
-    ref = models.describe(
-        model,
-        num_classes=num_classes,
-        channels=spec.channels,
-        height=spec.height,
-        width=spec.width,
-        trust_code=trust_code,
-    )
+    ref = _described(model, num_classes, spec, trust_code)
     network = models.build(ref, trust_code=trust_code)
     fit = fit_weights(network, weights, full_name=model)
     _require_whole(fit, weights, model)
@@ -97,6 +91,18 @@ def import_into(
         },
     )
     return Imported(bundle=bundle, fit=fit, proof=proof, labels_from=labels_from, licence=licence)
+
+
+def _described(model: str, num_classes: int, spec: InputSpec, trust_code: bool) -> ModelRef:
+    """Return the reference of the network at the input of its weights."""
+    return models.describe(
+        model,
+        num_classes=num_classes,
+        channels=spec.channels,
+        height=spec.height,
+        width=spec.width,
+        trust_code=trust_code,
+    )
 
 
 def _require_whole(fit: Fit, weights: Weights, model: str) -> None:

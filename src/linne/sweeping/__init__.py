@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import LinneError
+from linne.log import Narrator
 
 if TYPE_CHECKING:
     from linne.sweeping.results import SweepReport
@@ -67,7 +68,6 @@ def sweep(
         LinneError: something given cannot be used, or the sweep cannot go on.
     """
     _prepare()
-    from linne.log import Narrator
     from linne.sweeping.asking import Question, take_up
 
     until = _end_of(budget_minutes)
@@ -91,9 +91,8 @@ def sweep(
         num_seeds=seeds,
         num_workers=workers,
         output=None if output is None else Path(output),
-        trust_code=trust_code,
     )
-    folder = take_up(question, Narrator(quiet=quiet))
+    folder = take_up(question, Narrator(quiet=quiet), trust_code=trust_code)
     return _conclude(folder, _run(folder, workers, until, ray_address, trust_code, quiet=quiet), budget_minutes)
 
 
