@@ -48,7 +48,7 @@ class Question:
 def take_up(question: Question, narrator: Narrator, *, trust_code: bool = False) -> Path:
     """Return the folder of the sweep that `question` asks for, begun now or before.
 
-    `trust_code` lets the user's own Python be run. It is no part of the question and not written down: each call says it.
+    `trust_code` lets the user's own Python be run; it is not written down, so that each call says it for itself.
 
     Raises:
         LinneError: something given cannot be used, or the folder's sweep was asked something else.
