@@ -230,6 +230,8 @@ def make_plan(
     check_device(recipe, device)
     _check_sizes(recipe, source, trust_code)
     _check_teacher(recipe, source, trust_code)
+    layout = _layout_that_works(recipe, source, device, "device.channels_last" in given, trust_code)
+    recipe, all_reasons = recipe.override(dict.fromkeys(layout, False)), {**all_reasons, **layout}
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
 
@@ -293,6 +295,30 @@ def _check_teacher(recipe: Recipe, source: Source, trust_code: bool) -> None:
 def _check_model(recipe: Recipe, source: Source, trust_code: bool) -> None:
     """Find out now, rather than after the images are decoded, whether the model takes this input."""
     models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
+
+
+def _layout_that_works(
+    recipe: Recipe, source: Source, device: Device, is_given: bool, trust_code: bool
+) -> dict[str, str]:
+    """Return why `device.channels_last` has to be false, by that field; nothing where it need not.
+
+    Raises:
+        RecipeError: it is given, and training would end the process.
+    """
+    from linne.models.layout import layer_against_channels_last
+
+    if not recipe.device.channels_last:
+        return {}
+    layer = layer_against_channels_last(recipe, source.num_classes, device.kind, trust_code=trust_code)
+    if layer is None:
+        return {}
+    why = f"torch crashes with a 1 x 1 convolution with a stride over so few channels as `{layer}` has"
+    if is_given:
+        raise RecipeError(
+            f"`{recipe.model.name}` cannot be trained with device.channels_last=true on `{device.address}`: {why}",
+            hint="use --set device.channels_last=false",
+        )
+    return {"device.channels_last": why}
 
 
 def _check_sizes(recipe: Recipe, source: Source, trust_code: bool) -> None:

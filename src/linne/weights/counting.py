@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import nn
 
 from linne import models
+from linne.models.checks import shapes_alone
 from linne.weights import Weights
 from linne.weights.fitting import other_network
 from linne.weights.naming import name_for
@@ -33,9 +35,4 @@ def _shapes_alone(full_name: str, num_classes: int, trust_code: bool) -> nn.Modu
     ref = models.describe(
         full_name, num_classes=num_classes, channels=3, height=height, width=width, trust_code=trust_code
     )
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return models.build(ref, trust_code=trust_code)
-        except (NotImplementedError, RuntimeError):  # some networks look at numbers while they are built
-            return models.build(ref, trust_code=trust_code)
+    return shapes_alone(partial(models.build, trust_code=trust_code), ref)
