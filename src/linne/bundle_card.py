@@ -75,10 +75,10 @@ def _use(provider: str) -> str:
 
 def _input(spec: Mapping[str, Any]) -> str:
     colour = "grey" if spec["channels"] == 1 else "RGB"
-    if spec["crop_mode"] == "squash":
-        fit = "stretched to that size"
-    else:
-        fit = f"resized ({spec['interpolation']}) to cover that size / {spec['crop_pct']:g} and cut to its centre"
+    stretched, share = spec["crop_mode"] == "squash", spec["crop_pct"]
+    how, to = ("stretched", "to") if stretched else ("resized", "to cover")
+    cut = "" if stretched and share == 1 else f" / {share:g} and cut to its centre"
+    fit = f"{how} ({spec['interpolation']}) {to} that size{cut}"
     return (
         f"{spec['height']} x {spec['width']} pixels (height x width), {colour}, {fit}. "
         f"Pixels are scaled to 0-1, then mean {_numbers(spec['mean'])} is taken off and the rest divided by "

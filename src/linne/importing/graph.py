@@ -151,7 +151,7 @@ def _notes(taken: ImageInput, spec: InputSpec, bgr: bool) -> list[str]:
     how_many = "any number of images" if taken.batch is None else f"{taken.batch} at once"
     colours = "grey" if spec.channels == 1 else "BGR, for which the bundle turns RGB around" if bgr else "RGB"
     notes = [f"input `{taken.name}`: {how_many}, {taken.layout}, {spec.height} x {spec.width}, {colours}"]
-    fit = "stretched to" if spec.crop_mode == "squash" else f"resized to cover {1 / spec.crop_pct:.4g} times"
+    fit = f"{'stretched to' if spec.crop_mode == 'squash' else 'resized to cover'} {1 / spec.crop_pct:.4g} times"
     return [
         *notes,
         f"images are {fit} that size ({spec.interpolation}); `crop_pct=0.875` cuts borders off",
