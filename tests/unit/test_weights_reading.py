@@ -221,6 +221,7 @@ def test_torch_files_are_read_only_by_a_torch_without_the_hole(version, safe):
     with pytest.raises(LinneError, match="CVE-2026-24747") as failure:
         require_safe(version, Path("a.pth"))
     assert '"torch>=2.10"' in str(failure.value.hint)
+    assert "`linne import` the file there: the bundle that it makes opens here" in str(failure.value.hint)
 
 
 def test_what_is_not_there_is_said(tmp_path):
