@@ -97,7 +97,7 @@ def test_a_run_goes_on_without_the_weights_that_it_started_from(first, tmp_path)
     copy = tmp_path / "start"
     shutil.copytree(first.bundle, copy)
     options = {"model": "small", "device": "cpu", "quiet": True, "seed": 5, "output": tmp_path / "run"}
-    overrides = {"model.prove_weights": False, "checkpoint.keep_after": True}
+    overrides = {"model.prove_weights": False, "checkpoint.keep_after": True, "model.mixout": 0.2}
     linne.train(SOURCE, weights=str(copy), epochs=1, overrides=overrides, **options)
     shutil.rmtree(copy)
     more = linne.train(output=tmp_path / "run", resume=True, epochs=2, allow_change=["optim.epochs"], quiet=True)

@@ -23,6 +23,7 @@ from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
 from linne.training.freezing import Freezing, Tuning, make_freezing
 from linne.training.losses import Loss, make_loss
+from linne.training.mixout import Mixout
 from linne.training.optimizer import Stepper, make_optimizer
 from linne.training.patience import Patience
 from linne.training.running_statistics import batch_norms
@@ -78,6 +79,7 @@ class TrainState:
     """Those that a backward pass runs again where activations are not kept; None where they are."""
     clip: Clip | None
     sharpness: Sharpness | None
+    mixout: Mixout | None
     plateau: Plateau | None
     patience: Patience | None
     ema: MovingAverage | None
@@ -151,6 +153,7 @@ class TrainState:
             loss=make_loss(optim, counts_K, torch.device(device.torch_device)),
             clip=make_clip(model, parameters, optim, joined=joined),
             sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho, joined=joined),
+            mixout=Mixout(model, recipe.model.mixout, recipe.seed, device) if recipe.model.mixout else None,
             plateau=Plateau(optim) if optim.schedule == "plateau" else None,
             patience=None if optim.patience is None else Patience(optim.patience),
             ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay, joined=joined),
