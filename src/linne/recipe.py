@@ -252,11 +252,6 @@ class Recipe:
                 "model.mixout and optim.sam_rho both move the weights before a gradient is taken",
                 hint="use --set optim.sam_rho=none, or --set model.mixout=0",
             )
-        if self.model.mixout and self.device.parallel == "fsdp":
-            raise RecipeError(
-                "model.mixout needs whole weights, and device.parallel=fsdp gives each process a part of each",
-                hint="use --set device.parallel=ddp, or --set model.mixout=0",
-            )
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
         """Return a copy with `changes` such as {"optim.lr": 0.1}; texts are read by `parse_value`.

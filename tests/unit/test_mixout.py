@@ -141,11 +141,6 @@ def test_an_error_inside_brings_the_weights_back():
             "model.mixout and optim.sam_rho both move the weights before a gradient is taken",
             "use --set optim.sam_rho=none, or --set model.mixout=0",
         ),
-        (
-            {"model.mixout": 0.5, "model.weights": "default", "device.parallel": "fsdp"},
-            "model.mixout needs whole weights, and device.parallel=fsdp gives each process a part of each",
-            "use --set device.parallel=ddp, or --set model.mixout=0",
-        ),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(changes, message, hint):
