@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 timm = pytest.importorskip("timm", reason="needs `linne[train]`")
 
 from click.testing import CliRunner  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 import linne  # noqa: E402
 from linne import models  # noqa: E402
@@ -203,6 +203,9 @@ def test_a_checkpoint_of_the_directml_samples_is_known_by_its_place(tmp_path, ca
     spec = imported.bundle.input
     assert (spec.height, spec.crop_pct, spec.interpolation, spec.mean[0]) == (224, 0.875, "bilinear", 0.485)
     assert "lies where a DirectML sample keeps its torchvision/squeezenet1_1" in capsys.readouterr().err
+    # What the guide says to put beside the old file for a torch that must not read it.
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in torch.load(file, weights_only=True).items())
     other = linne.import_weights(file, tmp_path / "b", unproved=True, preprocess={"scaling": "half"}, quiet=True)
     assert other.bundle.input.mean == (0.5, 0.5, 0.5)
 

@@ -210,6 +210,35 @@ def test_a_graph_is_imported_and_predicts_where_no_framework_can_be_imported(tmp
     assert ended.returncode == 0, ended.stderr
 
 
+def test_imagenets_names_are_taken_when_said_and_held_against_the_photographs(tmp_path):
+    pytest.importorskip("timm", reason="has ImageNet's names: needs `linne[train]`")
+    onnx.save(image_graph(1000, SPEC), tmp_path / "graph.onnx")
+    graph, asked = tmp_path / "graph.onnx", {"preprocess": {"scaling": "half"}, "quiet": True}
+    with pytest.raises(RecipeError, match="does not say what its 1,000 classes are") as caught:
+        linne.import_weights(graph, tmp_path / "out", **asked)
+    assert caught.value.hint.endswith("; where they are ImageNet's, --labels imagenet")
+    with pytest.raises(CheckFailed, match=r"of 3 photographs \d got a right name among the first five"):
+        linne.import_weights(graph, tmp_path / "out", labels="imagenet", **asked)
+    imported = linne.import_weights(graph, tmp_path / "out", labels="imagenet", unproved=True, **asked)
+    assert imported.labels_from == "ImageNet"
+    assert imported.bundle.labels[:2] == ("tench", "goldfish")
+    assert {"crane (n02012849)", "crane (n03126707)"} < set(imported.bundle.labels)
+
+
+def test_imagenets_names_are_not_those_of_another_number_of_classes(tmp_path):
+    pytest.importorskip("timm", reason="has ImageNet's names: needs `linne[train]`")
+    asked = {"labels": "imagenet", "preprocess": {"scaling": "half"}, "quiet": True}
+    with pytest.raises(RecipeError, match="ImageNet names 1,000 classes, and the graph has 4"):
+        linne.import_weights(written(tmp_path), tmp_path / "out", **asked)
+
+
+def test_a_file_called_imagenet_is_read_where_its_folder_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet").write_text("\n".join(LABELS))
+    asked = {"labels": "./imagenet", "preprocess": {"scaling": "half"}, "quiet": True}
+    assert linne.import_weights(written(tmp_path), tmp_path / "out", **asked).bundle.labels == LABELS
+
+
 def test_names_that_do_not_fit_the_photographs_are_refused(tmp_path):
     names = tmp_path / "names.txt"
     many = 40

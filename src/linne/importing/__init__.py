@@ -72,11 +72,12 @@ class Imported:
         }
 
 
-def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path:
+def bundle_of(model: str, typed: str | None, say: Callable[[str], None], *, trust_code: bool = False) -> Path:
     """Return a bundle of the network `model` with pretrained weights, made now or found in the cache.
 
     Args:
         typed: which weights, as `weights.finding` reads it; None takes those that `model` names, or the default ones.
+        trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
     Raises:
         LinneError: as `import_weights`.
@@ -86,7 +87,7 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     wanted = asked_for(tag, typed) or DEFAULT
     found = find(wanted, full_name)
     path = found.fetched(say)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [*(sorted(path.iterdir()) if path.is_dir() else [path]), *models.code_of(full_name)]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     identity = json.dumps([CACHE_FORMAT, full_name, str(path.resolve()), facts])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -94,7 +95,9 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     folder = cache_folder() / "pretrained" / f"{name}-{key}"
     if not (folder / MANIFEST).exists():
         say(f"making a bundle of {found.name} in {folder}")
-        for line in import_weights(wanted, folder, model=full_name, preprocess={}, say=say).lines():
+        for line in import_weights(
+            wanted, folder, model=full_name, preprocess={}, trust_code=trust_code, say=say
+        ).lines():
             say(line)
     return folder
 
@@ -104,10 +107,11 @@ def import_weights(
     output: Path,
     *,
     model: str | None,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
+    trust_code: bool = False,
     say: Callable[[str], None],
 ) -> Imported:
     """Return the new bundle `output` of what `typed` names: a graph, or weights of the network `model`.
@@ -115,11 +119,13 @@ def import_weights(
     Args:
         typed: an ONNX file, or weights as `weights.finding` reads it.
         model: None for a graph, and where the weights are a folder that says it.
-        labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
+        labels: a file with the names of the classes: one a line, or JSON; or `imagenet`; otherwise what comes with
+            the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says, and the words of
             `importing.inputs`.
         output_name: which output of a graph that has several.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
+        trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
     Raises:
         LinneError: something given cannot be used, or parts of the network would keep random weights.
@@ -136,4 +142,13 @@ def import_weights(
         raise RecipeError("an output is chosen of a graph, and these are weights", hint="leave --output-name out")
     from linne.importing.weights import import_into
 
-    return import_into(typed, output, model=model, labels=labels, preprocess=preprocess, must_prove=must_prove, say=say)
+    return import_into(
+        typed,
+        output,
+        model=model,
+        labels=labels,
+        preprocess=preprocess,
+        must_prove=must_prove,
+        trust_code=trust_code,
+        say=say,
+    )

@@ -18,7 +18,7 @@ from linne.graphs.editing import ImageInput, before_softmax, bundle_form, choose
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
 from linne.importing.inputs import SCALING_WORDS, Preparation, preparation
-from linne.importing.labels import labels_in, read_labels
+from linne.importing.labels import how_to_name, labels_in, named
 from linne.preprocess import Floats, InputSpec
 from linne.weights.answers import SCALINGS, photographs, prove_names
 
@@ -33,7 +33,7 @@ def import_graph(
     path: Path,
     output: Path,
     *,
-    labels: Path | None,
+    labels: str | Path | None,
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
@@ -151,7 +151,7 @@ def _notes(taken: ImageInput, spec: InputSpec, bgr: bool) -> list[str]:
     how_many = "any number of images" if taken.batch is None else f"{taken.batch} at once"
     colours = "grey" if spec.channels == 1 else "BGR, for which the bundle turns RGB around" if bgr else "RGB"
     notes = [f"input `{taken.name}`: {how_many}, {taken.layout}, {spec.height} x {spec.width}, {colours}"]
-    fit = "stretched to" if spec.crop_mode == "squash" else f"resized to cover {1 / spec.crop_pct:.4g} times"
+    fit = f"{'stretched to' if spec.crop_mode == 'squash' else 'resized to cover'} {1 / spec.crop_pct:.4g} times"
     return [
         *notes,
         f"images are {fit} that size ({spec.interpolation}); `crop_pct=0.875` cuts borders off",
@@ -175,17 +175,17 @@ def _are_probabilities(answers_NK: Floats) -> bool:
     return bool((answers_NK >= 0).all() and (np.abs(answers_NK.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
 
 
-def _labels(file: Path | None, model: ModelProto, name: str, num_classes: int) -> tuple[tuple[str, ...], str]:
+def _labels(said: str | Path | None, model: ModelProto, name: str, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
     found = labels_in({item.key: item.value for item in model.metadata_props})
-    if file is not None:
-        names, who = read_labels(file), f"`{file}`"
+    if said is not None:
+        names, who = named(said)
     elif found is not None:
         names, who = found[0], f"the file's own `{found[1]}`"
     else:
         raise RecipeError(
             f"`{name}` does not say what its {num_classes:,} classes are",
-            hint="use --labels FILE, with one name a line in the order of the classes",
+            hint=how_to_name(num_classes),
         )
     if len(names) != num_classes:
         raise RecipeError(f"{who} names {len(names):,} classes, and the graph has {num_classes:,}")

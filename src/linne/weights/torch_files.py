@@ -82,7 +82,8 @@ def require_safe(version: str, path: Path) -> None:
         raise LinneError(
             f"`{path}` is a torch file, and torch {version} has a hole (CVE-2026-24747) by which such a file "
             "could run code",
-            hint='pip install "torch>=2.10", or convert the file to .safetensors on a machine that has it',
+            hint='pip install "torch>=2.10"; or, where another environment has it, `linne import` the file there: the '
+            "bundle that it makes opens here",
         )
 
 
