@@ -18,8 +18,9 @@ from linne.graphs.wire import MAX_BYTES, require_whole
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Layout = Literal["NCHW", "NHWC"]
+Layout = Literal["NCHW", "NHWC", "NHW"]
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
+"""Of four dimensions; three are rows and columns of grey images, as in Keras' first tutorial."""
 TYPES = ("FLOAT", "FLOAT16", "DOUBLE", "UINT8")
 """Of inputs that an image can be."""
 LEAST_PROBABILITY = 1e-38
@@ -88,13 +89,16 @@ def image_input(model: ModelProto, name: str, *, layout: str | None = None) -> I
     tensor = item.type.tensor_type
     kind = TensorProto.DataType.Name(tensor.elem_type)
     shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
-    if len(shape) != 4 or kind not in TYPES:
+    if len(shape) not in (3, 4) or kind not in TYPES:
         said = " x ".join("?" if size is None else str(size) for size in shape)
         raise LinneError(
             f"the graph `{name}` takes `{item.name}`, {kind.lower()} of shape {said or 'unknown'}, expected a batch of "
-            "images: float, half, double or uint8 of four dimensions"
+            "images: float, half, double or uint8 of four dimensions, or of three for grey ones"
         )
-    chosen = _layout(shape, name, layout)
+    if len(shape) == 3:
+        shape, chosen = [*shape, 1], "NHW"
+    else:
+        chosen = _layout(shape, name, layout)
     axis = 1 if chosen == "NCHW" else 3
     height, width = shape[2:] if chosen == "NCHW" else shape[1:3]
     return ImageInput(
@@ -194,7 +198,7 @@ def bundle_form(
     changed.CopyFrom(model)
     graph = changed.graph
     names = _Names(graph)
-    ahead, entry = _steps_before(taken, flip, names)
+    ahead, entry = _steps_before(taken, [height, width], flip, names)
     size: list[Any] = ["N" if batch is None else batch, taken.channels, height, width]
     kept = [item for item in graph.input if item.name != taken.name]  # initialisers that old files list
     del graph.input[:]
@@ -230,27 +234,30 @@ class _Names:
         return name
 
 
-def _steps_before(taken: ImageInput, flip: bool, names: _Names) -> tuple[list[Any], str]:
+def _steps_before(taken: ImageInput, size: list[int], flip: bool, names: _Names) -> tuple[list[Any], str]:
     """Return the nodes from RGB float32 N x C x H x W to what the graph takes, and the name of the former."""
     from onnx import TensorProto, helper
 
-    steps: list[tuple[str, Mapping[str, Any]]] = []
+    # Each with its attributes, and the numbers that go into it beside the images.
+    steps: list[tuple[str, Mapping[str, Any], list[int]]] = []
     if flip:
-        steps.append(("Gather", {"axis": 1}))
+        steps.append(("Gather", {"axis": 1}, [2, 1, 0]))
     if taken.layout == "NHWC":
-        steps.append(("Transpose", {"perm": [0, 2, 3, 1]}))
+        steps.append(("Transpose", {"perm": [0, 2, 3, 1]}, []))
+    if taken.layout == "NHW":
+        steps.append(("Reshape", {}, [0, *size]))  # 0: as many images as there are
     if taken.type != "FLOAT":
-        steps.append(("Cast", {"to": TensorProto.DataType.Value(taken.type)}))
+        steps.append(("Cast", {"to": TensorProto.DataType.Value(taken.type)}, []))
     nodes: list[Any] = []
     entry = current = names.new("images") if steps else taken.name
-    for position, (kind, attributes) in enumerate(steps):
+    for position, (kind, attributes, numbers) in enumerate(steps):
         made = taken.name if position == len(steps) - 1 else names.new(f"images_{kind.lower()}")
         more = []
-        if kind == "Gather":
-            order = names.new("bgr")
-            value = helper.make_tensor(order, TensorProto.INT64, [3], [2, 1, 0])
-            nodes.append(helper.make_node("Constant", [], [order], value=value))
-            more = [order]
+        if numbers:
+            given = names.new("bgr" if kind == "Gather" else "shape")
+            value = helper.make_tensor(given, TensorProto.INT64, [len(numbers)], numbers)
+            nodes.append(helper.make_node("Constant", [], [given], value=value))
+            more = [given]
         nodes.append(helper.make_node(kind, [current, *more], [made], **attributes))
         current = made
     return nodes, entry

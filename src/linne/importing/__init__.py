@@ -31,6 +31,8 @@ CACHE_FORMAT = 1
 """Changes when a bundle that is made of the same weights would be another one."""
 GRAPHS = (".onnx",)
 """Endings of files that hold a graph. With a network's name only their tensors are taken."""
+KERAS = (".keras", ".h5", ".hdf5")
+"""Endings of files that Keras writes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +115,7 @@ def import_weights(
     """Return the new bundle `output` of what `typed` names: a graph, or weights of the network `model`.
 
     Args:
-        typed: an ONNX file, or weights as `weights.finding` reads it.
+        typed: an ONNX file, a model of Keras, or weights as `weights.finding` reads it.
         model: None for a graph, and where the weights are a folder that says it.
         labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says, and the words of
@@ -126,14 +128,23 @@ def import_weights(
         CheckFailed: the answers to photographs show that something is wrong.
     """
     path = Path(typed).expanduser()
-    if model is None and path.suffix.lower() in GRAPHS:
-        from linne.importing.graph import import_graph
-
-        return import_graph(
-            path, output, labels=labels, preprocess=preprocess, output_name=output_name, must_prove=must_prove
-        )
+    if model is None and (take := _importer(path)) is not None:
+        return take(path, output, labels=labels, preprocess=preprocess, output_name=output_name, must_prove=must_prove)
     if output_name is not None:
         raise RecipeError("an output is chosen of a graph, and these are weights", hint="leave --output-name out")
     from linne.importing.weights import import_into
 
     return import_into(typed, output, model=model, labels=labels, preprocess=preprocess, must_prove=must_prove, say=say)
+
+
+def _importer(path: Path) -> Callable[..., Imported] | None:
+    """Return what makes a bundle of a file that holds a network itself; None for weights of one that linne builds."""
+    if path.suffix.lower() in GRAPHS:
+        from linne.importing.graph import import_graph
+
+        return import_graph
+    if path.suffix.lower() in KERAS:
+        from linne.importing.from_keras import import_keras
+
+        return import_keras
+    return None

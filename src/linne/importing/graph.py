@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,19 @@ SUM_TOLERANCE = 1e-3
 """Around 1, within which answers sum up to probabilities; half precision adds a thousand of them to 4e-4."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeOf:
+    """The file that a graph was made of."""
+
+    name: str
+    """What to call it to a person."""
+    sha256: str
+    notes: tuple[str, ...] = ()
+    """What was found while the graph was made, for people."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what made it."""
+
+
 def import_graph(
     path: Path,
     output: Path,
@@ -37,20 +50,21 @@ def import_graph(
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
-    name: str | None = None,
+    made_of: MadeOf | None = None,
 ) -> Imported:
     """Return the new bundle `output` of the ONNX file `path`; arguments as of `importing.import_weights`.
 
     Args:
-        name: what to call the file to a person, where it was made of another one.
+        made_of: the file that the ONNX file was made of, which a person knows; None where it is the ONNX file itself.
 
     Raises:
         LinneError: the file or something given cannot be used.
         CheckFailed: the answers to photographs show that something is wrong.
     """
-    name = name or str(path)
     if not path.is_file():
         raise LinneError(f"no graph at `{path}`: there is no such file")
+    origin = made_of or MadeOf(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    name = origin.name
     if (reason := why_no_runtime()) is not None:
         raise LinneError(f"`{path}` cannot be imported: {reason}")
     model = read_graph(path)
@@ -58,13 +72,13 @@ def import_graph(
     said = preparation(preprocess, taken.channels)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
+    notes = [*origin.notes, *notes]
     num_classes = session.run(photographs(spec)).shape[1]
     names, labels_from = _labels(labels, model, name, num_classes)
     proof = prove_names(session.run, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{name}`: {proof.problem}", hint=proof.hint)
     ref: dict[str, Any] = {"provider": GRAPH_PROVIDER, "name": Path(name).stem, "num_classes": num_classes}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     bundle = write_bundle(
         output,
         labels=names,
@@ -75,8 +89,14 @@ def import_graph(
         canary_logits_NK=session.run(canary_batch(spec)),
         metrics={},
         provenance={
-            "imported": {"weights": name, "sha256": digest, "licence": None, "proof": asdict(proof), "notes": notes},
-            "versions": _versions(),
+            "imported": {
+                "weights": name,
+                "sha256": origin.sha256,
+                "licence": None,
+                "proof": asdict(proof),
+                "notes": notes,
+            },
+            "versions": {**_versions(), **origin.versions},
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )

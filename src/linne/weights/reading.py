@@ -18,12 +18,7 @@ from linne.weights.beside import Beside, read_beside
 from linne.weights.entries import tensors_in
 
 TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-KERAS = (
-    "a Keras file, which names code that it needs; where it is yours, "
-    "`KERAS_BACKEND=torch python -c \"import keras; m = keras.models.load_model('FILE', compile=False); "
-    "m(keras.ops.zeros((1, *m.input_shape[1:]))); m.export('model.onnx', format='onnx')\"`, "
-    "then `linne import model.onnx`"
-)
+KERAS = "a Keras file, whose layers torch networks do not have; `linne import` without --model makes a bundle of it"
 REFUSED = {
     ".h5": KERAS,
     ".hdf5": KERAS,
