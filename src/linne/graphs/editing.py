@@ -95,10 +95,9 @@ def image_input(model: ModelProto, name: str, *, layout: str | None = None) -> I
             f"the graph `{name}` takes `{item.name}`, {kind.lower()} of shape {said or 'unknown'}, expected a batch of "
             "images: float, half, double or uint8 of four dimensions, or of three for grey ones"
         )
-    if len(shape) == 3:
-        shape, chosen = [*shape, 1], "NHW"
-    else:
-        chosen = _layout(shape, name, layout)
+    chosen: Layout = "NHW" if len(shape) == 3 else _layout(shape, name, layout)
+    if chosen == "NHW":
+        shape = [*shape, 1]
     axis = 1 if chosen == "NCHW" else 3
     height, width = shape[2:] if chosen == "NCHW" else shape[1:3]
     return ImageInput(

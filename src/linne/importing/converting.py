@@ -1,8 +1,8 @@
 """Files of Keras and TensorFlow made ONNX files, each by its own library, in a process of its own.
 
-What is in the file was looked at before, here or there. The process gets a copy in a temporary folder, an empty home for
-Keras' settings, no accelerator, and a time limit; it reports which libraries it used and what they answer to pixels
-drawn at random, with which the graph is then compared.
+What is in the file is looked at before. The process gets a copy in a temporary folder, an empty home for Keras'
+settings, no accelerator, and a time limit; it reports which libraries it used and what they answer to pixels drawn at
+random, with which the graph is then compared.
 """
 
 from __future__ import annotations

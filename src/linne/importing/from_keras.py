@@ -112,8 +112,8 @@ def _laid_out(path: Path, folder: Path) -> Mapping[str, Any]:
         more = f" and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
         named = ", ".join(refused[:MOST_NAMED]) + more or "a model that is neither Sequential nor Functional"
         raise LinneError(
-            f"`{path}` needs {named}, and only Keras' own layers are taken: others are code, and files hold none",
-            hint="in the program that has them: `model.export('model.onnx', format='onnx')`; linne imports that file",
+            f"`{path}` needs {named}; taken are those of Keras' own layers that only compute, since all else is code",
+            hint="in the program that has it: `model.export('model.onnx', format='onnx')`; then `linne import model.onnx`",
         )
     (folder / CONFIG).write_bytes(to_json(config, CONFIG))
     return dict(config)

@@ -108,9 +108,8 @@ def _refused(value: Mapping[str, Any]) -> str | None:
     )
     if known and registered in (None, name):
         return None
-    owner = registered.rpartition(">")[0] if registered is not None else ""
-    place = owner or module or "no module"
-    return f"`{_short(name)}` of `{_short(place)}`"
+    place = registered.rpartition(">")[0] if registered is not None and ">" in registered else module
+    return f"`{_short(name)}` of `{_short(place)}`" if place else f"the custom class `{_short(name)}`"
 
 
 def _short(value: Any) -> str:
