@@ -33,6 +33,8 @@ GRAPHS = (".onnx",)
 """Endings of files that hold a graph. With a network's name only their tensors are taken."""
 KERAS = (".keras", ".h5", ".hdf5")
 """Endings of files that Keras writes."""
+SAVED_MODEL = "saved_model.pb"
+"""In a folder that TensorFlow writes: its program."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,4 +149,8 @@ def _importer(path: Path) -> Callable[..., Imported] | None:
         from linne.importing.from_keras import import_keras
 
         return import_keras
+    if (path / SAVED_MODEL).is_file():
+        from linne.importing.from_saved_model import import_saved_model
+
+        return import_saved_model
     return None

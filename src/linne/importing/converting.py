@@ -22,7 +22,7 @@ import numpy as np
 from linne.child import Heard, first_event, listen
 from linne.errors import CheckFailed, LinneError
 from linne.graphs.session import GraphSession
-from linne.preprocess import Floats
+from linne.importing.in_child import images_like
 
 LIMIT_S = 900.0
 """The largest network of keras.applications is exported in under a minute; a busy machine takes its time."""
@@ -109,13 +109,6 @@ def _why(heard: Heard) -> str:
     if failed is not None:
         return f"{failed.get('step')}: {failed.get('error')}"
     return f"{heard.how}; {heard.said}" if heard.said else heard.how
-
-
-def images_like(sizes: Sequence[int]) -> Floats:
-    """Return two images of `sizes`, drawn at random: one of pixels of 0 to 1, one of 0 to 255."""
-    images = np.random.default_rng(0).random((2, *sizes), dtype=np.float32)
-    images[1] *= 255
-    return images
 
 
 def _compared(graph: Path, name: str, done: Mapping[str, Any]) -> str:

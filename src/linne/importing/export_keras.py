@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from linne.child import said_of, say
-from linne.importing.converting import images_like
+from linne.importing.in_child import Refused, images_like, one_image, one_output
 
 MOST_VALUES = 2**31
 """Numbers in one weights file: more make no ONNX file."""
@@ -33,14 +33,6 @@ NEVER = (
 """What Python reports before it does it, and what no export needs."""
 
 
-class _Refused(Exception):
-    """What is wrong with the model, in words that go after its name."""
-
-    def __init__(self, why: str, hint: str | None = None) -> None:
-        super().__init__(why)
-        self.hint = hint
-
-
 def main(words: list[str]) -> None:
     """Export, and report `converted`, `refused` with why, or `failed` with the step and the error."""
     home, height, width, output = words
@@ -56,7 +48,7 @@ def main(words: list[str]) -> None:
         model: Any = keras.models.load_model(Path(home) / "model", compile=False, safe_mode=True)
         step = f"Keras {keras.__version__} cannot export it"
         require_one_input(model)
-        shape = _shape_of(model, int(height), int(width))
+        shape = one_image(list(model.inputs[0].shape), int(height), int(width))
         # As in `predict`: with `training` unsaid, layers that augment images would go on doing so.
         images = keras.Input(shape, dtype=model.inputs[0].dtype, name="images")
         evaluated = keras.Model(images, chosen_output(model, output)(images, training=False))
@@ -66,7 +58,7 @@ def main(words: list[str]) -> None:
         values = [keras.ops.convert_to_numpy(answer).reshape(1, -1)[0].tolist() for answer in answers]
         versions = {"keras": keras.__version__, "torch": torch.__version__}
         say("converted", library="keras", versions=versions, sizes=shape, answers=values)
-    except _Refused as refused:
+    except Refused as refused:
         say("refused", why=str(refused), hint=refused.hint)
     except Exception as error:  # whatever a library raises
         say("failed", step=step, error=said_of(error))
@@ -104,61 +96,38 @@ def require_plain(path: Path) -> None:
             group = groups.pop()
             for name in group:
                 if type(group.get(name, getlink=True)) is not h5py.HardLink:
-                    raise _Refused(f"keeps weights behind a link (`{name}`), which is not followed")
+                    raise Refused(f"keeps weights behind a link (`{name}`), which is not followed")
                 item = group[name]
                 if isinstance(item, h5py.Group):
                     groups.append(item)
                     continue
                 if not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
-                    raise _Refused(f"keeps weights in another file (`{item.name}`), which is not followed")
+                    raise Refused(f"keeps weights in another file (`{item.name}`), which is not followed")
                 if item.dtype.kind not in "fiub":
-                    raise _Refused(f"keeps something that is no number among its weights (`{item.name}`)")
+                    raise Refused(f"keeps something that is no number among its weights (`{item.name}`)")
                 total += item.size or 0
                 if total > MOST_VALUES or item.id.get_storage_size() * MOST_PACKED < item.nbytes:
-                    raise _Refused(f"claims {item.size:,} numbers for `{item.name}`, more than are stored")
+                    raise Refused(f"claims {item.size:,} numbers for `{item.name}`, more than are stored")
 
 
 def require_one_input(model: Any) -> None:
     """Refuse a model that takes anything but one batch of images, or that was never given its shapes."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
-        raise _Refused("does not say the shape of its input", "save it after `model.build(...)`, or with an `Input`")
+        raise Refused("does not say the shape of its input", "save it after `model.build(...)`, or with an `Input`")
     if len(inputs) != 1:
         names = ", ".join(f"`{item.name}`" for item in inputs[:5])
-        raise _Refused(f"takes {len(inputs)} inputs ({names}), expected one, of images")
+        raise Refused(f"takes {len(inputs)} inputs ({names}), expected one, of images")
 
 
 def chosen_output(model: Any, typed: str) -> Any:
     """Return `model` with one output, the one there is or the one `typed`."""
     import keras
 
-    names = list(getattr(model, "output_names", ("output",)))  # a Sequential has one, without a name
-    if typed and typed not in names:
-        raise _Refused(f"has no output `{typed}`", f"it has {', '.join(f'`{name}`' for name in names)}")
-    if len(names) == 1:
+    if len(model.outputs) == 1 and not typed:  # a Sequential's has no name
         return model
-    if not typed:
-        listed = ", ".join(f"`{name}`" for name in names)
-        raise _Refused(f"has {len(names)} outputs", f"use --output-name with one of {listed}")
-    return keras.Model(model.inputs, model.outputs[names.index(typed)])
-
-
-def _shape_of(model: Any, height: int, width: int) -> list[int]:
-    """Return the shape of one image, where the model leaves height and width open those that were said."""
-    shape = list(model.inputs[0].shape[1:])
-    sizes = {"height": height, "width": width}
-    places = (0, 1) if len(shape) == 2 or shape[-1] in (1, 3) else (1, 2)
-    for place, (name, said) in zip(places, sizes.items(), strict=True):
-        if place < len(shape) and shape[place] is None:
-            if not said:
-                raise _Refused(
-                    f"takes images of any {name}",
-                    "use --preprocess height=224 --preprocess width=224, or what it was trained with",
-                )
-            shape[place] = said
-    if None in shape:
-        raise _Refused(f"takes input of shape {tuple(model.inputs[0].shape)}, expected images")
-    return shape
+    place = one_output(list(getattr(model, "output_names", [])), typed)
+    return keras.Model(model.inputs, model.outputs[place])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ itself, which reads the weights in that process, and a network so large that the
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from linne.importing.converting import Package, convert, require
 from linne.importing.graph import MadeOf, import_graph
 from linne.importing.keras_config import MODELS, begins_with_rescaling, not_listed, without_compiled
 
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 CHILD = "linne.importing.export_keras"
 MAX_UNPACKED = 4 * MAX_BYTES
 """Weights of the largest graph, and three times as much of an optimiser's."""
@@ -105,6 +106,7 @@ def _laid_out(path: Path, folder: Path) -> Mapping[str, Any]:
             raise LinneError(f"`{path}` holds no `{name}`, so Keras did not write it", hint="copy or download it again")
     try:
         config = without_compiled(parse_json(read_bytes(folder, CONFIG), CONFIG, max_depth=MAX_DEPTH))
+        _require_keras_3(path, folder)
     except BundleError as error:
         raise LinneError(f"`{path}` is damaged: {error.message}", hint="copy or download it again") from error
     refused = sorted(set(not_listed(config)))
@@ -113,10 +115,22 @@ def _laid_out(path: Path, folder: Path) -> Mapping[str, Any]:
         named = ", ".join(refused[:MOST_NAMED]) + more or "a model that is neither Sequential nor Functional"
         raise LinneError(
             f"`{path}` needs {named}; taken are those of Keras' own layers that only compute, since all else is code",
-            hint="in the program that has it: `model.export('model.onnx', format='onnx')`; then `linne import model.onnx`",
+            hint="where it is yours, `model.export('model.onnx', format='onnx')`, then `linne import model.onnx`",
         )
     (folder / CONFIG).write_bytes(to_json(config, CONFIG))
     return dict(config)
+
+
+def _require_keras_3(path: Path, folder: Path) -> None:
+    """Raise LinneError where an older Keras wrote what is in `folder`, whose layers today's does not make."""
+    if not (folder / METADATA).is_file():
+        return
+    version = str(parse_json(read_bytes(folder, METADATA), METADATA).get("keras_version"))
+    if re.match(r"[12]\.", version):
+        raise LinneError(
+            f"`{path}` was written by Keras {version[:20]}, whose files Keras 3 does not open",
+            hint="where it is yours, `model.export('saved')` in the program that made it, then `linne import saved`",
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -19,8 +19,6 @@ MODEL_MODULES = (
     "keras.src.models.functional",
     "keras.src.models.sequential",
     "keras.src.models.model",
-    "keras.src.engine.functional",  # of Keras 2.13 to 2.15
-    "keras.src.engine.sequential",
 )
 _LAYERS = """
     InputLayer Identity Flatten Reshape Permute RepeatVector Masking
