@@ -89,6 +89,7 @@ def convert(module: str, words: Sequence[str], *, name: str, home: Path, limit_s
         **QUIET,
         "KERAS_BACKEND": "torch",
         "KERAS_HOME": str(home),
+        "TMPDIR": str(home),
         "KERAS_TORCH_DEVICE": "cpu",
         "CUDA_VISIBLE_DEVICES": "-1",
         "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's own word for: load no filter from a library
@@ -100,7 +101,7 @@ def convert(module: str, words: Sequence[str], *, name: str, home: Path, limit_s
     done = first_event(heard, "converted")
     if done is None or heard.end != "done":
         raise LinneError(f"`{name}` is not converted: {_why(heard)}")
-    note = _compared(home / "model.onnx", name, done)
+    note = compared(home / "model.onnx", name, done)
     return Converted(versions=dict(done["versions"]), note=note)
 
 
@@ -111,7 +112,7 @@ def _why(heard: Heard) -> str:
     return f"{heard.how}; {heard.said}" if heard.said else heard.how
 
 
-def _compared(graph: Path, name: str, done: Mapping[str, Any]) -> str:
+def compared(graph: Path, name: str, done: Mapping[str, Any]) -> str:
     """Return how well the answers of `graph` agree with those that the library gave."""
     expected_NK = np.array(done["answers"], dtype=np.float32)
     session = GraphSession(graph, name)

@@ -41,7 +41,7 @@ def main(words: list[str]) -> None:
         import keras
         import torch
 
-        _fence(Path(home))
+        fence(Path(home))
         step = "the weights cannot be read"
         require_plain(Path(home) / "model" / "model.weights.h5")
         step = f"Keras {keras.__version__} cannot open it"
@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
         say("failed", step=step, error=said_of(error))
 
 
-def _fence(home: Path) -> None:
+def fence(home: Path) -> None:
     """Let this process from here on neither talk to others, start programs, nor write outside `home`.
 
     Python asks before it does; what is done in C is not asked about. So this is the second fence, and the list of

@@ -53,9 +53,9 @@ def import_keras(
         CheckFailed: the graph answers otherwise than Keras, or as no trained network does.
     """
     _require_zip(path)
-    require(PACKAGES, path, "keras")
     with tempfile.TemporaryDirectory(prefix="linne-keras-") as home:
         config = _laid_out(path, Path(home) / "model")
+        require(PACKAGES, path, "keras")
         notes: list[str] = []
         if not {"scaling", "mean", "std"} & preprocess.keys() and begins_with_rescaling(config):
             preprocess = {**preprocess, "scaling": "raw"}

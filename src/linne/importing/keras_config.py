@@ -146,6 +146,8 @@ def _first_change(model: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _leaves_pixels(layer: Mapping[str, Any]) -> bool:
     name = str(layer.get("class_name"))
+    if name in MODELS:  # as data augmentation is often written
+        return all(_leaves_pixels(_table(inner)) for inner in _table(layer.get("config")).get("layers") or [])
     return name in _NO_CHANGE or name.startswith("Random")
 
 
