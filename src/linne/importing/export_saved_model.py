@@ -114,6 +114,12 @@ def require_computing(graph: Any) -> None:
     nodes = [node.op for node in graph.node]
     nodes += [node.op for function in graph.library.function for node in function.node_def]
     others = sorted(set(nodes) - COMPUTING)
+    drawn = [name for name in others if "Random" in name]
+    if drawn:
+        raise Refused(
+            f"draws random numbers to answer (`{drawn[0]}`): it was exported with its augmentation of images on",
+            "import the `.keras` file, or export the model without its augmenting layers",
+        )
     if others:
         listed = ", ".join(f"`{name}`" for name in others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise Refused(
