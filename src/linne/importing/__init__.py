@@ -1,6 +1,7 @@
 """Pretrained weights or a graph in, a bundle out: from then on they are evaluated, served and exported like one's own.
 
-Weights go into a network that linne builds (`weights`); a graph is taken as it is (`graph`), and needs no framework.
+Weights go into a network that linne builds (`weights`); a graph is taken as it is (`graph`), and needs no framework. Of
+a Keras model (`from_keras`) and a SavedModel (`from_saved_model`) their own library makes a graph, in a child process.
 """
 
 from __future__ import annotations
@@ -117,12 +118,12 @@ def import_weights(
     """Return the new bundle `output` of what `typed` names: a graph, or weights of the network `model`.
 
     Args:
-        typed: an ONNX file, a model of Keras, or weights as `weights.finding` reads it.
-        model: None for a graph, and where the weights are a folder that says it.
+        typed: an ONNX file, a `.keras` file, a SavedModel, or weights as `weights.finding` reads it.
+        model: None for a graph or a model, and where the weights are a folder that says it.
         labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says, and the words of
             `importing.inputs`.
-        output_name: which output of a graph that has several.
+        output_name: which output of a graph or model that has several.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
 
     Raises:
