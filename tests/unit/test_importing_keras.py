@@ -63,6 +63,9 @@ pixels = images(48, 48, 3)
 base = keras.applications.MobileNetV2(weights=None, input_shape=(48, 48, 3), include_top=False, alpha=0.35)
 after = base(keras.applications.mobilenet_v2.preprocess_input(L.RandomRotation(0.1)(pixels)), training=False)
 made("tutorial", keras.Model(pixels, L.Dense(4)(L.Dropout(0.2)(L.GlobalAveragePooling2D()(after)))), 1)
+pixels = images(16, 16, 3)
+patches = L.Reshape((16, 8))(L.LayerNormalization()(L.Conv2D(8, 4, strides=4)(pixels)))
+made("attention", keras.Model(pixels, L.Dense(4)(L.GlobalAveragePooling1D()(L.MultiHeadAttention(2, 4)(patches, patches)))))
 pixels = images(None, None, 3)
 made("open", keras.Model(pixels, L.Dense(4)(L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(pixels)))))
 pixels = images(8, 8, 3)
@@ -98,6 +101,7 @@ def labels(tmp_path):
         ("conv", {}, (32, 32, 3)),
         ("mobilenet", {"preprocess": {"scaling": "unit"}}, (96, 96, 3)),
         ("tutorial", {"preprocess": {"scaling": "raw"}}, (48, 48, 3)),
+        ("attention", {"preprocess": {"scaling": "unit"}}, (16, 16, 3)),
         ("open", {"preprocess": {"scaling": "unit", "height": 24, "width": 24}}, (24, 24, 3)),
         ("outputs", {"preprocess": {"scaling": "unit"}, "output_name": "two"}, (8, 8, 3)),
     ],

@@ -157,15 +157,27 @@ def before_softmax(model: ModelProto, output: str) -> str | None:
 
     Softmax(x) is the same for x and x plus a number, so its input are logits like any others.
     """
-    makers = {made: node for node in model.graph.node for made in node.output}
-    node = makers.get(output)
-    while node is not None and node.op_type in RESHAPERS and node.domain in ("", "ai.onnx"):
-        node = makers.get(node.input[0])
-    if node is None or node.op_type not in ("Softmax", "LogSoftmax") or node.domain not in ("", "ai.onnx"):
+    node = _last_of(model, output, ("Softmax", "LogSoftmax"))
+    if node is None:
         return None
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
     # Before operator set 13 the default was 1, which for N x K is the last as well.
     return str(node.input[0]) if axis in (1, -1) else None
+
+
+def before_sigmoid(model: ModelProto, output: str) -> str | None:
+    """Return what goes into the Sigmoid that makes `output`, or None where none does."""
+    node = _last_of(model, output, ("Sigmoid",))
+    return None if node is None else str(node.input[0])
+
+
+def _last_of(model: ModelProto, output: str, kinds: tuple[str, ...]) -> Any:
+    """Return the node that makes `output`, nodes that change no number aside, if it is one of `kinds`; else None."""
+    makers: dict[str, Any] = {made: node for node in model.graph.node for made in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in RESHAPERS and node.domain in ("", "ai.onnx"):
+        node = makers.get(node.input[0])
+    return node if node is not None and node.op_type in kinds and node.domain in ("", "ai.onnx") else None
 
 
 def bundle_form(
@@ -178,6 +190,7 @@ def bundle_form(
     batch: int | None,
     flip: bool = False,
     as_logarithm: bool = False,
+    as_two: bool = False,
 ) -> bytes:
     """Return the graph in the form that bundles keep; `model` is left as it is.
 
@@ -186,6 +199,7 @@ def bundle_form(
         batch: how many images at once; None leaves the number open.
         flip: whether the graph takes BGR; RGB is turned around before it.
         as_logarithm: whether the output are probabilities, of which logarithms are taken.
+        as_two: whether the output is one number, the second class's logit where the first one's is 0.
 
     Raises:
         LinneError: what comes out is no sound graph.
@@ -202,7 +216,7 @@ def bundle_form(
     kept = [item for item in graph.input if item.name != taken.name]  # initialisers that old files list
     del graph.input[:]
     graph.input.extend([helper.make_tensor_value_info(entry, TensorProto.FLOAT, size), *kept])
-    behind, leaves = _steps_behind(output, as_logarithm, names)
+    behind, leaves = _steps_behind(output, as_logarithm, as_two, names)
     nodes = [*ahead, *graph.node, *behind]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -262,12 +276,21 @@ def _steps_before(taken: ImageInput, size: list[int], flip: bool, names: _Names)
     return nodes, entry
 
 
-def _steps_behind(output: str, as_logarithm: bool, names: _Names) -> tuple[list[Any], str]:
+def _steps_behind(output: str, as_logarithm: bool, as_two: bool, names: _Names) -> tuple[list[Any], str]:
     """Return the nodes from `output` to float32 logits N x K, and the name of those."""
     from onnx import TensorProto, helper
 
     flat, logits = names.new("flat"), names.new("logits")
     nodes = [helper.make_node("Flatten", [output], [flat], axis=1)]
+    if as_two:  # softmax of 0 and x is 1 - sigmoid(x) and sigmoid(x)
+        single, both = names.new("second"), names.new("both")
+        value = helper.make_tensor(both, TensorProto.FLOAT, [1, 2], [0.0, 1.0])
+        nodes += [
+            helper.make_node("Cast", [flat], [single], to=TensorProto.FLOAT),
+            helper.make_node("Constant", [], [both], value=value),
+            helper.make_node("MatMul", [single, both], [logits]),
+        ]
+        return nodes, logits
     if not as_logarithm:
         return [*nodes, helper.make_node("Cast", [flat], [logits], to=TensorProto.FLOAT)], logits
     single, least, held = names.new("probabilities"), names.new("least"), names.new("held")

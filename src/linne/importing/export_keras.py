@@ -52,8 +52,7 @@ def main(words: list[str]) -> None:
         # As in `predict`: with `training` unsaid, layers that augment images would go on doing so.
         images = keras.Input(shape, dtype=model.inputs[0].dtype, name="images")
         evaluated = keras.Model(images, chosen_output(model, output)(images, training=False))
-        signature = [keras.InputSpec(shape=(None, *shape), dtype=images.dtype, name="images")]
-        evaluated.export(Path(home) / "model.onnx", format="onnx", input_signature=signature, verbose=False)
+        export(evaluated, Path(home) / "model.onnx")
         answers = [evaluated(image[None]) for image in images_like(shape)]
         values = [keras.ops.convert_to_numpy(answer).reshape(1, -1)[0].tolist() for answer in answers]
         versions = {"keras": keras.__version__, "torch": torch.__version__}
@@ -62,6 +61,25 @@ def main(words: list[str]) -> None:
         say("refused", why=str(refused), hint=refused.hint)
     except Exception as error:  # whatever a library raises
         say("failed", step=step, error=said_of(error))
+
+
+def export(model: Any, path: Path) -> None:
+    """Write `model`, which has one input, for any number of images, or where Keras cannot, for one at a time.
+
+    Keras 3.15 cannot with LayerNormalization, whose size torch's exporter then takes for an open one as well.
+    """
+    import keras
+
+    (images,) = model.inputs
+    for batch in (None, 1):
+        signature = [keras.InputSpec(shape=(batch, *images.shape[1:]), dtype=images.dtype, name="images")]
+        try:
+            model.export(path, format="onnx", input_signature=signature, verbose=False)
+        except Exception:
+            if batch is not None:
+                raise
+        else:
+            return
 
 
 def fence(home: Path) -> None:

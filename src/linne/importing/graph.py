@@ -14,7 +14,15 @@ import numpy as np
 
 from linne.bundle import GRAPH_PROVIDER, canary_batch, write_bundle
 from linne.errors import CheckFailed, LinneError, RecipeError
-from linne.graphs.editing import ImageInput, before_softmax, bundle_form, choose_output, image_input, read_graph
+from linne.graphs.editing import (
+    ImageInput,
+    before_sigmoid,
+    before_softmax,
+    bundle_form,
+    choose_output,
+    image_input,
+    read_graph,
+)
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
 from linne.importing.inputs import SCALING_WORDS, Preparation, preparation
@@ -139,14 +147,14 @@ def _in_bundle_form(
     model: ModelProto, name: str, taken: ImageInput, spec: InputSpec, bgr: bool, output: str
 ) -> tuple[bytes, GraphSession, list[str]]:
     """Return the graph as bundles keep it, opened, and what was done to it, for people."""
-    size = {"height": spec.height, "width": spec.width}
     before = before_softmax(model, output)
     batch, notes = taken.batch, _notes(taken, spec, bgr)
     if before is not None:
         notes.append(f"logits are what goes into the Softmax before `{output}`")
 
-    def form(*, as_logarithm: bool = False) -> tuple[bytes, GraphSession]:
-        made = bundle_form(model, taken, before or output, **size, batch=batch, flip=bgr, as_logarithm=as_logarithm)
+    def form(**changes: bool) -> tuple[bytes, GraphSession]:
+        given = {"flip": bgr, **changes}
+        made = bundle_form(model, taken, before or output, height=spec.height, width=spec.width, batch=batch, **given)
         return made, GraphSession(made, name)
 
     made, session = form()
@@ -155,11 +163,15 @@ def _in_bundle_form(
         notes.append("images go through it one at a time: it does not answer several as it answers each")
         made, session = form()
     answers_NK = session.run(photographs(spec))
+    if answers_NK.ndim == 2 and answers_NK.shape[1] == 1 and (single := before_sigmoid(model, output)) is not None:
+        notes.append(f"`{output}` is the second class's probability alone: the first one's logit is 0")
+        before = single
+        return *form(as_two=True), notes
     if answers_NK.ndim != 2 or answers_NK.shape[1] < 2:
         raise LinneError(
             f"the graph `{name}` answers an image with {answers_NK.shape[1]} numbers, expected one for each of two or "
             "more classes",
-            hint="an output for two classes in one number has to become two in the program that exports it",
+            hint="one number for two classes is taken where a Sigmoid makes it: add one in the program that exports it",
         )
     if before is None and _are_probabilities(answers_NK):
         notes.append(f"`{output}` are probabilities, of which the bundle takes logarithms")
