@@ -14,9 +14,11 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs `linne[keras]`")
 pytest.importorskip("onnxruntime", reason="needs `linne[keras]`")
 pytest.importorskip("torch", reason="needs `linne[keras]`")
-h5py = pytest.importorskip("h5py", reason="needs `linne[keras]`: `pip install 'keras>=3.15.1'` runs these tests")
-if importlib.util.find_spec("keras") is None:
-    pytest.skip("needs `linne[keras]`: `pip install 'keras>=3.15.1'` runs these tests", allow_module_level=True)
+INSTALL = "needs `linne[keras]`: `pip install 'keras>=3.15.1' onnxscript` runs these tests"
+h5py = pytest.importorskip("h5py", reason=INSTALL)
+for package in ("keras", "onnxscript"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(INSTALL, allow_module_level=True)
 
 from fixtures.graphs import image_graph  # noqa: E402
 
@@ -65,7 +67,8 @@ after = base(keras.applications.mobilenet_v2.preprocess_input(L.RandomRotation(0
 made("tutorial", keras.Model(pixels, L.Dense(4)(L.Dropout(0.2)(L.GlobalAveragePooling2D()(after)))), 1)
 pixels = images(16, 16, 3)
 patches = L.Reshape((16, 8))(L.LayerNormalization()(L.Conv2D(8, 4, strides=4)(pixels)))
-made("attention", keras.Model(pixels, L.Dense(4)(L.GlobalAveragePooling1D()(L.MultiHeadAttention(2, 4)(patches, patches)))))
+seen = L.GlobalAveragePooling1D()(L.MultiHeadAttention(2, 4)(patches, patches))
+made("attention", keras.Model(pixels, L.Dense(4)(seen)))
 pixels = images(None, None, 3)
 made("open", keras.Model(pixels, L.Dense(4)(L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(pixels)))))
 pixels = images(8, 8, 3)

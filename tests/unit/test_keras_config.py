@@ -9,7 +9,7 @@ import pytest
 
 import linne
 from linne.errors import LinneError
-from linne.importing.from_keras import PACKAGES
+from linne.importing.from_keras import PACKAGES, as_rescaled
 from linne.importing.in_child import Refused, one_image, one_output
 from linne.importing.keras_config import begins_with_rescaling, not_listed, without_compiled
 
@@ -172,7 +172,20 @@ def test_without_keras_the_extra_is_named(tmp_path):
     with pytest.raises(LinneError, match=r"is not opened with numpy .*, expected 999\.0 or newer: it has holes"):
         require([Package("numpy", "999.0", "it has holes")], tmp_path, "keras")
     require([Package("numpy", "1.0", "")], tmp_path, "keras")
-    assert [package.name for package in PACKAGES] == ["keras", "torch", "onnx"]
+    assert [package.name for package in PACKAGES] == ["keras", "torch", "onnxscript", "onnx"]
+
+
+def test_pixels_that_a_rescaling_is_not_meant_for_are_given_with_a_note():
+    model = sequential(layer("Rescaling", scale=1 / 255))
+    assert as_rescaled(model, {}) == (
+        {"scaling": "raw"},
+        ["it begins with a layer `Rescaling` for pixels of 0 to 255, and gets them as they are (`raw`)"],
+    )
+    assert as_rescaled(model, {"scaling": "raw"}) == ({"scaling": "raw"}, [])
+    for said in ({"scaling": "unit"}, {"mean": (0.5,), "std": (0.5,)}):
+        note = "it begins with a layer `Rescaling` for pixels of 0 to 255, and gets others, as you say"
+        assert as_rescaled(model, said) == (said, [note])
+        assert as_rescaled(sequential(layer("Flatten")), said) == (said, [])
 
 
 def test_of_a_models_shape_only_height_and_width_may_be_open_and_have_to_be_said():

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from linne.child import Heard, first_event, listen
+from linne.data.names import printable
 from linne.errors import CheckFailed, LinneError
 from linne.graphs.session import GraphSession
 from linne.importing.in_child import images_like
@@ -97,7 +98,9 @@ def convert(module: str, words: Sequence[str], *, name: str, home: Path, limit_s
     heard = listen([sys.executable, "-P", "-m", module, str(home), *words], environ=environ, limit_s=limit_s)
     if (refused := first_event(heard, "refused")) is not None:
         hint = refused.get("hint")
-        raise LinneError(f"`{name}` {refused.get('why')}", hint=None if hint is None else str(hint))
+        raise LinneError(
+            f"`{name}` {printable(str(refused.get('why')))}", hint=None if hint is None else printable(str(hint))
+        )
     done = first_event(heard, "converted")
     if done is None or heard.end != "done":
         raise LinneError(f"`{name}` is not converted: {_why(heard)}")
@@ -106,10 +109,11 @@ def convert(module: str, words: Sequence[str], *, name: str, home: Path, limit_s
 
 
 def _why(heard: Heard) -> str:
+    """Return how a conversion failed; names in the file stand in it, so what is no text is escaped."""
     failed = first_event(heard, "failed")
     if failed is not None:
-        return f"{failed.get('step')}: {failed.get('error')}"
-    return f"{heard.how}; {heard.said}" if heard.said else heard.how
+        return printable(f"{failed.get('step')}: {failed.get('error')}")
+    return printable(f"{heard.how}; {heard.said}" if heard.said else heard.how)
 
 
 def compared(graph: Path, name: str, done: Mapping[str, Any]) -> str:

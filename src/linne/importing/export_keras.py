@@ -66,7 +66,7 @@ def main(words: list[str]) -> None:
 def export(model: Any, path: Path) -> None:
     """Write `model`, which has one input, for any number of images, or where Keras cannot, for one at a time.
 
-    Keras 3.15 cannot with LayerNormalization, whose size torch's exporter then takes for an open one as well.
+    Keras 3.15 cannot with LayerNormalization and Xception: torch's older exporter, which it then takes, loses sizes.
     """
     import keras
 

@@ -33,6 +33,7 @@ MOST_NAMED = 3
 PACKAGES = (
     Package("keras", "3.15.1", "older ones have holes by which a file could run code or read others"),
     Package("torch", "2.4", "it is what Keras exports with here"),
+    Package("onnxscript", "0.7", "torch exports some networks with it alone"),
     Package("onnx", "1.21", "it reads what Keras exports"),
 )
 
@@ -56,10 +57,7 @@ def import_keras(
     with tempfile.TemporaryDirectory(prefix="linne-keras-") as home:
         config = _laid_out(path, Path(home) / "model")
         require(PACKAGES, path, "keras")
-        notes: list[str] = []
-        if not {"scaling", "mean", "std"} & preprocess.keys() and begins_with_rescaling(config):
-            preprocess = {**preprocess, "scaling": "raw"}
-            notes.append("it begins with a layer `Rescaling` for pixels of 0 to 255, and gets them as they are (`raw`)")
+        preprocess, notes = as_rescaled(config, preprocess)
         sizes = [str(preprocess.get(key, 0)) for key in ("height", "width")]
         converted = convert(CHILD, [*sizes, output_name or ""], name=str(path), home=Path(home))
         origin = MadeOf(
@@ -76,6 +74,16 @@ def import_keras(
             must_prove=must_prove,
             made_of=origin,
         )
+
+
+def as_rescaled(config: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Return how images are prepared, what was `said` and what the first layer shows, and that in words."""
+    if not begins_with_rescaling(config):
+        return said, []
+    begins = "it begins with a layer `Rescaling` for pixels of 0 to 255"
+    if not {"scaling", "mean", "std"} & said.keys():
+        return {**said, "scaling": "raw"}, [f"{begins}, and gets them as they are (`raw`)"]
+    return said, [] if said.get("scaling") == "raw" else [f"{begins}, and gets others, as you say"]
 
 
 def _require_zip(path: Path) -> None:
