@@ -210,18 +210,14 @@ def test_a_checkpoint_of_the_directml_samples_is_known_by_its_place(tmp_path, ca
     assert other.bundle.input.mean == (0.5, 0.5, 0.5)
 
 
-def test_keras_files_and_saved_models_are_refused_with_what_makes_an_onnx_file_of_them(tmp_path):
+def test_keras_files_and_saved_models_are_no_weights_of_a_network_and_say_what_takes_them(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"PK")
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
-    for name, message, command in (
-        ("model.keras", "is a Keras file, which names code", "m.export('model.onnx', format='onnx')"),
-        ("saved", "is a SavedModel of TensorFlow", "python -m tf2onnx.convert --saved-model"),
-    ):
+    for name, message in (("model.keras", "is a Keras file, whose layers"), ("saved", "is a SavedModel of TensorFlow")):
         with pytest.raises(LinneError, match=message) as caught:
-            linne.import_weights(tmp_path / name, tmp_path / "out", quiet=True)
-        assert command in caught.value.hint
-        assert caught.value.hint.endswith("then `linne import model.onnx`")
+            linne.import_weights(tmp_path / name, tmp_path / "out", model=MODEL, quiet=True)
+        assert caught.value.hint == "`linne import` without --model makes a bundle of it"
 
 
 def test_a_folder_that_is_called_default_is_not_taken_for_the_default_weights(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from linne.cli.settings import read_preparation, trust_code
     metavar="WORD|FIELD=VALUE",
     help="Scaling of pixels (`imagenet`, `half`, `unit`, `raw`, `caffe`), or a field as in `height=224`; repeatable.",
 )
-@click.option("--output-name", metavar="NAME", help="Which output of a graph that has several.")
+@click.option("--output-name", metavar="NAME", help="Which output of a graph or model that has several.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new bundle.")
 @click.option("--unproved", is_flag=True, help="Take them also when their answers to photographs are strange.")
 @trust_code
@@ -35,11 +35,11 @@ def command(
 ) -> None:
     """Make a bundle of WEIGHTS, which evaluate, predict and the other verbs take.
 
-    WEIGHTS is an ONNX file, whose graph is taken whole; a file of weights (.safetensors, .pth), a
-    folder of timm or Hugging Face, or with --model `default` or the name of weights that the
-    network's provider offers, which may download them. No code in a file is run, but with --trust-code
-    that of a network of your own. Weights must fill the whole network, and answer to a few
-    photographs as trained weights do.
+    WEIGHTS is an ONNX file, a .keras file or a SavedModel of TensorFlow, whose network is taken
+    whole; a file of weights (.safetensors, .pth), a folder of timm or Hugging Face, or with --model
+    `default` or the name of weights that the network's provider offers, which may download them. No
+    code in a file is run, but with --trust-code that of a network of your own. Weights must fill the
+    whole network, and answer to a few photographs as trained weights do.
 
     \b
     linne import mobilenet_v2-b0353104.pth --model torchvision/mobilenet_v2 --output mobilenet/
@@ -47,6 +47,7 @@ def command(
     linne import my-hf-model/ --output mine/
     linne import classifier.onnx --preprocess imagenet --labels names.txt --output classifier/
     linne import resnet50.onnx --preprocess imagenet --labels imagenet --output resnet50/
+    linne import model.keras --labels names.txt --output model/
     """
     from linne.model_verbs import import_weights
     from linne.preprocess import InputSpec

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from linne.bundle import open_bundle
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 from linne.errors import LinneError
 from linne.inference.backends import load_backend
 from linne.inference.backends.base import RunOptions

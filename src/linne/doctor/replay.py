@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.bundle import GRAPH, Bundle, open_bundle
-from linne.doctor.child import Heard, first_event, listen
+from linne.child import Heard, first_event, listen
 from linne.doctor.proof import Finding, Verdict, judge
 from linne.doctor.report import Check, Section, Status
 from linne.errors import BundleError

@@ -1,6 +1,7 @@
 """Pretrained weights or a graph in, a bundle out: from then on they are evaluated, served and exported like one's own.
 
-Weights go into a network that linne builds (`weights`); a graph is taken as it is (`graph`), and needs no framework.
+Weights go into a network that linne builds (`weights`); a graph is taken as it is (`graph`), and needs no framework. Of
+a Keras model (`from_keras`) and a SavedModel (`from_saved_model`) their own library makes a graph, in a child process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ CACHE_FORMAT = 1
 """Changes when a bundle that is made of the same weights would be another one."""
 GRAPHS = (".onnx",)
 """Endings of files that hold a graph. With a network's name only their tensors are taken."""
+KERAS = (".keras", ".h5", ".hdf5")
+"""Endings of files that Keras writes."""
+SAVED_MODEL = "saved_model.pb"
+"""In a folder that TensorFlow writes: its program."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,13 +122,13 @@ def import_weights(
     """Return the new bundle `output` of what `typed` names: a graph, or weights of the network `model`.
 
     Args:
-        typed: an ONNX file, or weights as `weights.finding` reads it.
-        model: None for a graph, and where the weights are a folder that says it.
+        typed: an ONNX file, a `.keras` file, a SavedModel, or weights as `weights.finding` reads it.
+        model: None for a graph or a model, and where the weights are a folder that says it.
         labels: a file with the names of the classes: one a line, or JSON; or `imagenet`; otherwise what comes with
             the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says, and the words of
             `importing.inputs`.
-        output_name: which output of a graph that has several.
+        output_name: which output of a graph or model that has several.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
         trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
@@ -132,12 +137,8 @@ def import_weights(
         CheckFailed: the answers to photographs show that something is wrong.
     """
     path = Path(typed).expanduser()
-    if model is None and path.suffix.lower() in GRAPHS:
-        from linne.importing.graph import import_graph
-
-        return import_graph(
-            path, output, labels=labels, preprocess=preprocess, output_name=output_name, must_prove=must_prove
-        )
+    if model is None and (take := _importer(path)) is not None:
+        return take(path, output, labels=labels, preprocess=preprocess, output_name=output_name, must_prove=must_prove)
     if output_name is not None:
         raise RecipeError("an output is chosen of a graph, and these are weights", hint="leave --output-name out")
     from linne.importing.weights import import_into
@@ -152,3 +153,20 @@ def import_weights(
         trust_code=trust_code,
         say=say,
     )
+
+
+def _importer(path: Path) -> Callable[..., Imported] | None:
+    """Return what makes a bundle of a file that holds a network itself; None for weights of one that linne builds."""
+    if path.suffix.lower() in GRAPHS:
+        from linne.importing.graph import import_graph
+
+        return import_graph
+    if path.suffix.lower() in KERAS:
+        from linne.importing.from_keras import import_keras
+
+        return import_keras
+    if (path / SAVED_MODEL).is_file():
+        from linne.importing.from_saved_model import import_saved_model
+
+        return import_saved_model
+    return None

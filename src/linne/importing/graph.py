@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,15 @@ import numpy as np
 
 from linne.bundle import GRAPH_PROVIDER, canary_batch, write_bundle
 from linne.errors import CheckFailed, LinneError, RecipeError
-from linne.graphs.editing import ImageInput, before_softmax, bundle_form, choose_output, image_input, read_graph
+from linne.graphs.editing import (
+    ImageInput,
+    before_sigmoid,
+    before_softmax,
+    bundle_form,
+    choose_output,
+    image_input,
+    read_graph,
+)
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
 from linne.importing.inputs import SCALING_WORDS, Preparation, preparation
@@ -29,6 +37,19 @@ SUM_TOLERANCE = 1e-3
 """Around 1, within which answers sum up to probabilities; half precision adds a thousand of them to 4e-4."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeOf:
+    """The file that a graph was made of."""
+
+    name: str
+    """What to call it to a person."""
+    sha256: str
+    notes: tuple[str, ...] = ()
+    """What was found while the graph was made, for people."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what made it."""
+
+
 def import_graph(
     path: Path,
     output: Path,
@@ -37,20 +58,21 @@ def import_graph(
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
-    name: str | None = None,
+    made_of: MadeOf | None = None,
 ) -> Imported:
     """Return the new bundle `output` of the ONNX file `path`; arguments as of `importing.import_weights`.
 
     Args:
-        name: what to call the file to a person, where it was made of another one.
+        made_of: the file that the ONNX file was made of, which a person knows; None where it is the ONNX file itself.
 
     Raises:
         LinneError: the file or something given cannot be used.
         CheckFailed: the answers to photographs show that something is wrong.
     """
-    name = name or str(path)
     if not path.is_file():
         raise LinneError(f"no graph at `{path}`: there is no such file")
+    origin = made_of or MadeOf(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    name = origin.name
     if (reason := why_no_runtime()) is not None:
         raise LinneError(f"`{path}` cannot be imported: {reason}")
     model = read_graph(path)
@@ -58,13 +80,13 @@ def import_graph(
     said = preparation(preprocess, taken.channels)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
+    notes = [*origin.notes, *notes]
     num_classes = session.run(photographs(spec)).shape[1]
     names, labels_from = _labels(labels, model, name, num_classes)
     proof = prove_names(session.run, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{name}`: {proof.problem}", hint=proof.hint)
     ref: dict[str, Any] = {"provider": GRAPH_PROVIDER, "name": Path(name).stem, "num_classes": num_classes}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     bundle = write_bundle(
         output,
         labels=names,
@@ -75,8 +97,14 @@ def import_graph(
         canary_logits_NK=session.run(canary_batch(spec)),
         metrics={},
         provenance={
-            "imported": {"weights": name, "sha256": digest, "licence": None, "proof": asdict(proof), "notes": notes},
-            "versions": _versions(),
+            "imported": {
+                "weights": name,
+                "sha256": origin.sha256,
+                "licence": None,
+                "proof": asdict(proof),
+                "notes": notes,
+            },
+            "versions": {**_versions(), **origin.versions},
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
@@ -119,14 +147,14 @@ def _in_bundle_form(
     model: ModelProto, name: str, taken: ImageInput, spec: InputSpec, bgr: bool, output: str
 ) -> tuple[bytes, GraphSession, list[str]]:
     """Return the graph as bundles keep it, opened, and what was done to it, for people."""
-    size = {"height": spec.height, "width": spec.width}
     before = before_softmax(model, output)
     batch, notes = taken.batch, _notes(taken, spec, bgr)
     if before is not None:
         notes.append(f"logits are what goes into the Softmax before `{output}`")
 
-    def form(*, as_logarithm: bool = False) -> tuple[bytes, GraphSession]:
-        made = bundle_form(model, taken, before or output, **size, batch=batch, flip=bgr, as_logarithm=as_logarithm)
+    def form(**changes: bool) -> tuple[bytes, GraphSession]:
+        given = {"flip": bgr, **changes}
+        made = bundle_form(model, taken, before or output, height=spec.height, width=spec.width, batch=batch, **given)
         return made, GraphSession(made, name)
 
     made, session = form()
@@ -135,11 +163,15 @@ def _in_bundle_form(
         notes.append("images go through it one at a time: it does not answer several as it answers each")
         made, session = form()
     answers_NK = session.run(photographs(spec))
+    if answers_NK.ndim == 2 and answers_NK.shape[1] == 1 and (single := before_sigmoid(model, output)) is not None:
+        notes.append(f"`{output}` is the second class's probability alone: the first one's logit is 0")
+        before = single
+        return *form(as_two=True), notes
     if answers_NK.ndim != 2 or answers_NK.shape[1] < 2:
         raise LinneError(
             f"the graph `{name}` answers an image with {answers_NK.shape[1]} numbers, expected one for each of two or "
             "more classes",
-            hint="an output for two classes in one number has to become two in the program that exports it",
+            hint="one number for two classes is taken where a Sigmoid makes it: add one in the program that exports it",
         )
     if before is None and _are_probabilities(answers_NK):
         notes.append(f"`{output}` are probabilities, of which the bundle takes logarithms")

@@ -19,12 +19,8 @@ from linne.weights.beside import Beside, read_beside
 from linne.weights.entries import tensors_in
 
 TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-KERAS = (
-    "a Keras file, which names code that it needs; where it is yours, "
-    "`KERAS_BACKEND=torch python -c \"import keras; m = keras.models.load_model('FILE', compile=False); "
-    "m(keras.ops.zeros((1, *m.input_shape[1:]))); m.export('model.onnx', format='onnx')\"`, "
-    "then `linne import model.onnx`"
-)
+IMPORTED = "`linne import` without --model makes a bundle of it"
+KERAS = f"a Keras file, whose layers torch networks do not have; {IMPORTED}"
 REFUSED = {
     ".h5": KERAS,
     ".hdf5": KERAS,
@@ -71,9 +67,8 @@ def _read_folder(folder: Path) -> Weights:
             return _read_file(folder / name, str(folder), read_beside(folder))
     if (folder / "saved_model.pb").is_file():
         raise LinneError(
-            f"`{folder}` is a SavedModel of TensorFlow, which holds a program",
-            hint=f"where it is yours, `python -m tf2onnx.convert --saved-model {folder} --output model.onnx`, "
-            "then `linne import model.onnx`",
+            f"`{folder}` is a SavedModel of TensorFlow, which is a program and no weights of a torch network",
+            hint=IMPORTED,
         )
     raise LinneError(
         f"no weights in the folder `{folder}`",

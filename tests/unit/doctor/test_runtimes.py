@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from linne.child import Heard
 from linne.doctor import probe_migraphx
-from linne.doctor.child import Heard
 from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu
 from linne.doctor.machine import Machine
 from linne.doctor.runtimes import RUNTIMES, judge, runtimes_section
