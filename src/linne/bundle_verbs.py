@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from linne.log import Narrator
 
 if TYPE_CHECKING:
     from linne.data import Source
+    from linne.exports import Precision
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Prediction
     from linne.recipe import Views
     from linne.report import EvalReport
@@ -23,6 +25,10 @@ def evaluate(
     *,
     split: str = "test",
     device: str = "auto",
+    backend: str = "auto",
+    precision: Precision | None = None,
+    num_threads: int | None = None,
+    backend_options: Mapping[str, str] | None = None,
     splits_file: str | Path | None = None,
     weights: str | None = None,
     tta: Views | None = None,
@@ -37,8 +43,9 @@ def evaluate(
     The split is the one the bundle was trained beside: read from `splits_file`, from the `splits.json` of the run that
     the bundle lies in or the split file it was trained by, or else made again by the options in its provenance. With
     `tta="flip"` answers are means over an image and its mirror image, with "crops" over shifted copies as well. `plot`
-    is a PNG file for `plot_count` of the images with the probabilities that they got. With `trust_code` the Python
-    file may be run that a bundle of your own network names.
+    is a PNG file for `plot_count` of the images with the probabilities that they got. `backend`, `precision`,
+    `num_threads` and `backend_options` are as `predict` takes them. With `trust_code` the Python file may be run that a
+    bundle of your own network names.
 
     Raises:
         LinneError: the bundle, the source, the split or the place of the plot cannot be used.
@@ -59,9 +66,8 @@ def evaluate(
     for note in (*source.notes, matched_by_place(source, opened.labels)):
         if note is not None:
             narrator.line(note)
-    predictor = Predictor.open(
-        opened, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
-    )
+    how = _how(device, precision, num_threads, backend_options, require_accelerator, trust_code)
+    predictor = Predictor.open(opened, backend=backend, how=how, tta=tta)
     report, outcomes = evaluate_bundle(predictor, source, split)
     if plot is not None:
         from linne.showing import draw_evaluation, write_figure
@@ -90,6 +96,10 @@ def predict(
     plot_count: int = 15,
     save_inputs: str | Path | None = None,
     device: str = "auto",
+    backend: str = "auto",
+    precision: Precision | None = None,
+    num_threads: int | None = None,
+    backend_options: Mapping[str, str] | None = None,
     require_accelerator: bool = False,
     trust_code: bool = False,
 ) -> Iterator[Prediction]:
@@ -104,6 +114,10 @@ def predict(
         tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
         plot: A PNG file that is written after the last image: the first `plot_count` with their probabilities.
         save_inputs: A new folder for what the network sees of each image, as PNG files.
+        backend: What runs it: "torch", "onnxruntime", ...; "auto" takes the first that can.
+        precision: Of the numbers; None for fp32.
+        num_threads: Of the CPU; None for as many as this process may use.
+        backend_options: What the backend alone can be told, by name.
         trust_code: Whether the Python file may be run that a bundle of your own network names.
 
     A image that cannot be read is a prediction with `error` set; the others are unaffected.
@@ -123,15 +137,34 @@ def predict(
         raise LinneError(f"top is {top}, expected 1 or more")
     _require_plot(plot, plot_count)
     folder = _folder_of(bundle, weights, Narrator(quiet=False))
-    predictor = Predictor.open(
-        folder, device=device, require_accelerator=require_accelerator, tta=tta, trust_code=trust_code
-    )
+    how = _how(device, precision, num_threads, backend_options, require_accelerator, trust_code)
+    predictor = Predictor.open(folder, backend=backend, how=how, tta=tta)
     seen = None if save_inputs is None else SeenImages(Path(save_inputs))
     if plot is None:
         return predictor.predict_files(images, top=top, seen=seen)
     from linne.showing import predict_and_draw
 
     return predict_and_draw(predictor, images, Path(plot), top=top, count=plot_count, seen=seen)
+
+
+def _how(
+    device: str,
+    precision: Precision | None,
+    num_threads: int | None,
+    options: Mapping[str, str] | None,
+    require_accelerator: bool,
+    trust_code: bool,
+) -> RunOptions:
+    from linne.inference.backends.base import RunOptions
+
+    return RunOptions(
+        device=device,
+        precision=precision or "fp32",
+        num_threads=num_threads,
+        options=options or {},
+        require_accelerator=require_accelerator,
+        trust_code=trust_code,
+    )
 
 
 def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:

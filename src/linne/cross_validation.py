@@ -262,6 +262,7 @@ def _conclude(folder: Path, results: Sequence[TrainResult], *, trust_code: bool)
     """
     from linne.bundle import open_bundle
     from linne.evaluation import evaluate
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Predictor
     from linne.trained_on import as_in_training
 
@@ -270,7 +271,8 @@ def _conclude(folder: Path, results: Sequence[TrainResult], *, trust_code: bool)
         bundle = open_bundle(result.run / "bundle")
         recipe = bundle.provenance["recipe"]
         source = as_in_training(bundle, recipe["data"]["source"], None)
-        predictor = Predictor.open(bundle, device=recipe["device"]["name"], trust_code=trust_code)
+        how = RunOptions(device=recipe["device"]["name"], trust_code=trust_code)
+        predictor = Predictor.open(bundle, how=how)
         report, outcomes = evaluate(predictor, source, "val")
         predicted_N, sure_N = metrics.predict(outcomes.logits_NK), metrics.confidences(outcomes.logits_NK)
         for n, position in enumerate(outcomes.positions_N.tolist()):

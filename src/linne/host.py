@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import time
 from pathlib import Path
@@ -58,6 +59,20 @@ def _processor_times() -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (sum(ticks), ticks[3] + ticks[4]) if len(ticks) == 8 else None
+
+
+def accelerator_files(root: Path = Path("/")) -> tuple[str, ...]:
+    """Return the device files that a program would compute with on an accelerator; none where the system has no such.
+
+    `/dev/dri` alone is no sign: every display has it. On macOS and Windows there are no such files, and the first
+    accelerator is named for what it is: `Apple silicon`, `a GPU of Windows, perhaps`.
+    """
+    if platform.system() == "Darwin":
+        return ("Apple silicon",) if platform.machine() == "arm64" else ()
+    if platform.system() == "Windows":
+        return ("a GPU of Windows, perhaps",)
+    names = ("nvidiactl", "kfd", "accel/accel0", "davinci_manager", "dxg")
+    return tuple(f"/dev/{name}" for name in names if (root / "dev" / name).exists())
 
 
 def processor_name() -> str | None:

@@ -41,6 +41,7 @@ def conclude(
         return None
     from linne.bundle import add_metrics
     from linne.evaluation import evaluate as evaluate_bundle
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Predictor
     from linne.run_facts import data_advice, read_run
 
@@ -49,7 +50,8 @@ def conclude(
         narrator.line(f"\nno examples were held out: nothing to evaluate on. The bundle is {bundle.path}")
         write_run_report(run.path, bundle=bundle, report=None, outcomes=None, split=None)
         return None
-    predictor = Predictor.open(bundle, device=plan.recipe.device.name, tta=plan.recipe.tta, trust_code=trust_code)
+    how = RunOptions(device=plan.recipe.device.name, trust_code=trust_code)
+    predictor = Predictor.open(bundle, how=how, tta=plan.recipe.tta)
     report, outcomes = evaluate_bundle(predictor, plan.source, split)
     found = {"accuracy": report.accuracy, "interval": list(report.accuracy_interval)}
     bundle = add_metrics(bundle, {split: found if report.tta is None else {**found, "tta": report.tta}})

@@ -19,7 +19,7 @@ from linne.bundle import Bundle, canary_batch, open_bundle, write_bundle
 from linne.bundle_format import describe_file, seal
 from linne.errors import BundleError
 from linne.inference.backends import BACKENDS, load_backend
-from linne.inference.backends.base import Backend
+from linne.inference.backends.base import Backend, RunOptions
 from linne.inference.backends.null import write_null_bundle
 from linne.inference.predictor import CANARY_TOLERANCE, Predictor
 from linne.preprocess import Floats, InputSpec
@@ -99,7 +99,7 @@ def bundle(name: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def backend(name: str, bundle: Bundle) -> Backend:
-    return load_backend(name).open(bundle, "cpu")
+    return load_backend(name).open(bundle, RunOptions(device="cpu"))
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_backend_can_be_closed_twice(backend: Backend) -> None:
 
 
 def test_an_untouched_bundle_answers_its_canaries(name: str, bundle: Bundle) -> None:
-    predictor = Predictor.open(bundle.path, backend=name, device="cpu")
+    predictor = Predictor.open(bundle.path, backend=name, how=RunOptions(device="cpu"))
     assert predictor.labels == LABELS
     assert predictor.backend_name == name
 
@@ -221,7 +221,7 @@ def test_a_bundle_with_fitting_hashes_and_a_planted_fault_is_refused(
     (folder / "bundle.json").write_bytes(seal(manifest))
 
     with pytest.raises(BundleError) as caught:
-        Predictor.open(folder, backend=name, device="cpu")
+        Predictor.open(folder, backend=name, how=RunOptions(device="cpu"))
     message = caught.value.message
     assert f"bundle `{folder}` does not answer as it did when it was written: `canaries/" in message
     assert f"of their size, allowed {CANARY_TOLERANCE:g}" in message

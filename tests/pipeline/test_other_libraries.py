@@ -28,6 +28,7 @@ if not transformers.is_torch_available():
 
 from linne import models  # noqa: E402
 from linne.bundle import canary_batch, write_bundle  # noqa: E402
+from linne.inference.backends.base import RunOptions  # noqa: E402
 from linne.inference.predictor import Predictor  # noqa: E402
 from linne.models import ModelRef  # noqa: E402
 from linne.preprocess import InputSpec, normalise, pillow_resize, resize_and_crop  # noqa: E402
@@ -217,7 +218,7 @@ def test_a_bundle_gives_the_same_probabilities_here_in_timm_and_in_transformers(
     if timm_ignores_interpolation(case.input):
         pytest.skip(f"timm {timm.__version__} resizes to {case.name}'s input bilinearly; fixed in {FIXED_TIMM}")
     folder = bundle_of(case)
-    predictor = Predictor.open(folder, device="cpu")
+    predictor = Predictor.open(folder, how=RunOptions(device="cpu"))
     in_timm = open_in_timm(folder)
     pipe = transformers.pipeline("image-classification", model=str(folder), device="cpu")
 
@@ -270,7 +271,7 @@ def test_both_libraries_read_labels_and_preprocessing_from_the_folder(case, bund
 @pytest.mark.parametrize("case", GREY)
 def test_a_grey_bundle_gives_the_same_probabilities_in_timm_and_as_a_transformers_model(case, bundle_of, photos):
     folder = bundle_of(case)
-    predictor = Predictor.open(folder, device="cpu")
+    predictor = Predictor.open(folder, how=RunOptions(device="cpu"))
     in_timm = open_in_timm(folder)
     in_transformers = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
 
@@ -319,7 +320,7 @@ HUGGING_FACE = [
 @pytest.mark.parametrize("case", HUGGING_FACE)
 def test_a_bundle_of_transformers_own_network_gives_the_same_probabilities_there(case, bundle_of, photos):
     folder = bundle_of(case)
-    predictor = Predictor.open(folder, device="cpu")
+    predictor = Predictor.open(folder, how=RunOptions(device="cpu"))
     pipe = transformers.pipeline("image-classification", model=str(folder), device="cpu")
     assert type(pipe.model).__name__ in ("ViTForImageClassification", "ResNetForImageClassification")
     assert tuple(pipe.model.config.id2label[k] for k in range(len(LABELS))) == LABELS

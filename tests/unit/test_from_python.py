@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="needs `linne[train]`")
 from linne import models  # noqa: E402
 from linne.bundle import canary_batch, write_bundle  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
+from linne.inference.backends.base import RunOptions  # noqa: E402
 from linne.inference.predictor import Predictor  # noqa: E402
 from linne.preprocess import InputSpec  # noqa: E402
 
@@ -110,6 +111,6 @@ def test_a_bundle_of_it_holds_no_code_and_opens_where_the_code_is_and_is_trusted
         provenance={},
     )
     assert not list(bundle.path.rglob("*.py"))
-    assert refusal(lambda: Predictor.open(bundle.path, device="cpu"))[1] == HINT
-    predictor = Predictor.open(bundle.path, device="cpu", trust_code=True)
+    assert refusal(lambda: Predictor.open(bundle.path, how=RunOptions(device="cpu")))[1] == HINT
+    predictor = Predictor.open(bundle.path, how=RunOptions(device="cpu", trust_code=True))
     np.testing.assert_array_equal(predictor.backend.run(canary_batch(spec)), logits_NK)

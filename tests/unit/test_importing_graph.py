@@ -19,6 +19,7 @@ from linne.bundle import canary_batch, open_bundle  # noqa: E402
 from linne.errors import BundleError, CheckFailed, DeviceError, LinneError, RecipeError  # noqa: E402
 from linne.graphs.session import GraphSession  # noqa: E402
 from linne.inference.backends import choose_backend  # noqa: E402
+from linne.inference.backends.base import RunOptions  # noqa: E402
 from linne.inference.predictor import Predictor  # noqa: E402
 from linne.metrics import softmax  # noqa: E402
 from linne.preprocess import InputSpec  # noqa: E402
@@ -184,9 +185,9 @@ def test_a_graph_bundle_is_run_by_onnxruntime_alone(tmp_path):
     with pytest.raises(BundleError, match=r"holds a graph, `model\.onnx`, and no weights"):
         bundle.weights()
     with pytest.raises(DeviceError, match=r"a graph runs on cpu by ONNX Runtime, not on `cuda`"):
-        Predictor.open(bundle, device="cuda")
+        Predictor.open(bundle, how=RunOptions(device="cuda"))
     with pytest.raises(DeviceError, match="an accelerator is required"):
-        Predictor.open(bundle, require_accelerator=True)
+        Predictor.open(bundle, how=RunOptions(require_accelerator=True))
     description = Predictor.open(bundle).backend.description
     assert description.startswith("onnxruntime ")
     assert description.endswith(" with CPUExecutionProvider")

@@ -24,6 +24,7 @@ from linne.device import Device
 from linne.errors import ImageError
 from linne.evaluation import evaluate
 from linne.fast_resize import torch_resize
+from linne.inference.backends.base import RunOptions
 from linne.inference.backends.null import write_null_bundle
 from linne.inference.predictor import Predictor
 from linne.preprocess import Floats, Resize, UInt8, normalise, pillow_resize, resize_and_crop
@@ -201,4 +202,4 @@ def test_the_torch_backend_resizes_as_training_does_and_the_null_backend_as_the_
         metrics={},
         provenance={},
     )
-    assert Predictor.open(trained, backend="torch", device="cpu").resize is torch_resize
+    assert Predictor.open(trained, backend="torch", how=RunOptions(device="cpu")).resize is torch_resize

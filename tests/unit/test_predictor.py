@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from linne.bundle import Bundle, open_bundle
 from linne.bundle_format import describe_file, seal
 from linne.errors import BundleError, LinneError
 from linne.inference.backends import choose_backend, load_backend
+from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.backends.null import NullBackend, null_weights, write_null_bundle
 from linne.inference.predictor import Prediction, Predictor
 from linne.inference.views import views_of
@@ -379,3 +381,27 @@ def test_with_tta_an_image_and_its_mirror_image_get_the_same_answer_and_the_cana
         flipping.logits_of_cropped([pixels]), flipping.logits_of_cropped([np.ascontiguousarray(pixels[:, ::-1])])
     )
     assert flipping.worst_canary() == plain.worst_canary()
+
+
+# How it is run
+
+
+def test_what_a_backend_does_not_know_is_refused_with_what_it_does(bundle: Bundle) -> None:
+    def refusal(**how: Any) -> tuple[str, str | None]:
+        with pytest.raises(LinneError) as caught:
+            Predictor.open(bundle, backend="null", how=RunOptions(**how))
+        return caught.value.message, caught.value.hint
+
+    assert refusal(precision="fp16") == ("backend `null` does not compute in fp16", "it computes in fp32")
+    assert refusal(options={"fast": "yes"}) == ("backend `null` has no option `fast`", "its options: none")
+    assert refusal(num_threads=0)[0] == "0 threads, expected 1 or more"
+    with pytest.raises(LinneError) as caught:
+        require_known("torch", load_backend("torch"), RunOptions(options={"channels_last": "ture"}))
+    assert caught.value.message == "option `channels_last` of backend `torch` is `ture`"
+    assert caught.value.hint == "did you mean `true`?"
+
+
+def test_auto_leaves_a_bundle_without_a_graph_to_torch_and_says_what_has_no_int8(bundle: Bundle) -> None:
+    assert choose_backend("auto", bundle, device="cpu")[0] == "torch"
+    with pytest.raises(LinneError, match="no backend can be used here: nothing in it computes in int8"):
+        choose_backend("auto", bundle, "int8")

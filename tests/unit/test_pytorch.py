@@ -11,6 +11,7 @@ import pytest
 
 from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.errors import BundleError, DeviceError, RecipeError
+from linne.inference.backends.base import RunOptions
 from linne.inference.backends.pytorch import TorchBackend
 from linne.preprocess import InputSpec, pillow_resize
 
@@ -52,32 +53,32 @@ def test_the_backend_computes_what_the_network_computed(network: Any, bundle: Bu
     images_NCHW = canary_batch(SPEC)
     with torch.inference_mode():
         expected_NK = network(torch.from_numpy(images_NCHW)).numpy()
-    np.testing.assert_array_equal(TorchBackend.open(bundle, "cpu").run(images_NCHW), expected_NK)
+    np.testing.assert_array_equal(TorchBackend.open(bundle, RunOptions(device="cpu")).run(images_NCHW), expected_NK)
 
 
 def test_opening_takes_no_number_from_the_global_generator(bundle: Bundle) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    TorchBackend.open(bundle, "cpu")
+    TorchBackend.open(bundle, RunOptions(device="cpu"))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_it_says_which_torch_on_which_device(bundle: Bundle) -> None:
-    description = TorchBackend.open(bundle, "cpu").description
+    description = TorchBackend.open(bundle, RunOptions(device="cpu")).description
     assert description == f"torch {torch.__version__} on {Device.pick('cpu').name}"
 
 
 def test_weights_that_do_not_fit_the_model_are_named(bundle: Bundle) -> None:
     wider = dataclasses.replace(bundle, model={**bundle.model, "width": 9})
     with pytest.raises(BundleError) as caught:
-        TorchBackend.open(wider, "cpu")
+        TorchBackend.open(wider, RunOptions(device="cpu"))
     assert caught.value.message == (
         f"bundle `{bundle.path}`: the weights do not fit its model: `1.weight` is 128 x 64, expected 128 x 72"
     )
     other = dataclasses.replace(bundle, model={**bundle.model, "name": "small"})
     with pytest.raises(BundleError) as caught:
-        TorchBackend.open(other, "cpu")
+        TorchBackend.open(other, RunOptions(device="cpu"))
     assert "the weights do not fit its model: no `" in caught.value.message
     assert caught.value.message.endswith(" more")
 
@@ -85,15 +86,15 @@ def test_weights_that_do_not_fit_the_model_are_named(bundle: Bundle) -> None:
 def test_a_model_that_linne_cannot_build_is_refused(bundle: Bundle) -> None:
     strange = dataclasses.replace(bundle, model={"provider": "linne"})
     with pytest.raises(BundleError, match=f"bundle `{bundle.path}`: its model cannot be read: "):
-        TorchBackend.open(strange, "cpu")
+        TorchBackend.open(strange, RunOptions(device="cpu"))
     unknown = dataclasses.replace(bundle, model={**bundle.model, "provider": "os"})
     with pytest.raises(RecipeError, match="no model provider `os`"):
-        TorchBackend.open(unknown, "cpu")
+        TorchBackend.open(unknown, RunOptions(device="cpu"))
 
 
 def test_an_unknown_device_is_refused(bundle: Bundle) -> None:
     with pytest.raises(DeviceError, match="no device `cqu`"):
-        TorchBackend.open(bundle, "cqu")
+        TorchBackend.open(bundle, RunOptions(device="cqu"))
 
 
 class Recording(torch.nn.Module):
@@ -108,7 +109,7 @@ class Recording(torch.nn.Module):
 
 def test_fp32_is_multiplied_as_fp32_whatever_the_process_allows() -> None:
     network = Recording()
-    backend = TorchBackend(network, Fallbacks(Device.pick("cpu")), "recording", pillow_resize)
+    backend = TorchBackend(network, Fallbacks(Device.pick("cpu")), "recording", pillow_resize, RunOptions())
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
@@ -120,8 +121,25 @@ def test_fp32_is_multiplied_as_fp32_whatever_the_process_allows() -> None:
 
 
 def test_a_closed_backend_has_let_go_of_its_network(bundle: Bundle) -> None:
-    backend = TorchBackend.open(bundle, "cpu")
+    backend = TorchBackend.open(bundle, RunOptions(device="cpu"))
     backend.close()
     assert backend.network is None
     with pytest.raises(RuntimeError, match="the backend is closed"):
         backend.run(canary_batch(SPEC))
+
+
+@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.1), ("fp16", 0.02)])
+def test_other_precisions_answer_almost_the_same(bundle: Bundle, precision: Any, most: float) -> None:
+    images_NCHW = canary_batch(SPEC)
+    exact_NK = TorchBackend.open(bundle, RunOptions(device="cpu")).run(images_NCHW)
+    rough_NK = TorchBackend.open(bundle, RunOptions(device="cpu", precision=precision)).run(images_NCHW)
+    assert rough_NK.dtype == exact_NK.dtype
+    # bf16 keeps 8 bits of a number and fp16 11; a few layers add a few of their last places up.
+    assert 0 < np.abs(rough_NK - exact_NK).max() < most * np.abs(exact_NK).max()
+
+
+def test_channels_last_answers_the_same(bundle: Bundle) -> None:
+    how = RunOptions(device="cpu", num_threads=1, options={"channels_last": "true"})
+    exact_NK = TorchBackend.open(bundle, RunOptions(device="cpu")).run(canary_batch(SPEC))
+    # Other kernels add in another order.
+    np.testing.assert_allclose(TorchBackend.open(bundle, how).run(canary_batch(SPEC)), exact_NK, atol=1e-5)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import figure_of_answers, output_format, pretrained, where_to_run
+from linne.cli.settings import figure_of_answers, how_to_run, output_format, pretrained, where_to_run
 
 
 @click.command("evaluate")
@@ -19,6 +19,7 @@ from linne.cli.settings import figure_of_answers, output_format, pretrained, whe
 @pretrained
 @figure_of_answers
 @where_to_run
+@how_to_run
 @output_format("text", "markdown", "json")
 def command(bundle: str, source: str, split: str, splits_file: Path | None, style: str, **options: Any) -> None:
     """Measure BUNDLE on a split of SOURCE.

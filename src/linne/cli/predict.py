@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linne.cli import console, rows
-from linne.cli.settings import figure_of_answers, output_format, pretrained, where_to_run
+from linne.cli.settings import figure_of_answers, how_to_run, output_format, pretrained, where_to_run
 from linne.errors import LinneError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @pretrained
 @figure_of_answers
 @where_to_run
+@how_to_run
 @output_format("text", "json", "jsonl", "csv")
 def command(bundle: str, inputs: tuple[str, ...], top: int, style: str, **options: Any) -> None:
     """Name what is on images, with probabilities.

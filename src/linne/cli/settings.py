@@ -44,6 +44,15 @@ def read_preparation(
     return read_settings(context, parameter, tuple(text if "=" in text else f"scaling={text}" for text in texts))
 
 
+def read_backend_options(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return each `NAME=VALUE` by its name."""
+    sides = [text.partition("=") for text in texts]
+    for text, (name, _, value) in zip(texts, sides, strict=True):
+        if not (name.strip() and value.strip()):
+            raise click.BadParameter(f"`{text}` is not `NAME=VALUE`", context, parameter)
+    return {name.strip(): value.strip() for name, _, value in sides}
+
+
 def read_resume(context: click.Context, parameter: click.Parameter, value: str | None) -> bool | str:
     """Return whether to resume, as `linne.train` takes it."""
     if value not in (None, "run", "auto"):
@@ -112,6 +121,29 @@ def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
     trust = click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
     return views(device(required(trust(command))))
+
+
+def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of a verb that runs a bundle by any backend: which one, and what it is told.
+
+    They are `backend`, `precision`, `num_threads` and `backend_options`.
+    """
+    backend = click.option(
+        "--backend", default="auto", show_default=True, metavar="NAME", help="What runs it: `torch`, `onnxruntime`, ..."
+    )
+    precision = click.option(
+        "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Of the numbers; fp32 when not said."
+    )
+    threads = click.option("--threads", "num_threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU.")
+    own = click.option(
+        "--backend-option",
+        "backend_options",
+        multiple=True,
+        callback=read_backend_options,
+        metavar="NAME=VALUE",
+        help="What this backend alone can be told; repeatable.",
+    )
+    return backend(precision(threads(own(command))))
 
 
 def pretrained(command: Callable[..., None]) -> Callable[..., None]:

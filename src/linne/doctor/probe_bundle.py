@@ -11,7 +11,8 @@ from linne.bundle import open_bundle
 from linne.doctor.child import said_of, say
 from linne.errors import LinneError
 from linne.inference.backends import load_backend
-from linne.inference.predictor import CANARY_TOLERANCE, Predictor
+from linne.inference.backends.base import RunOptions
+from linne.inference.predictor import Predictor
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,7 +30,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         bundle = open_bundle(asked.bundle)
         say("starts", backend=asked.backend)
-        predictor = Predictor(bundle, backend.open(bundle, asked.device), asked.backend, "asked for")
+        how = RunOptions(device=asked.device)
+        predictor = Predictor(bundle, backend.open(bundle, how), asked.backend, "asked for", how=how)
         worst = predictor.worst_canary()
     except LinneError as error:
         say("refused", reason=error.message, hint=error.hint)
@@ -41,7 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "replayed",
         on=predictor.backend.description,
         gap=worst.gap if math.isfinite(worst.gap) else None,
-        tolerance=CANARY_TOLERANCE,
+        tolerance=predictor.canary_tolerance,
         file=worst.file,
         expected=worst.expected,
         answer=worst.answer,

@@ -32,6 +32,14 @@ class Provider:
 PROVIDERS: Mapping[str, Provider] = {"cpu": Provider(CPU, {})}
 """By what `--device` calls it."""
 
+OPTIMISATIONS: Mapping[str, str] = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "none": "ORT_DISABLE_ALL",
+}
+"""ONNX Runtime's names for how far it may rewrite a graph."""
+
 
 def why_no_runtime() -> str | None:
     """Return why ONNX Runtime cannot be imported, or None."""
@@ -64,8 +72,20 @@ class GraphSession:
     The same graph, machine and number of threads give the same numbers.
     """
 
-    def __init__(self, graph: bytes | Path, name: str, *, provider: str = "cpu") -> None:
+    def __init__(
+        self,
+        graph: bytes | Path,
+        name: str,
+        *,
+        provider: str = "cpu",
+        num_threads: int | None = None,
+        optimise: str = "all",
+    ) -> None:
         """Open `graph`, called `name` in errors.
+
+        Args:
+            num_threads: of the CPU; None for this process's share of those it may use.
+            optimise: a key of `OPTIMISATIONS`.
 
         Raises:
             LinneError: it cannot be read, keeps tensors in other files, or has operators that are not known.
@@ -79,7 +99,8 @@ class GraphSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.use_deterministic_compute = True
-        options.intra_op_num_threads = max(usable_cores() // processes_here(), 1)
+        options.intra_op_num_threads = num_threads or max(usable_cores() // processes_here(), 1)
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimise])
         options.inter_op_num_threads = 1
         try:
             session: Any = onnxruntime.InferenceSession(

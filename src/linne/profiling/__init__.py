@@ -174,16 +174,11 @@ def _prepare(steps: int | None) -> None:
 
 
 def _open(bundle: str | Path, device: str, tta: Views | None, require_accelerator: bool, trust_code: bool) -> Predictor:
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Predictor
 
-    return Predictor.open(
-        bundle,
-        device=device,
-        backend="torch",
-        require_accelerator=require_accelerator,
-        tta=tta,
-        trust_code=trust_code,
-    )
+    how = RunOptions(device=device, require_accelerator=require_accelerator, trust_code=trust_code)
+    return Predictor.open(bundle, backend="torch", how=how, tta=tta)
 
 
 def _facts_of(predictor: Predictor) -> dict[str, Any]:

@@ -6,13 +6,16 @@ import importlib
 
 from linne.bundle import Bundle
 from linne.errors import LinneError, suggest
+from linne.exports import Precision
+from linne.host import accelerator_files
 from linne.inference.backends.base import Backend
 
 BACKENDS = {
-    "torch": "linne.inference.backends.pytorch:TorchBackend",
     "onnxruntime": "linne.inference.backends.onnx_runtime:OnnxRuntimeBackend",
+    "torch": "linne.inference.backends.pytorch:TorchBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
+"""In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it."""
 NEVER_AUTO = ("null",)
 """Only by name: it answers for no trained network."""
 
@@ -30,8 +33,10 @@ def load_backend(name: str) -> type[Backend]:
     return backend
 
 
-def choose_backend(name: str, bundle: Bundle) -> tuple[str, type[Backend], str]:
-    """Return the backend for `bundle`, `auto` or by name: its name, its class, and why this one.
+def choose_backend(
+    name: str, bundle: Bundle, precision: Precision = "fp32", device: str = "auto"
+) -> tuple[str, type[Backend], str]:
+    """Return the backend for `bundle` in `precision`, `auto` or by name: its name, its class, and why this one.
 
     Raises:
         LinneError: no such backend, or it (for `auto`: each of them) cannot run the bundle here, with the reason.
@@ -41,21 +46,35 @@ def choose_backend(name: str, bundle: Bundle) -> tuple[str, type[Backend], str]:
         reason = backend.why_unavailable()
         if reason is not None:
             raise LinneError(f"backend `{name}` cannot be used: {reason}")
-        reason = backend.why_not(bundle)
+        reason = backend.why_not(bundle, precision)
         if reason is not None:
             raise LinneError(
                 f"backend `{name}` cannot run bundle `{bundle.path}`: {reason}", hint="`auto` takes one that can"
             )
         return name, backend, "asked for"
     passed_over: list[str] = []
-    for candidate in BACKENDS:
-        if candidate in NEVER_AUTO:
-            continue
+    order, why = _order(device)
+    for candidate in order:
         backend = load_backend(candidate)
-        if backend.why_not(bundle) is not None:
+        if backend.why_not(bundle, precision) is not None or precision not in backend.PRECISIONS:
             continue
         reason = backend.why_unavailable()
         if reason is None:
-            return candidate, backend, "; ".join([*passed_over, "first backend that can be used here"])
+            return candidate, backend, "; ".join([*passed_over, why])
         passed_over.append(f"not {candidate}: {reason}")
+    if not passed_over:
+        passed_over.append(f"nothing in it computes in {precision}")
     raise LinneError(f"no backend can be used here: {'; '.join(passed_over)}")
+
+
+def _order(device: str) -> tuple[list[str], str]:
+    """Return the backends for `auto`, the best first, and why in this order; without importing a framework."""
+    usual = [name for name in BACKENDS if name not in NEVER_AUTO]
+    if device == "cpu":
+        return usual, "first backend that can be used here"
+    if device == "auto":
+        found = accelerator_files()
+        if not found:
+            return usual, "first backend that can be used here"
+        device = f"`{found[0]}`"
+    return ["torch", *(name for name in usual if name != "torch")], f"first backend that can be used for {device}"

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.errors import BundleError, DeviceError
+from linne.exports import Precision
+from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, InputSpec, pillow_resize
 
 PROVIDER = "null"
@@ -22,11 +24,15 @@ PROVIDER = "null"
 class NullBackend:
     """Logits = weight x pixels + bias, for bundles of `write_null_bundle`."""
 
+    PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    OPTIONS: ClassVar[Mapping[str, Option]] = {}
+
     def __init__(self, weight_KP: Floats, bias_K: Floats) -> None:
         self.weight_KP = weight_KP
         self.bias_K = bias_K
         self.description = "null (one linear layer, numpy)"
         self.resize = pillow_resize
+        self.canary_logits_NK: Floats | None = None
 
     @classmethod
     def why_unavailable(cls) -> str | None:
@@ -34,14 +40,14 @@ class NullBackend:
         return None
 
     @classmethod
-    def why_not(cls, bundle: Bundle) -> str | None:
+    def why_not(cls, bundle: Bundle, precision: Precision = "fp32") -> str | None:
         """Return None for a bundle of `write_null_bundle`."""
         return None if bundle.model.get("provider") == PROVIDER else "it holds a trained network"
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
-        """Return the layer; `device` is ignored."""
-        if require_accelerator:
+    def open(cls, bundle: Bundle, how: RunOptions) -> Self:
+        """Return the layer; the device is ignored."""
+        if how.require_accelerator:
             raise DeviceError("the null backend runs on the CPU, and an accelerator is required")
         if cls.why_not(bundle) is not None:
             raise BundleError(f"bundle `{bundle.path}` holds a trained network, which the null backend cannot run")

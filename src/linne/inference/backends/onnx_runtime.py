@@ -1,22 +1,31 @@
-"""The ONNX Runtime backend: runs a bundle's `model.onnx`, and imports no framework."""
+"""The ONNX Runtime backend: runs a bundle's graph, its own or an export, and imports no framework."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
-from linne.bundle import GRAPH, Bundle
+from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError
+from linne.exports import Precision, graph_of, has_graph
 from linne.graphs.session import GraphSession, provider_for, why_no_runtime
+from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, pillow_resize
 
 
 class OnnxRuntimeBackend:
     """A bundle's graph on one of ONNX Runtime's providers."""
 
-    def __init__(self, session: GraphSession) -> None:
+    PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "optimise": Option(("all", "extended", "basic", "none"), "how far ONNX Runtime may rewrite the graph"),
+    }
+
+    def __init__(self, session: GraphSession, canary_logits_NK: Floats | None = None) -> None:
         self.session: GraphSession | None = session
         self.description = session.description
         self.resize = pillow_resize
+        self.canary_logits_NK = canary_logits_NK
 
     @classmethod
     def why_unavailable(cls) -> str | None:
@@ -24,21 +33,31 @@ class OnnxRuntimeBackend:
         return why_no_runtime()
 
     @classmethod
-    def why_not(cls, bundle: Bundle) -> str | None:
-        """Return that it holds weights, or None."""
-        return None if bundle.network_file == GRAPH else f"it holds weights, `{bundle.network_file}`, and no graph"
+    def why_not(cls, bundle: Bundle, precision: Precision = "fp32") -> str | None:
+        """Return that there is no graph in this precision, or None."""
+        if has_graph(bundle, precision):
+            return None
+        return f"it has no ONNX export in {precision}: linne export {bundle.path} --to onnx --precision {precision}"
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
-        """Return the graph on the provider for `device`; `trust_code` is ignored, a graph has none."""
-        provider = provider_for(device, require_accelerator=require_accelerator)
+    def open(cls, bundle: Bundle, how: RunOptions) -> Self:
+        """Return the graph on the provider for the device; a graph has no code to trust."""
+        provider = provider_for(how.device, require_accelerator=how.require_accelerator)
+        graph = graph_of(bundle, how.precision)
         try:
-            return cls(GraphSession(bundle.path / GRAPH, GRAPH, provider=provider))
+            session = GraphSession(
+                graph.path,
+                str(graph.path.relative_to(bundle.path)),
+                provider=provider,
+                num_threads=how.num_threads,
+                optimise=how.options.get("optimise", "all"),
+            )
         except DeviceError:
             raise
         except (LinneError, OSError) as error:
             reason = error.message if isinstance(error, LinneError) else error.strerror
             raise BundleError(f"bundle `{bundle.path}`: {reason}", hint=getattr(error, "hint", None)) from error
+        return cls(session, graph.canary_logits_NK)
 
     def run(self, images_NCHW: Floats) -> Floats:
         """Return logits N x K."""

@@ -1,11 +1,14 @@
-"""The torch backend: builds the bundle's network with `linne.models` and runs it in eval mode, in fp32."""
+"""The torch backend: builds the bundle's network with `linne.models` and runs it in eval mode."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from linne.bundle import WEIGHTS, Bundle
+from linne.exports import Precision
+from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, Resize
 
 if TYPE_CHECKING:
@@ -17,12 +20,25 @@ if TYPE_CHECKING:
 class TorchBackend:
     """A torch network with a bundle's weights on one device."""
 
-    def __init__(self, network: nn.Module, fallbacks: Fallbacks, description: str, resize: Resize) -> None:
+    PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "channels_last": Option(("false", "true"), "keep the channels of a pixel together in memory"),
+        "compile": Option(
+            ("no", "default", "max-autotune"), "torch.compile, which takes its time before the first answer"
+        ),
+    }
+
+    def __init__(
+        self, network: nn.Module, fallbacks: Fallbacks, description: str, resize: Resize, how: RunOptions
+    ) -> None:
         self.network: nn.Module | None = network
         self.device = fallbacks.device
         self.fallbacks = fallbacks
         self.description = description
         self.resize = resize
+        self.canary_logits_NK: Floats | None = None
+        self.precision = how.precision
+        self.channels_last = how.options.get("channels_last") == "true"
 
     @classmethod
     def why_unavailable(cls) -> str | None:
@@ -34,13 +50,16 @@ class TorchBackend:
         return None
 
     @classmethod
-    def why_not(cls, bundle: Bundle) -> str | None:
+    def why_not(cls, bundle: Bundle, precision: Precision = "fp32") -> str | None:
         """Return that it holds a graph, or None."""
         return None if bundle.network_file == WEIGHTS else f"it holds a graph, `{bundle.network_file}`, and no weights"
 
     @classmethod
-    def open(cls, bundle: Bundle, device: str, *, require_accelerator: bool = False, trust_code: bool = False) -> Self:
-        """Return the network on `device`. Draws no number from torch's global generator."""
+    def open(cls, bundle: Bundle, how: RunOptions) -> Self:
+        """Return the network on the device. Draws no number from torch's global generator.
+
+        The number of threads is torch's own setting, for all that this process computes with torch.
+        """
         import torch
 
         from linne.device import Device
@@ -48,10 +67,21 @@ class TorchBackend:
         from linne.fast_resize import torch_resize
         from linne.models.from_bundle import network_of
 
-        picked = Device.pick(device, require_accelerator=require_accelerator)
-        network = network_of(bundle, trust_code=trust_code).to(picked.torch_device)
-        fallbacks = Fallbacks(picked, allowed=not require_accelerator)
-        return cls(network, fallbacks, f"torch {torch.__version__} on {picked.name}", torch_resize)
+        picked = Device.pick(how.device, require_accelerator=how.require_accelerator)
+        network = network_of(bundle, trust_code=how.trust_code).to(picked.torch_device)
+        if how.options.get("channels_last") == "true":
+            network = network.to(memory_format=torch.channels_last)
+        if how.num_threads is not None:
+            torch.set_num_threads(how.num_threads)
+        mode = how.options.get("compile", "no")
+        if mode != "no":
+            network = cast("nn.Module", torch.compile(network, mode=mode))
+        fallbacks = Fallbacks(picked, allowed=not how.require_accelerator)
+        how_so = "" if how.precision == "fp32" else f" in {how.precision}"
+        compiled = "" if mode == "no" else ", compiled"
+        return cls(
+            network, fallbacks, f"torch {torch.__version__} on {picked.name}{how_so}{compiled}", torch_resize, how
+        )
 
     def run(self, images_NCHW: Floats) -> Floats:
         """Return logits N x K; warns once of each set of operators that the device leaves to the CPU."""
@@ -60,9 +90,16 @@ class TorchBackend:
         if self.network is None:
             raise RuntimeError("the backend is closed")
         known = set(self.fallbacks.counts)
-        with torch.no_grad(), self.device.full_precision(), self.fallbacks.watch():
-            logits = self.network(torch.from_numpy(images_NCHW).to(self.device.torch_device))
-            logits_NK: Floats = logits.float().cpu().numpy()
+        images = torch.from_numpy(images_NCHW).to(self.device.torch_device)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with (
+            torch.no_grad(),
+            self.device.full_precision(),
+            self.device.autocast(self.precision),
+            self.fallbacks.watch(),
+        ):
+            logits_NK: Floats = self.network(images).float().cpu().numpy()
         self.fallbacks.check()
         if set(self.fallbacks.counts) != known:
             warnings.warn(f"{self.fallbacks.in_words()}", RuntimeWarning, stacklevel=2)

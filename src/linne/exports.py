@@ -1,0 +1,294 @@
+"""What was made of a bundle for other runtimes and precisions: folders in its `exports/`, each checked and deletable.
+
+`exports/onnx-int8/` holds the files and `export.json`, which says of which state of the bundle they were made, how, and
+what was measured of them since. The bundle itself is as it was, and without the folder it loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+import linne
+from linne.bundle import GRAPH, PARTIAL, Bundle
+from linne.bundle_format import (
+    check_files,
+    describe_file,
+    exact_keys,
+    parse_files,
+    parse_json,
+    read_bytes,
+    replace_file,
+    seal,
+    sync_folder,
+    table,
+    to_json,
+    unsealed,
+    write_file,
+)
+from linne.errors import BundleError
+
+FOLDER = "exports"
+MANIFEST = "export.json"
+FORMAT_VERSION = 1
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""Of the numbers that a network computes with; in int8 those of most layers, the rest in fp32."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_KEYS = ("format", "linne", "name", "of", "kind", "precision", "main", "canary_logits", "facts", "checks", "files")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """One folder of a bundle's `exports`, its files checked."""
+
+    path: Path
+    kind: str
+    """`onnx`, `openvino`: the word after `--to`."""
+    precision: Precision
+    main: str
+    """The file that a runtime is given."""
+    canary_logits: tuple[tuple[float, ...], ...]
+    """What it answered to the bundle's canaries when it was made, in the order of the bundle's labels."""
+    facts: Mapping[str, Any]
+    """How it was made: command, versions, exporter, opset, calibration."""
+    checks: Mapping[str, Mapping[str, Any]]
+    """What `linne verify` found, by what it ran on; the newest of each."""
+    files: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return export_name(self.kind, self.precision)
+
+    @property
+    def main_file(self) -> Path:
+        """The path of the file that a runtime is given."""
+        return self.path / self.main
+
+
+def export_name(kind: str, precision: str) -> str:
+    """Return the name of the folder for an export: `onnx-int8`."""
+    return f"{kind}-{precision}"
+
+
+def identity_of(bundle: Bundle) -> str:
+    """Return the sha256 of all that an export depends on: the network, its labels and its input; not its scores."""
+    parts = {
+        "labels": list(bundle.labels),
+        "input": bundle.input.to_dict(),
+        "model": dict(bundle.model),
+        "network": bundle.files[bundle.network_file]["sha256"],
+    }
+    return hashlib.sha256(to_json(parts, "identity")).hexdigest()
+
+
+def has_export(bundle: Bundle, kind: str, precision: str) -> bool:
+    """Return whether there is an export by its name; nothing in it is read."""
+    return (bundle.path / FOLDER / export_name(kind, precision) / MANIFEST).is_file()
+
+
+def exports_of(bundle: Bundle) -> tuple[Export, ...]:
+    """Return every export of `bundle`, by name.
+
+    Raises:
+        BundleError: as `open_export`.
+    """
+    folder = bundle.path / FOLDER
+    names = sorted(path.name for path in folder.iterdir() if _is_export(path)) if folder.is_dir() else []
+    return tuple(open_export(bundle, *name.rsplit("-", 1)) for name in names)
+
+
+def _is_export(path: Path) -> bool:
+    return not path.name.startswith(".") and "-" in path.name and (path / MANIFEST).is_file()
+
+
+def open_export(bundle: Bundle, kind: str, precision: str) -> Export:
+    """Return an export of `bundle`, after comparing every file with its size and sha256.
+
+    Raises:
+        BundleError: there is none, it was altered, or it was made of another state of the bundle.
+    """
+    name = export_name(kind, precision)
+    folder = bundle.path / FOLDER / name
+    again = f"linne export {bundle.path} --to {kind} --precision {precision}"
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"bundle `{bundle.path}` has no export `{name}`", hint=again)
+    try:
+        export = _read(folder, bundle)
+        check_files(folder, export.files)
+    except BundleError as error:
+        raise BundleError(f"export `{folder}`: {error.message}", hint=f"{again} --replace") from error
+    return export
+
+
+def write_export(
+    bundle: Bundle,
+    kind: str,
+    precision: Precision,
+    *,
+    fill: Callable[[Path], str],
+    canary_logits: Callable[[Path], Sequence[Sequence[float]]],
+    facts: Mapping[str, Any],
+    replace: bool = False,
+) -> Export:
+    """Return the new export of `bundle`, written whole or not at all.
+
+    Args:
+        fill: writes the files into the empty folder it is given, and returns the name of the main one.
+        canary_logits: returns what the main file, at the path it is given, answers to the bundle's canaries.
+        replace: whether an export of that name may give way, once the new one is whole.
+
+    Raises:
+        BundleError: there is one already, or the disk refuses. What `fill` and `canary_logits` raise comes through.
+    """
+    name = export_name(kind, precision)
+    folder = bundle.path / FOLDER / name
+    require_room(bundle, kind, precision, replace=replace)
+    partial = folder.with_name(f".{name}{PARTIAL}{secrets.token_hex(4)}")
+    try:
+        partial.mkdir(parents=True)
+        main = fill(partial)
+        files = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
+        logits = tuple(tuple(float(f"{value:.9g}") for value in row) for row in canary_logits(partial / main))
+        export = Export(
+            path=folder,
+            kind=kind,
+            precision=precision,
+            main=main,
+            canary_logits=logits,
+            facts=facts,
+            checks={},
+            files={file: describe_file(partial, file) for file in files},
+        )
+        write_file(partial / MANIFEST, seal(_manifest(export, bundle), MANIFEST))
+        sync_folder(partial)
+        _take_place(partial, folder)
+    except OSError as error:
+        raise BundleError(f"export `{folder}` cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return export
+
+
+def require_room(bundle: Bundle, kind: str, precision: str, *, replace: bool) -> None:
+    """Raise BundleError where there is an export of that name which may not be replaced: before minutes of work."""
+    folder = bundle.path / FOLDER / export_name(kind, precision)
+    if os.path.lexists(folder) and not replace:
+        raise BundleError(f"there is an export `{folder}` already", hint="add --replace to make it again")
+
+
+def _take_place(partial: Path, folder: Path) -> None:
+    """Rename `partial` to `folder`; an older one is out of the way only for the moment between two renames."""
+    old = folder.with_name(f".{folder.name}{PARTIAL}old-{secrets.token_hex(4)}")
+    if os.path.lexists(folder):
+        os.rename(folder, old)
+    os.rename(partial, folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def add_check(bundle: Bundle, export: Export, name: str, report: Mapping[str, Any]) -> Export:
+    """Return `export` with what was found of it on `name`, as in `onnxruntime on cpu`, also on the disk.
+
+    Raises:
+        BundleError: the export on the disk is another by now, or the disk refuses.
+    """
+    on_disk = open_export(bundle, export.kind, export.precision)
+    updated = dataclasses.replace(on_disk, checks={**on_disk.checks, name: dict(report)})
+    try:
+        replace_file(export.path / MANIFEST, seal(_manifest(updated, bundle), MANIFEST))
+    except OSError as error:
+        raise BundleError(f"export `{export.path}`: the check cannot be kept: {error.strerror}") from error
+    return updated
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """An ONNX file that computes a bundle."""
+
+    path: Path
+    canary_logits_NK: NDArray[np.float32] | None
+    """What it answered to the bundle's canaries when it was made; None for the bundle's own graph."""
+
+
+def has_graph(bundle: Bundle, precision: str = "fp32") -> bool:
+    """Return whether the bundle is a graph or has an ONNX export in `precision`; nothing of it is read."""
+    return (precision == "fp32" and bundle.network_file == GRAPH) or has_export(bundle, "onnx", precision)
+
+
+def graph_of(bundle: Bundle, precision: str = "fp32") -> GraphFile:
+    """Return the ONNX file that computes the bundle in `precision`: its own graph, or an export.
+
+    Raises:
+        BundleError: there is none, it was altered, or it was made of another state of the bundle.
+    """
+    if precision == "fp32" and bundle.network_file == GRAPH:
+        return GraphFile(bundle.path / GRAPH, None)
+    export = open_export(bundle, "onnx", precision)
+    return GraphFile(export.main_file, np.array(export.canary_logits, dtype=np.float32))
+
+
+def _manifest(export: Export, bundle: Bundle) -> dict[str, Any]:
+    return {
+        "format": FORMAT_VERSION,
+        "linne": linne.__version__,
+        "name": export.name,
+        "of": identity_of(bundle),
+        "kind": export.kind,
+        "precision": export.precision,
+        "main": export.main,
+        "canary_logits": [list(row) for row in export.canary_logits],
+        "facts": dict(export.facts),
+        "checks": {name: dict(report) for name, report in export.checks.items()},
+        "files": {name: dict(entry) for name, entry in export.files.items()},
+    }
+
+
+def _read(folder: Path, bundle: Bundle) -> Export:
+    """Return the export in `folder` as its `export.json` says it; its files are not compared."""
+    raw = read_bytes(folder, MANIFEST)
+    manifest = parse_json(raw, MANIFEST)
+    if manifest.get("format") != FORMAT_VERSION:
+        raise BundleError(f"it has format `{manifest.get('format')}`, and this linne reads format {FORMAT_VERSION}")
+    values = exact_keys(unsealed(raw, manifest, MANIFEST), _KEYS, MANIFEST)
+    if values["name"] != folder.name or values["name"] != export_name(values["kind"], values["precision"]):
+        raise BundleError(f"it calls itself `{values['name']}`")
+    if values["precision"] not in PRECISIONS:
+        raise BundleError(f"its precision is `{values['precision']}`, expected one of {', '.join(PRECISIONS)}")
+    if values["of"] != identity_of(bundle):
+        raise BundleError("it was made of another network, other labels or another input than the bundle has now")
+    files = parse_files(values["files"])
+    if values["main"] not in files:
+        raise BundleError(f"`files` does not list `{values['main']}`")
+    logits = _rows(values["canary_logits"])
+    if len(logits) != len(bundle.canaries) or any(len(row) != len(bundle.labels) for row in logits):
+        raise BundleError(f"`canary_logits` are not {len(bundle.canaries)} rows of {len(bundle.labels)} numbers")
+    return Export(
+        path=folder,
+        kind=values["kind"],
+        precision=values["precision"],
+        main=values["main"],
+        canary_logits=logits,
+        facts=table(values["facts"], "facts"),
+        checks={name: table(report, f"checks.{name}") for name, report in table(values["checks"], "checks").items()},
+        files=files,
+    )
+
+
+def _rows(value: Any) -> tuple[tuple[float, ...], ...]:
+    rows = value if isinstance(value, list) else [value]
+    if not all(isinstance(row, list) and all(type(number) in (int, float) for number in row) for row in rows):
+        raise BundleError("`canary_logits` are not rows of numbers")
+    return tuple(tuple(map(float, row)) for row in rows)
