@@ -97,14 +97,14 @@ def why_no_migraphx() -> str | None:
     return None
 
 
-def loaded_version() -> str:
+def loaded_version(maps: Path = MAPS) -> str:
     """Return the version of the MIGraphX that this process has loaded, from the name of its file.
 
     Neither way tells it: the C library has no function for it, and the module often says `dev`. The file is called
     `libmigraphx.so.2014000`, three digits each for minor release and patch.
     """
     try:
-        found = re.search(r"libmigraphx\.so\.(\d{7,})", MAPS.read_text("utf-8", "replace"))
+        found = re.search(r"libmigraphx\.so\.(\d{7,})", maps.read_text("utf-8", "replace"))
     except OSError:
         found = None
     if found is None:
