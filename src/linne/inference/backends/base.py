@@ -46,6 +46,8 @@ class Option:
     """What it may be, the default first."""
     help: str
     """One line for people."""
+    tried: tuple[str, ...] = ()
+    """What `linne tune` tries besides the default; nothing for what does not change how fast it is."""
 
 
 class Backend(Protocol):

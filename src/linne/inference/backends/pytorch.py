@@ -22,9 +22,11 @@ class TorchBackend:
 
     PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "channels_last": Option(("false", "true"), "keep the channels of a pixel together in memory"),
+        "channels_last": Option(("false", "true"), "keep the channels of a pixel together in memory", tried=("true",)),
         "compile": Option(
-            ("no", "default", "max-autotune"), "torch.compile, which takes its time before the first answer"
+            ("no", "default", "max-autotune"),
+            "torch.compile, which takes its time before the first answer",
+            tried=("default",),
         ),
     }
 
