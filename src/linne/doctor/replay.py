@@ -77,7 +77,7 @@ def _answers(
 ) -> list[Check]:
     """Return a check for each backend and device; a backend that cannot be used here is bad where no other can."""
     backends = [name for name in BACKENDS if load_backend(name).why_not(bundle) is None]
-    backends = ["null"] if "null" in backends else [name for name in backends if name not in NEVER_AUTO]
+    backends = [name for name in backends if name in NEVER_AUTO] or backends
     if bundle.network_file == GRAPH:
         devices = list(PROVIDERS)  # torch's devices are not ONNX Runtime's
     checks: list[Check] = []

@@ -17,8 +17,8 @@ BACKENDS = {
     "null": "linne.inference.backends.null:NullBackend",
 }
 """In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it."""
-NEVER_AUTO = ("migraphx", "null")
-"""Only by name: the one may compile for minutes before the first answer, the other answers for no trained network."""
+NEVER_AUTO = ("null",)
+"""Only by name: it answers for no trained network."""
 
 
 def load_backend(name: str) -> type[Backend]:
