@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.errors import DeviceError, LinneError
+from linne.graphs.pieces import run_in_pieces
 from linne.graphs.wire import require_whole
 from linne.host import processes_here, usable_cores
 from linne.preprocess import Floats
@@ -129,13 +130,7 @@ class GraphSession:
         Raises:
             LinneError: ONNX Runtime fails on it.
         """
-        if self.batch_size is None or len(images) == 0:
-            return self._run(images)
-        size = self.batch_size
-        pieces = [images[start : start + size] for start in range(0, len(images), size)]
-        missing = size - len(pieces[-1])
-        pieces[-1] = np.concatenate([pieces[-1], np.zeros((missing, *images.shape[1:]), images.dtype)])
-        return np.concatenate([self._run(piece) for piece in pieces])[: len(images)]
+        return self._run(images) if self.batch_size is None else run_in_pieces(self._run, images, self.batch_size)
 
     def run_all(self, images: Floats) -> dict[str, NDArray[Any]]:
         """Return every output of the graph by name, for a batch that it takes at once.

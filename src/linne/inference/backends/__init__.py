@@ -13,6 +13,7 @@ from linne.inference.backends.base import Backend
 BACKENDS = {
     "onnxruntime": "linne.inference.backends.onnx_runtime:OnnxRuntimeBackend",
     "torch": "linne.inference.backends.pytorch:TorchBackend",
+    "migraphx": "linne.inference.backends.migraphx:MigraphxBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
 """In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it."""
