@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, show_data, split_data
+    from linne.deploy_verbs import export
     from linne.doctor import examine
     from linne.errors import (
         BundleError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         RecipeError,
         SourceError,
     )
+    from linne.exporting.wish import Exported
     from linne.importing import Imported
     from linne.inference.predictor import Prediction, Predictor
     from linne.model_verbs import import_weights, list_models, list_weights
@@ -57,6 +59,7 @@ __all__ = [
     "DeviceConfig",
     "DeviceError",
     "EvalReport",
+    "Exported",
     "FoldsReport",
     "ImageError",
     "Imported",
@@ -78,6 +81,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "examine",
+    "export",
     "from_arrays",
     "get_data",
     "import_weights",
@@ -106,6 +110,7 @@ _MODULES = {
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "show_data", "split_data"),
+    "linne.deploy_verbs": ("export",),
     "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",
@@ -116,6 +121,7 @@ _MODULES = {
         "RecipeError",
         "SourceError",
     ),
+    "linne.exporting.wish": ("Exported",),
     "linne.importing": ("Imported",),
     "linne.inference.predictor": ("Prediction", "Predictor"),
     "linne.model_verbs": ("import_weights", "list_models", "list_weights"),

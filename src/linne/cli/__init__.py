@@ -24,6 +24,7 @@ VERBS = {
     "launch": ("linne.cli.launch:command", "Train in several processes, and start them again when some die"),
     "evaluate": ("linne.cli.evaluate:command", "Measure a bundle on a split of a source"),
     "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
+    "export": ("linne.cli.export:command", "Write a bundle for another runtime, verified"),
     "trace": ("linne.cli.trace:command", "Say where the time goes, and what would make it faster"),
     "doctor": ("linne.cli.doctor:command", "Prove that the accelerator stack computes right answers"),
     "sweep": ("linne.cli.sweep:command", "Search for a better recipe with many trainings"),

@@ -12,7 +12,7 @@ import numpy as np
 from linne.errors import DeviceError, LinneError
 from linne.graphs.wire import require_whole
 from linne.host import processes_here, usable_cores
-from linne.preprocess import Floats
+from linne.preprocess import Floats, UInt8
 
 INSTALL = "pip install 'linne[onnx]'"
 CPU = "CPUExecutionProvider"
@@ -122,8 +122,8 @@ class GraphSession:
         self.batch_size: int | None = first if isinstance(first, int) else None
         """How many images it takes at once; None for any number."""
 
-    def run(self, images: Floats) -> Floats:
-        """Return the first output for a batch of float32 images, in pieces where the graph's batch size is fixed.
+    def run(self, images: Floats | UInt8) -> Floats:
+        """Return the first output for a batch of images; in pieces where the graph's batch size is fixed.
 
         Raises:
             LinneError: ONNX Runtime fails on it.
@@ -136,7 +136,7 @@ class GraphSession:
         pieces[-1] = np.concatenate([pieces[-1], np.zeros((missing, *images.shape[1:]), images.dtype)])
         return np.concatenate([self._run(piece) for piece in pieces])[: len(images)]
 
-    def _run(self, images: Floats) -> Floats:
+    def _run(self, images: Floats | UInt8) -> Floats:
         try:
             output = self._session.run(None, {self._input.name: images})[0]
         except Exception as error:  # its own kinds, one for each status
