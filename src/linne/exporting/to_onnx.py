@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from linne.bundle import GRAPH, WEIGHTS, Bundle
 from linne.errors import CheckFailed, LinneError, RecipeError
 from linne.exporting.agreement import FP16_SHARE, FP32_SHARE, Agreement, Trial, compare, require_agreement, trial_of
@@ -90,6 +89,8 @@ def _require_sense(bundle: Bundle, wish: Wish) -> None:
         import onnx  # noqa: F401
     except ImportError as error:
         raise LinneError("an export needs the package onnx", hint=INSTALL) from error
+    if wish.exporter == "dynamo" and (missing := _why_no_dynamo()) is not None:
+        raise LinneError(missing, hint=INSTALL)
     if bundle.network_file == WEIGHTS:
         return
     if wish.precision == "fp32" and not wish.pixels:
@@ -138,12 +139,17 @@ def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, sa
     )
 
 
+def _why_no_dynamo() -> str | None:
+    """Return why torch's dynamo exporter cannot be used, or None."""
+    return None if importlib.util.find_spec("onnxscript") else "it needs the package onnxscript, which is not installed"
+
+
 def _dynamo(network: nn.Module, images_NCHW: Floats, opset: int) -> bytes:
     """Return the graph that torch.export's program becomes; it needs the package onnxscript."""
     import torch
 
-    if importlib.util.find_spec("onnxscript") is None:
-        raise LinneError(f"onnxscript is not installed; {INSTALL}")
+    if (missing := _why_no_dynamo()) is not None:
+        raise LinneError(f"{missing}; {INSTALL}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whether the graph is right is measured
         program: Any = torch.onnx.export(
