@@ -53,11 +53,3 @@ def network_to_export(bundle: Bundle, *, trust_code: bool) -> nn.Module:
     from linne.models.from_bundle import network_of
 
     return network_of(bundle, trust_code=trust_code)
-
-
-def first_line(error: BaseException) -> str:
-    """Return what went wrong in a library, in one line of moderate length."""
-    if isinstance(error, LinneError):
-        return error.message
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__

@@ -8,10 +8,12 @@ from typing import Any
 
 import linne
 from linne.bundle import Bundle
+from linne.exports import identity_of
+from linne.importing.inputs import IN_GRAPHS
 from linne.preprocess import InputSpec
 
-LABELS, INPUT, VERSION, OF = "labels", "linne.input", "linne.version", "linne.bundle"
-"""Keys of `metadata_props`. `importing.labels` and programs of others find the names under the first."""
+LABELS, VERSION, OF = "labels", "linne.version", "linne.bundle"
+"""Keys of `metadata_props`, with `importing.inputs.IN_GRAPHS`. Programs of others find the names under the first."""
 
 
 def tidy(content: bytes) -> bytes:
@@ -57,12 +59,10 @@ def describe(content: bytes, bundle: Bundle, taken: InputSpec) -> bytes:
     """
     import onnx
 
-    from linne.exports import identity_of
-
     model = onnx.load_model_from_string(content)
     notes = {
         LABELS: json.dumps(list(bundle.labels)),
-        INPUT: json.dumps(taken.to_dict()),
+        IN_GRAPHS: json.dumps(taken.to_dict()),
         VERSION: linne.__version__,
         OF: identity_of(bundle),
     }

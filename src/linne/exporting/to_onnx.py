@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from linne.bundle import GRAPH, WEIGHTS, Bundle
 from linne.errors import CheckFailed, LinneError, RecipeError
 from linne.exporting.agreement import FP16_SHARE, FP32_SHARE, Agreement, Trial, compare, require_agreement, trial_of
-from linne.exporting.answers import answers_of, first_line, network_to_export
+from linne.exporting.answers import answers_of, network_to_export
 from linne.exporting.graph_notes import describe, tidy
 from linne.exporting.half import to_half
 from linne.exporting.pixels import with_pixels
+from linne.exporting.torch_talk import first_line, quietly
 from linne.exporting.wish import Made, Wish
 from linne.graphs.session import INSTALL, GraphSession, why_no_runtime
 from linne.graphs.wire import require_whole
@@ -150,8 +150,7 @@ def _dynamo(network: nn.Module, images_NCHW: Floats, opset: int) -> bytes:
 
     if (missing := _why_no_dynamo()) is not None:
         raise LinneError(f"{missing}; {INSTALL}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whether the graph is right is measured
+    with quietly():
         program: Any = torch.onnx.export(
             network,
             (torch.from_numpy(images_NCHW),),
@@ -170,9 +169,8 @@ def _script(network: nn.Module, images_NCHW: Floats, opset: int) -> bytes:
     """Return the graph of one run, recorded by TorchScript: older, and right for some networks that dynamo is not."""
     import torch
 
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    with quietly(), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MAIN
-        warnings.simplefilter("ignore")  # deprecated, and it warns of every number that it takes for a constant
         torch.onnx.export(
             network,
             (torch.from_numpy(images_NCHW),),
@@ -203,9 +201,13 @@ def _require_form(content: bytes, spec: InputSpec, opset: int) -> None:
     if written != opset:
         raise LinneError(f"it wrote operator set {written} instead of {opset}")
     taken = image_input(model, MAIN, layout="NCHW")
-    sizes = (taken.type, taken.batch, taken.channels, taken.height, taken.width)
-    if sizes != ("FLOAT", None, spec.channels, spec.height, spec.width):
-        raise LinneError(f"it takes {sizes}, expected any number of {spec.channels} x {spec.height} x {spec.width}")
+    if taken.batch is not None:
+        raise LinneError(f"it takes {taken.batch} images at a time, as many as it was shown, expected any number")
+    sizes = (taken.type, taken.channels, taken.height, taken.width)
+    if sizes != ("FLOAT", spec.channels, spec.height, spec.width):
+        raise LinneError(
+            f"it takes images of {sizes}, expected float of {spec.channels} x {spec.height} x {spec.width}"
+        )
     if [item.name for item in model.graph.output] != [LOGITS]:
         raise LinneError(f"it gives {len(model.graph.output)} outputs, expected one")
 

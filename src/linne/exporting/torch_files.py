@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ import numpy as np
 from linne.bundle import WEIGHTS, Bundle
 from linne.errors import CheckFailed, RecipeError
 from linne.exporting.agreement import FP32_SHARE, compare, require_agreement, trial_of
-from linne.exporting.answers import answers_of, first_line, network_to_export
+from linne.exporting.answers import answers_of, network_to_export
+from linne.exporting.torch_talk import first_line, quietly
 from linne.exporting.wish import Made, Wish
 from linne.preprocess import Floats, UInt8
 
@@ -60,8 +60,7 @@ def make_torch_file(
     say(f"exporting with torch {torch.__version__} to {kind}")
     started = time.perf_counter()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is deprecated or guessed; whether it is right is measured
+        with quietly():
             content = write(network_to_export(bundle, trust_code=wish.trust_code), example, texts)
             run = _running(read(content))
         say(f"exported in {time.perf_counter() - started:.1f} s, {len(content) / 1e6:.1f} MB")
