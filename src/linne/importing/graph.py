@@ -25,7 +25,7 @@ from linne.graphs.editing import (
 )
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
-from linne.importing.inputs import SCALING_WORDS, Preparation, preparation
+from linne.importing.inputs import SCALING_WORDS, Preparation, preparation, preparation_in
 from linne.importing.labels import how_to_name, labels_in, named
 from linne.preprocess import Floats, InputSpec
 from linne.weights.answers import SCALINGS, photographs, prove_names
@@ -77,7 +77,10 @@ def import_graph(
         raise LinneError(f"`{path}` cannot be imported: {reason}")
     model = read_graph(path)
     taken = image_input(model, name, layout=preparation({"layout": preprocess.get("layout")}).layout)
-    said = preparation(preprocess, taken.channels)
+    written = preparation_in(_metadata(model), name)
+    if "scaling" in preprocess:  # a word for both
+        written = {key: value for key, value in written.items() if key not in ("mean", "std")}
+    said = preparation({**written, **preprocess}, taken.channels)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
     notes = [*origin.notes, *notes]
@@ -207,9 +210,13 @@ def _are_probabilities(answers_NK: Floats) -> bool:
     return bool((answers_NK >= 0).all() and (np.abs(answers_NK.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
 
 
+def _metadata(model: ModelProto) -> dict[str, str]:
+    return {item.key: item.value for item in model.metadata_props}
+
+
 def _labels(said: str | Path | None, model: ModelProto, name: str, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
-    found = labels_in({item.key: item.value for item in model.metadata_props})
+    found = labels_in(_metadata(model))
     if said is not None:
         names, who = named(said)
     elif found is not None:
