@@ -11,7 +11,7 @@ from linne.doctor.child import Heard, first_event, listen
 from linne.doctor.proof import Finding, Verdict, judge
 from linne.doctor.report import Check, Section, Status
 from linne.errors import BundleError
-from linne.graphs.session import PROVIDERS
+from linne.host import accelerator_files
 from linne.inference.backends import BACKENDS, NEVER_AUTO, load_backend
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def _answers(
     backends = [name for name in BACKENDS if load_backend(name).why_not(bundle) is None]
     backends = [name for name in backends if name in NEVER_AUTO] or backends
     if bundle.network_file == GRAPH:
-        devices = list(PROVIDERS)  # torch's devices are not ONNX Runtime's
+        # Torch's devices are not ONNX Runtime's, which itself says what it takes where there is more than the CPU.
+        devices = ["cpu", "auto"] if accelerator_files(machine.root) else ["cpu"]
     checks: list[Check] = []
     unavailable: list[tuple[str, str]] = []
     for backend in backends:

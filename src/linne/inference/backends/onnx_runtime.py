@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import Precision, graph_of, has_graph
-from linne.graphs.session import GraphSession, provider_for, why_no_runtime
+from linne.graphs.session import GraphSession, open_session, why_no_runtime
 from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, pillow_resize
 
@@ -19,6 +19,9 @@ class OnnxRuntimeBackend:
     PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "optimise": Option(("all", "extended", "basic", "none"), "how far ONNX Runtime may rewrite the graph"),
+        "spinning": Option(
+            ("true", "false"), "threads wait busily for work: quick where no other program needs the cores"
+        ),
     }
 
     def __init__(self, session: GraphSession, canary_logits_NK: Floats | None = None) -> None:
@@ -42,15 +45,17 @@ class OnnxRuntimeBackend:
     @classmethod
     def open(cls, bundle: Bundle, how: RunOptions) -> Self:
         """Return the graph on the provider for the device; a graph has no code to trust."""
-        provider = provider_for(how.device, require_accelerator=how.require_accelerator)
         graph = graph_of(bundle, how.precision)
         try:
-            session = GraphSession(
+            session = open_session(
                 graph.path,
                 str(graph.path.relative_to(bundle.path)),
-                provider=provider,
+                device=how.device,
+                precision=how.precision,
+                require_accelerator=how.require_accelerator,
                 num_threads=how.num_threads,
                 optimise=how.options.get("optimise", "all"),
+                spinning=how.options.get("spinning", "true") == "true",
             )
         except DeviceError:
             raise
