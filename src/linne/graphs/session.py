@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from linne.errors import DeviceError, LinneError
+from linne.graphs.pieces import run_in_pieces
 from linne.graphs.plugins import devices_of
 from linne.graphs.providers import CPU, Target, automatic, require_built_in, target_for
 from linne.graphs.wire import require_whole
@@ -147,11 +148,7 @@ class GraphSession:
         """
         if self.batch_size is None or len(images) == 0:
             return self._run(images)
-        size = self.batch_size
-        pieces = [images[start : start + size] for start in range(0, len(images), size)]
-        missing = size - len(pieces[-1])
-        pieces[-1] = np.concatenate([pieces[-1], np.zeros((missing, *images.shape[1:]), images.dtype)])
-        return np.concatenate([self._run(piece) for piece in pieces])[: len(images)]
+        return run_in_pieces(self._run, images, self.batch_size)
 
     def _run(self, images: Floats) -> Floats:
         try:
