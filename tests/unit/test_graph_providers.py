@@ -27,7 +27,8 @@ for device, how in json.loads(sys.argv[1]):
     try:
         opened = session.open_session(tiny_model(), "tiny", device=device, root=Path(sys.argv[2]), **how)
         own, answer = opened._session, opened.run(tiny_input()).tolist()
-        found.append([opened.description, own.told, own.options.entries, own.options.enable_mem_pattern, answer])
+        told = own.options
+        found.append([opened.description, own.told, told.entries, told.enable_mem_pattern, answer, opened.notes])
     except LinneError as error:
         found.append([error.message, error.hint])
 print(json.dumps(found))
@@ -67,8 +68,9 @@ def test_a_provider_that_runs_is_told_what_it_needs_and_its_share_of_nodes_is_sa
         recorded,
         True,
         RIGHT,
+        ["1 of 4 nodes of `tiny` run on the CPU, which CUDAExecutionProvider leaves to it"],
     ]
-    assert dml == ["onnxruntime 1.31.1 with DmlExecutionProvider (4 of 4 nodes)", {}, recorded, False, RIGHT]
+    assert dml == ["onnxruntime 1.31.1 with DmlExecutionProvider (4 of 4 nodes)", {}, recorded, False, RIGHT, []]
     assert openvino[:2] == [
         "onnxruntime 1.31.1 with OpenVINOExecutionProvider (4 of 4 nodes)",
         {"device_type": "GPU.1", "precision": "FP16"},
@@ -115,10 +117,14 @@ def test_auto_takes_an_accelerator_that_opens_the_graph_and_says_why_it_is_the_c
     cpu, required = opens(
         {**does, "MIGraphXExecutionProvider": "raise"}, ("auto", {}), ("auto", {"require_accelerator": True})
     )
-    assert cpu[0].startswith(
-        "onnxruntime 1.31.1 with CPUExecutionProvider; not cuda: `--device cuda`: ONNX Runtime would"
+    assert cpu[0] == "onnxruntime 1.31.1 with CPUExecutionProvider"
+    not_cuda, not_rocm = cpu[-1]
+    assert not_cuda.startswith(
+        "`tiny` runs on the CPU, not cuda: `--device cuda`: ONNX Runtime would run `tiny` with CPU"
     )
-    assert "; not rocm: `--device rocm`: ONNX Runtime 1.31.1 cannot open `tiny`" in cpu[0]
+    assert not_rocm.startswith(
+        "`tiny` runs on the CPU, not rocm: `--device rocm`: ONNX Runtime 1.31.1 cannot open `tiny`"
+    )
     assert required[0].startswith(
         "an accelerator is required, and this graph would run on the CPU by ONNX Runtime: not c"
     )

@@ -187,7 +187,7 @@ found = []
 for how in json.loads(sys.argv[1]):
     try:
         opened = OpenVinoModel(tiny_model(), "tiny", **how)
-        found.append([opened.description, opened.run(tiny_input()).tolist()])
+        found.append([opened.description, opened.run(tiny_input()).tolist(), *opened.notes])
     except LinneError as error:
         found.append(error.message)
 print(json.dumps(found))
@@ -225,8 +225,9 @@ def test_a_gpu_that_gives_way_to_the_cpu_or_to_other_numbers_is_an_error_and_aut
         tmp_path, {"CPU": "", "GPU": "replaced"}, {}, {"device": "gpu"}, {"device": "gpu:1"}
     )
     assert auto == [
-        "openvino 2026.4.1 on CPU; not GPU: OpenVINO runs `tiny` on CPU, not on GPU",
+        "openvino 2026.4.1 on CPU",
         [[8.0, 0.0]],
+        "`tiny` runs on the CPU, not GPU: OpenVINO runs `tiny` on CPU, not on GPU",
     ]
     assert named == "OpenVINO runs `tiny` on CPU, not on GPU"
     assert second.startswith("OpenVINO cannot compile `tiny` for GPU.1")

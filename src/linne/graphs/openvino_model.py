@@ -91,8 +91,9 @@ class OpenVinoModel:
         listed = [str(found) for found in core.available_devices]
         self.device, passed_over = self._open(_candidates(device, listed, require_accelerator), listed)
         how = "" if precision == "fp32" else f" in {precision}"
-        also = "".join(f"; {reason}" for reason in passed_over)
-        self.description = f"openvino {_version(openvino)} on {self.device}{how}{also}"
+        self.notes = tuple(f"`{name}` runs on the {self.device}, {reason}" for reason in passed_over)
+        """Of what a person should know: which accelerator is not used."""
+        self.description = f"openvino {_version(openvino)} on {self.device}{how}"
 
     def run(self, images: Floats) -> Floats:
         """Return the first output for a batch of float32 images, one row each.

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from linne.errors import DeviceError, suggest
-from linne.graphs.plugins import PLUGINS, Plugin, find_plugin
+from linne.graphs.plugins import PLUGINS, WINDOWS_ML, Plugin, find_plugin
 
 CPU = "CPUExecutionProvider"
 ONE_AT_A_TIME = "only one onnxruntime package at a time: each writes over the other, and the last installed wins"
@@ -96,7 +96,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "dml": Provider(
         name="DmlExecutionProvider",
-        install="on Windows: pip install onnxruntime-windowsml",  # onnxruntime-directml ended with 1.24.4
+        install=f"on Windows: {WINDOWS_ML}",  # with DirectML in it; onnxruntime-directml ended with 1.24.4
         index=("device_id", "{}"),
         by_precision=_ANY,
         memory_pattern=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def open_session(
 ) -> GraphSession:
     """Return `graph`, called `name` in errors, on what `--device` says; arguments are those of `GraphSession`.
 
-    `auto` takes the first accelerator that opens the graph, else the CPU, and the session's description says why.
+    `auto` takes the first accelerator that opens the graph, else the CPU; why not those before is in its `notes`.
     `root` is where device files are looked for: without one no accelerator is tried.
 
     Raises:
@@ -81,7 +82,7 @@ def open_session(
             hint="name the one that there is, as in --device cuda; `linne doctor` says what is missing",
         )
     session = GraphSession(graph, name, **how)
-    session.description += "".join(f"; {why}" for why in passed_over)
+    session.notes = tuple(f"`{name}` runs on the CPU, {why}" for why in passed_over)
     return session
 
 
@@ -131,9 +132,9 @@ class GraphSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
         session = _open(onnxruntime, data, name, target, options, threads)
         self.name = name
-        self.description = (
-            f"onnxruntime {onnxruntime.__version__} with {target.provider.name}{_share(session, name, target)}"
-        )
+        share, self.notes = _share(session, name, target)
+        """Of what a person should know: which accelerator is not used, and how much of the graph the CPU computes."""
+        self.description = f"onnxruntime {onnxruntime.__version__} with {target.provider.name}{share}"
         self._session = session
         self._input = session.get_inputs()[0]
         first = self._input.shape[0] if self._input.shape else None
@@ -206,23 +207,24 @@ def _open(runtime: Any, data: bytes, name: str, target: Target, options: Any, nu
     return session
 
 
-def _share(session: Any, name: str, target: Target) -> str:
-    """Return how many of the graph's nodes the target runs, in words; nothing for the CPU.
+def _share(session: Any, name: str, target: Target) -> tuple[str, tuple[str, ...]]:
+    """Return how many of the graph's nodes the target runs, in words, and a note where the CPU runs others.
 
     Raises:
         DeviceError: it runs none of them.
     """
     if target.provider.name == CPU:
-        return ""
+        return "", ()
     if not hasattr(session, "get_provider_graph_assignment_info"):
-        return " (this version does not tell for which nodes)"
-    counts = {part.ep_name: 0 for part in session.get_provider_graph_assignment_info()}
+        return " (this version does not tell for which nodes)", ()
+    counts: Counter[str] = Counter()
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] += len(part.get_nodes())
-    own, every = counts.get(target.provider.name, 0), sum(counts.values())
+    own, cpu, every = counts[target.provider.name], counts[CPU], counts.total()
     if own == 0:
         raise DeviceError(f"{target.provider.name} runs none of the {every} nodes of `{name}`; all would be the CPU's")
-    return f" ({own} of {every} nodes)"
+    note = f"{cpu} of {every} nodes of `{name}` run on the CPU, which {target.provider.name} leaves to it"
+    return f" ({own} of {every} nodes)", (note,) if cpu else ()
 
 
 def _said(error: Exception) -> str:

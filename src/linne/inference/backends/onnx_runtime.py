@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
@@ -44,7 +45,10 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def open(cls, bundle: Bundle, how: RunOptions) -> Self:
-        """Return the graph on the provider for the device; a graph has no code to trust."""
+        """Return the graph on the provider for the device; a graph has no code to trust.
+
+        Warns of nodes that the provider leaves to the CPU, and of accelerators that `auto` could not use.
+        """
         graph = graph_of(bundle, how.precision)
         try:
             session = open_session(
@@ -62,6 +66,8 @@ class OnnxRuntimeBackend:
         except (LinneError, OSError) as error:
             reason = error.message if isinstance(error, LinneError) else error.strerror
             raise BundleError(f"bundle `{bundle.path}`: {reason}", hint=getattr(error, "hint", None)) from error
+        for note in session.notes:
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
         return cls(session, graph.canary_logits_NK)
 
     def run(self, images_NCHW: Floats) -> Floats:

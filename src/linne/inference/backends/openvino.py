@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
@@ -48,7 +49,7 @@ class OpenVinoBackend:
 
     @classmethod
     def open(cls, bundle: Bundle, how: RunOptions) -> Self:
-        """Return the network compiled; nothing in a graph is code to trust."""
+        """Return the network compiled; warns where `auto` could not use an accelerator. It has no code to trust."""
         network, name, canary_logits_NK = _network_of(bundle, how.precision)
         try:
             model = OpenVinoModel(
@@ -65,6 +66,8 @@ class OpenVinoBackend:
             raise
         except LinneError as error:
             raise BundleError(f"bundle `{bundle.path}`: {error.message}", hint=error.hint) from error
+        for note in model.notes:
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
         return cls(model, canary_logits_NK)
 
     def run(self, images_NCHW: Floats) -> Floats:
