@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linne.preprocess import Floats
 
 
-def pieces_of(images: Floats, size: int) -> list[Floats]:
+def pieces_of(images: NDArray[Any], size: int) -> list[NDArray[Any]]:
     """Return `images` in pieces of `size`; what the last one lacks is zeros."""
     pieces = [images[start : start + size] for start in range(0, len(images), size)]
     missing = size - len(pieces[-1])
@@ -18,6 +20,6 @@ def pieces_of(images: Floats, size: int) -> list[Floats]:
     return pieces
 
 
-def run_in_pieces(run: Callable[[Floats], Floats], images: Floats, size: int) -> Floats:
+def run_in_pieces(run: Callable[[NDArray[Any]], Floats], images: NDArray[Any], size: int) -> Floats:
     """Return what `run` answers to `images`, one row each, given `size` of them at a time."""
     return np.concatenate([run(piece) for piece in pieces_of(images, size)])[: len(images)]
