@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,16 @@ def test_an_export_to_openvino_is_run_in_place_of_the_graph_and_only_while_it_is
     (export.path / "model.bin").write_bytes(weights)
     with pytest.raises(BundleError, match=r"model\.bin"):
         Predictor.open(bundle, backend="openvino", how=RunOptions(precision="int8"))
+
+
+@pytest.mark.skipif("BF16" not in CAN, reason="this processor does not compute in bf16")
+def test_bf16_is_computed_from_an_export_in_fp32_as_well_as_from_a_graph(tmp_path):
+    bundle, export = with_export(tmp_path, "fp32")
+    bf16 = RunOptions(precision="bf16")
+    assert OpenVinoBackend.why_not(bundle, "bf16") is None
+    assert Predictor.open(bundle, backend="openvino", how=bf16).backend.canary_logits_NK is not None
+    shutil.rmtree(export.path)
+    assert Predictor.open(bundle, backend="openvino", how=bf16).backend.canary_logits_NK is None
 
 
 def test_weights_in_fp16_take_half_the_space(tmp_path):

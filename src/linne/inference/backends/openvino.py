@@ -42,7 +42,7 @@ class OpenVinoBackend:
     @classmethod
     def why_not(cls, bundle: Bundle, precision: Precision = "fp32") -> str | None:
         """Return that there is nothing that OpenVINO reads, or None."""
-        if has_export(bundle, KIND, precision) or has_graph(bundle, _read_as(precision)):
+        if _export_of(bundle, precision) is not None or has_graph(bundle, _read_as(precision)):
             return None
         kind, asked = (KIND, precision) if precision == "int8" else ("onnx", "fp32")
         return f"it has no graph for OpenVINO: linne export {bundle.path} --to {kind} --precision {asked}"
@@ -86,14 +86,21 @@ def _read_as(precision: Precision) -> Precision:
     return "int8" if precision == "int8" else "fp32"
 
 
+def _export_of(bundle: Bundle, precision: Precision) -> Precision | None:
+    """Return in which precision there is an export to OpenVINO that serves for `precision`, the nearest first."""
+    fitting = dict.fromkeys((precision, _read_as(precision)))
+    return next((made for made in fitting if has_export(bundle, KIND, made)), None)
+
+
 def _network_of(bundle: Bundle, precision: Precision) -> tuple[bytes | Path, str, Floats | None]:
     """Return what OpenVINO is given, its name, and what it answered to the canaries: an export to OpenVINO, or a graph.
 
     Raises:
         BundleError: it was altered, or made of another state of the bundle.
     """
-    if has_export(bundle, KIND, precision):
-        export = open_export(bundle, KIND, precision)
+    made = _export_of(bundle, precision)
+    if made is not None:
+        export = open_export(bundle, KIND, made)
         logits_NK = np.array(export.canary_logits, dtype=np.float32)
         return export.main_file, str(export.main_file.relative_to(bundle.path)), logits_NK
     graph = graph_of(bundle, _read_as(precision))
