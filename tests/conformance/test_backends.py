@@ -77,11 +77,17 @@ def graph_bundle(folder: Path, spec: InputSpec) -> Bundle:
     return write_graph_bundle(folder, LABELS, spec, batch=3)
 
 
+def free_graph_bundle(folder: Path, spec: InputSpec) -> Bundle:
+    """The same, for any number of images; answered by ONNX Runtime when it was written."""
+    return write_graph_bundle(folder, LABELS, spec)
+
+
 MAKERS: dict[str, Callable[[Path, InputSpec], Bundle]] = {
     "null": null_bundle,
     "torch": torch_bundle,
     "onnxruntime": graph_bundle,
     "migraphx": graph_bundle,
+    "openvino": free_graph_bundle,
 }
 
 

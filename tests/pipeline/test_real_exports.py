@@ -16,10 +16,10 @@ import pytest
 pytest.importorskip("torch", reason="needs `linne[train]`")
 pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 
-import linne  # noqa: E402
-from linne.data.images.decode import decode_file, to_input  # noqa: E402
-from linne.exports import open_export  # noqa: E402
-from linne.graphs.session import GraphSession  # noqa: E402
+import linne
+from linne.data.images.decode import decode_file, to_input
+from linne.exports import open_export
+from linne.graphs.session import GraphSession
 
 REAL = Path(os.environ.get("LINNE_TEST_DATA", ""))
 PHOTOGRAPHS, WEIGHTS = REAL / "imagenet20", REAL / "weights" / "mobilenet_v2-b0353104.pth"
