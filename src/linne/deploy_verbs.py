@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linne.errors import LinneError
+from linne.errors import DeviceError, LinneError
 from linne.host import prepare_for_torch
 from linne.log import Narrator
 
@@ -123,13 +123,21 @@ def verify(
         require_accelerator=require_accelerator,
         trust_code=trust_code,
     )
+    asked = backend != "auto" or precision is not None
     tried = candidates(opened, backend, how, precision)
     examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
     reference = Reference(reference_of(opened, trust_code=trust_code), examples)
     reports = []
     for name, each in tried:
         narrator.line(f"verifying {name} in {each.precision} on {examples.name}")
-        reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
+        try:
+            reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
+        except DeviceError as error:
+            if asked:
+                raise
+            narrator.line(f"not verified, since it cannot be run here: {error.message}")
+    if not reports:
+        raise LinneError("nothing could be verified: none of the ways to run the bundle can be run here")
     if keep:
         keep_results(opened, reports)
     return reports

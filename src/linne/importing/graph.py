@@ -77,10 +77,7 @@ def import_graph(
         raise LinneError(f"`{path}` cannot be imported: {reason}")
     model = read_graph(path)
     taken = image_input(model, name, layout=preparation({"layout": preprocess.get("layout")}).layout)
-    written = preparation_in(_metadata(model), name)
-    if "scaling" in preprocess:  # a word for both
-        written = {key: value for key, value in written.items() if key not in ("mean", "std")}
-    said = preparation({**written, **preprocess}, taken.channels)
+    said = _said(model, name, preprocess, taken)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
     notes = [*origin.notes, *notes]
@@ -112,6 +109,14 @@ def import_graph(
         },
     )
     return Imported(bundle=bundle, fit=None, proof=proof, labels_from=labels_from, licence=None, notes=tuple(notes))
+
+
+def _said(model: ModelProto, name: str, preprocess: Mapping[str, Any], taken: ImageInput) -> Preparation:
+    """Return how images are prepared as far as it is typed, or else written in the file."""
+    written = preparation_in(_metadata(model), name)
+    if "scaling" in preprocess:  # a word for both
+        written = {key: value for key, value in written.items() if key not in ("mean", "std")}
+    return preparation({**written, **preprocess}, taken.channels)
 
 
 def _input_of(name: str, taken: ImageInput, said: Preparation) -> InputSpec:
