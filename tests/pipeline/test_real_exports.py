@@ -16,10 +16,10 @@ import pytest
 pytest.importorskip("torch", reason="needs `linne[train]`")
 pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 
-import linne  # noqa: E402
-from linne.data.images.decode import decode_file, to_input  # noqa: E402
-from linne.exports import open_export  # noqa: E402
-from linne.graphs.session import GraphSession  # noqa: E402
+import linne
+from linne.data.images.decode import decode_file, to_input
+from linne.exports import open_export
+from linne.graphs.session import GraphSession
 
 REAL = Path(os.environ.get("LINNE_TEST_DATA", ""))
 PHOTOGRAPHS, WEIGHTS = REAL / "imagenet20", REAL / "weights" / "mobilenet_v2-b0353104.pth"
@@ -72,7 +72,7 @@ def test_in_fp32_logits_are_the_same_to_a_ten_thousandth(bundle: Any, by_torch_N
     linne.export(bundle.path, "onnx", exporter=exporter, replace=True, quiet=True)
     found_NK = logits_of(bundle, backend="onnxruntime")
     assert (found_NK.argmax(axis=1) == by_torch_NK.argmax(axis=1)).all()
-    # From file bytes: the torch backend resizes by its own kernels, within two levels of Pillow's (docs/decisions/0006).
+    # From file bytes: torch resizes by its own kernels, within two levels of Pillow's (docs/decisions/0006).
     assert np.abs(found_NK - by_torch_NK).max() < 0.05 * np.abs(by_torch_NK).max()
     # From the same pixels, which is what an export changes.
     files = sorted(PHOTOGRAPHS.glob("*.jpg"))
