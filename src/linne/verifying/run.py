@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from linne.bundle import Bundle, add_metrics, open_bundle
-from linne.errors import LinneError
+from linne.errors import DeviceError, LinneError
 from linne.inference.backends import load_backend
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.predictor import Predictor
@@ -51,6 +51,35 @@ def verify_one(
     finally:
         candidate.backend.close()
     return report
+
+
+def verify_each(
+    reference: Reference,
+    tried: Sequence[tuple[str, RunOptions]],
+    max_drop: float | None,
+    max_gap: float | None,
+    *,
+    must_run: bool,
+    say: Callable[[str], None],
+) -> list[ParityReport]:
+    """Return how each way compares with the reference, as `verify_one`; `say` is told which, and what cannot be run.
+
+    Raises:
+        DeviceError: one that `must_run` cannot be run here.
+        LinneError: none can be.
+    """
+    reports = []
+    for backend, how in tried:
+        say(f"verifying {backend} in {how.precision} on {reference.examples.name}")
+        try:
+            reports.append(verify_one(reference, backend, how, max_drop=max_drop, max_gap=max_gap))
+        except DeviceError as error:
+            if must_run:
+                raise
+            say(f"not verified, since it cannot be run here: {error.message}")
+    if not reports:
+        raise LinneError("nothing could be verified: none of the ways to run the bundle can be run here")
+    return reports
 
 
 def _where(reference: Reference, candidate: Predictor) -> str | None:
