@@ -63,3 +63,17 @@ def preparation(said: Mapping[str, Any], channels: int = 3) -> Preparation:
         raise RecipeError(f"`{scaling}` is of three colours, and images are grey", hint="use mean=... and std=...")
     fields |= {"mean": chosen.mean[:channels], "std": chosen.std[:channels]}
     return Preparation(fields, layout, order == "bgr" or scaling == "caffe")
+
+
+def says_scaling(said: Mapping[str, Any]) -> bool:
+    """Return whether `said` holds anything of how pixels are scaled."""
+    return bool({"scaling", "mean", "std"} & said.keys())
+
+
+def scaling_unsaid(name: str) -> RecipeError:
+    """Return the error for the file `name`, of which nobody says how pixels are scaled."""
+    words = ", ".join(f"`{word}` ({scaling.name})" for word, scaling in SCALING_WORDS.items())
+    return RecipeError(
+        f"nobody says how pixels are scaled for `{name}`",
+        hint=f"use --preprocess with one of {words}, or mean=... and std=... of pixels of 0 to 1",
+    )
