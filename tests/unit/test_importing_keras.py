@@ -32,6 +32,7 @@ from linne.metrics import softmax  # noqa: E402
 from linne.preprocess import InputSpec, normalise  # noqa: E402
 
 long = pytest.mark.long
+UNIT = {"preprocess": {"scaling": "unit"}}
 
 MODELS = """
 import json, os, sys
@@ -99,12 +100,12 @@ def labels(tmp_path):
 @pytest.mark.parametrize(
     ("name", "said", "shape"),
     [
-        ("dense", {"preprocess": {"scaling": "unit"}}, (28, 28)),
+        ("dense", UNIT, (28, 28)),
         ("grey", {}, (28, 28, 1)),
         ("conv", {}, (32, 32, 3)),
-        ("mobilenet", {"preprocess": {"scaling": "unit"}}, (96, 96, 3)),
+        ("mobilenet", UNIT, (96, 96, 3)),
         ("tutorial", {"preprocess": {"scaling": "raw"}}, (48, 48, 3)),
-        ("attention", {"preprocess": {"scaling": "unit"}}, (16, 16, 3)),
+        ("attention", UNIT, (16, 16, 3)),
         ("open", {"preprocess": {"scaling": "unit", "height": 24, "width": 24}}, (24, 24, 3)),
         ("outputs", {"preprocess": {"scaling": "unit"}, "output_name": "two"}, (8, 8, 3)),
     ],
@@ -139,8 +140,8 @@ def test_a_bundle_answers_as_keras_predicts(models, labels, tmp_path, name, said
             "nobody says how pixels are scaled for `.*dense.keras`",
             "use --preprocess with one of `imagenet`",
         ),
-        ("inputs", {}, r"takes 2 inputs \(`.*`, `.*`\), expected one, of images", None),
-        ("shapeless", {}, "does not say the shape of its input", "save it after `model.build"),
+        ("inputs", UNIT, r"takes 2 inputs \(`.*`, `.*`\), expected one, of images", None),
+        ("shapeless", UNIT, "does not say the shape of its input", "save it after `model.build"),
     ],
 )
 def test_what_is_not_said_or_too_much_is_an_error_that_says_so(models, labels, tmp_path, name, said, message, hint):

@@ -79,8 +79,8 @@ def main(words: list[str]) -> None:
 def require_still(file: Path) -> None:
     """Refuse a program of which TensorFlow would run parts by itself when it loads it.
 
-    Those are: what makes or fills tables and reads assets, functions that restore an object, and what the sessions of
-    TensorFlow 1 begin with.
+    Those are: what makes or fills tables and reads assets, functions and classes that restore an object, and what
+    sessions of TensorFlow 1 begin with.
     """
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -93,7 +93,7 @@ def require_still(file: Path) -> None:
     for node in graphs[0].object_graph_def.nodes:
         kind = node.WhichOneof("kind")
         restores = any(item.save_function or item.restore_function for item in node.saveable_objects.values())
-        if kind in ("asset", "resource") or restores or node.registered_saver:
+        if kind in ("asset", "resource") or restores or node.registered_saver or node.registered_name:
             raise Refused(
                 "holds a table, a file or an object of its own, which TensorFlow would run code of to load it",
                 "save the network alone: `model.export('saved')`",

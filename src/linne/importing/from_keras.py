@@ -20,6 +20,7 @@ from linne.graphs.wire import MAX_BYTES
 from linne.importing import Imported
 from linne.importing.converting import Package, convert, require
 from linne.importing.graph import MadeOf, import_graph
+from linne.importing.inputs import says_scaling, scaling_unsaid
 from linne.importing.keras_config import MODELS, begins_with_rescaling, not_listed, without_compiled
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -58,6 +59,8 @@ def import_keras(
         config = _laid_out(path, Path(home) / "model")
         require(PACKAGES, path, "keras")
         preprocess, notes = as_rescaled(config, preprocess)
+        if not says_scaling(preprocess):  # before the work, not after it
+            raise scaling_unsaid(str(path))
         sizes = [str(preprocess.get(key, 0)) for key in ("height", "width")]
         converted = convert(CHILD, [*sizes, output_name or ""], name=str(path), home=Path(home))
         origin = MadeOf(
@@ -81,7 +84,7 @@ def as_rescaled(config: Mapping[str, Any], said: Mapping[str, Any]) -> tuple[Map
     if not begins_with_rescaling(config):
         return said, []
     begins = "it begins with a layer `Rescaling` for pixels of 0 to 255"
-    if not {"scaling", "mean", "std"} & said.keys():
+    if not says_scaling(said):
         return {**said, "scaling": "raw"}, [f"{begins}, and gets them as they are (`raw`)"]
     return said, [] if said.get("scaling") == "raw" else [f"{begins}, and gets others, as you say"]
 

@@ -19,6 +19,7 @@ from linne.graphs.wire import MAX_BYTES
 from linne.importing import SAVED_MODEL, Imported
 from linne.importing.converting import Package, convert, require
 from linne.importing.graph import MadeOf, import_graph
+from linne.importing.inputs import says_scaling, scaling_unsaid
 
 VARIABLES = "variables"
 CHILD = "linne.importing.export_saved_model"
@@ -48,6 +49,8 @@ def import_saved_model(
         CheckFailed: the graph answers otherwise than TensorFlow, or as no trained network does.
     """
     require(PACKAGES, path, "tensorflow")
+    if not says_scaling(preprocess):  # before the work, not after it
+        raise scaling_unsaid(str(path))
     with tempfile.TemporaryDirectory(prefix="linne-saved-model-") as home:
         sha256 = _copied(path, Path(home) / "model")
         sizes = [str(preprocess.get(key, 0)) for key in ("height", "width")]

@@ -25,7 +25,7 @@ from linne.graphs.editing import (
 )
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
-from linne.importing.inputs import SCALING_WORDS, Preparation, preparation, preparation_in
+from linne.importing.inputs import Preparation, preparation, preparation_in, scaling_unsaid
 from linne.importing.labels import how_to_name, labels_in, named
 from linne.preprocess import Floats, InputSpec
 from linne.weights.answers import SCALINGS, photographs, prove_names
@@ -138,11 +138,7 @@ def _input_of(name: str, taken: ImageInput, said: Preparation) -> InputSpec:
     if taken.type == "UINT8" and not {"mean", "std"} & said.fields.keys():
         fields |= {"mean": raw.mean[: taken.channels], "std": raw.std[: taken.channels]}
     if "mean" not in fields or "std" not in fields:
-        words = ", ".join(f"`{word}` ({scaling.name})" for word, scaling in SCALING_WORDS.items())
-        raise RecipeError(
-            f"nobody says how pixels are scaled for `{name}`",
-            hint=f"use --preprocess with one of {words}, or mean=... and std=... of pixels of 0 to 1",
-        )
+        raise scaling_unsaid(name)
     spec = InputSpec(**fields)
     if taken.type == "UINT8" and (any(spec.mean) or set(spec.std) != {raw.std[0]}):
         raise RecipeError(f"the graph `{name}` takes pixels of 0 to 255 as they are", hint="use --preprocess raw")
