@@ -89,16 +89,22 @@ _STDERR = threading.Lock()
 class MigraphxLibrary:
     """The C library, loaded. Its two kinds of objects keep to the protocols of `migraphx_program`."""
 
-    def __init__(self, place: str) -> None:
-        """Load the library from file `place`, or by its name as the system's loader finds it.
+    def __init__(self, library: Any, place: str) -> None:
+        """Take `library`, which ctypes has loaded from `place`."""
+        self._library = library
+        self.description = f"by `{place}`"
+
+    @classmethod
+    def load_file(cls, place: str) -> Self:
+        """Return the library in the file `place`, or of that name as the system's loader finds it.
 
         Raises:
-            OSError: there is none, or something that it needs is missing.
+            OSError: there is none, it is another library, or something that it needs is missing.
         """
-        self._library = ctypes.CDLL(place)
-        if not hasattr(self._library, "migraphx_parse_onnx_buffer"):
+        library = ctypes.CDLL(place)
+        if not hasattr(library, "migraphx_parse_onnx_buffer"):
             raise OSError(f"`{place}` is no C library of MIGraphX's")
-        self.description = f"by `{place}`"
+        return cls(library, place)
 
     @classmethod
     def find(cls) -> Self:
@@ -110,13 +116,13 @@ class MigraphxLibrary:
         named = os.environ.get(VARIABLE)
         if named:
             try:
-                return cls(named)
+                return cls.load_file(named)
             except OSError as error:
                 raise OSError(f"`{VARIABLE}` names a file that is no help: {error}") from error
         reason: OSError | None = None
         for place in (LIBRARY, str(Path(os.environ.get("ROCM_PATH") or "/opt/rocm", "lib", LIBRARY))):
             try:
-                return cls(place)
+                return cls.load_file(place)
             except OSError as error:
                 if reason is None or os.path.exists(place):
                     reason = error

@@ -9,14 +9,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
 import numpy as np
 
 from linne.errors import DeviceError, LinneError
-from linne.graphs.migraphx_c import VARIABLE, MigraphxLibrary
-from linne.graphs.migraphx_python import MODULE, MigraphxModule
+from linne.graphs.migraphx_c import LIBRARY, VARIABLE, MigraphxLibrary
+from linne.graphs.migraphx_python import MODULE, PLACEHOLDER, MigraphxModule
 from linne.graphs.pieces import run_in_pieces
 from linne.graphs.wire import require_whole
 from linne.preprocess import Floats
@@ -67,14 +68,19 @@ class Binding(Protocol):
         """Return the program whose file `save` gave. The file is trusted: it is read by MIGraphX, unchecked."""
 
 
-def find_binding() -> Binding:
-    """Return the C library that the environment names, or else the Python module, or else the C library.
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """That there is no way to MIGraphX."""
 
-    Raises:
-        LinneError: there is none that can be used, with the reason.
-    """
-    reason = ""
-    if not os.environ.get(VARIABLE):
+    reason: str
+    broken: bool
+    """Whether something of it is there, and cannot be loaded."""
+
+
+def look_for_migraphx() -> Binding | Missing:
+    """Return the C library that the environment names, or else the Python module, or else the C library."""
+    reason, broken = "", bool(os.environ.get(VARIABLE))
+    if not broken:
         try:
             return MigraphxModule.find()
         except Exception as error:  # a broken ROCm raises what it likes
@@ -82,19 +88,30 @@ def find_binding() -> Binding:
             reason = (
                 f"no Python module `{MODULE}`, and " if absent else f"`{MODULE}` cannot be imported ({error}), and "
             )
+            broken = not absent and str(error) != PLACEHOLDER
     try:
         return MigraphxLibrary.find()
     except OSError as error:
-        raise LinneError(f"{reason}{error}", hint=GUIDE) from error
+        # The loader names what it does not find: the library itself, or one that it needs.
+        return Missing(f"{reason}{error}", broken or not str(error).startswith(f"{LIBRARY}: "))
+
+
+def find_binding() -> Binding:
+    """Return what `look_for_migraphx` finds.
+
+    Raises:
+        LinneError: that is nothing, with the reason.
+    """
+    found = look_for_migraphx()
+    if isinstance(found, Missing):
+        raise LinneError(found.reason, hint=GUIDE)
+    return found
 
 
 def why_no_migraphx() -> str | None:
     """Return why MIGraphX cannot be used, or None."""
-    try:
-        find_binding()
-    except LinneError as error:
-        return f"{error.message}; {error.hint}"
-    return None
+    found = look_for_migraphx()
+    return f"{found.reason}; {GUIDE}" if isinstance(found, Missing) else None
 
 
 def loaded_version(maps: Path = MAPS) -> str:
