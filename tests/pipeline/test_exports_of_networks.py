@@ -234,6 +234,16 @@ def test_pixels_go_into_a_networks_graph_as_they_are(bundles: dict[str, Bundle])
     assert made.agreement.num_same >= 63
 
 
+def test_another_operator_set_is_written_or_refused(planted: Any) -> None:
+    bundle = planted("Plain")
+    exported = linne.export(bundle.path, "onnx", exporter="script", opset=17, trust_code=True, quiet=True)
+    assert exported.export.facts["opset"] == 17
+    with pytest.raises(CheckFailed, match=r"script: .*version") as caught:
+        linne.export(bundle.path, "onnx", exporter="script", opset=99, trust_code=True, replace=True, quiet=True)
+    assert caught.value.hint == "--exporter auto tries the other one as well"
+    assert open_export(bundle, "onnx", "fp32") == exported.export
+
+
 def test_code_is_not_run_where_nobody_trusts_it(planted: Any) -> None:
     bundle = planted("Plain")
     with pytest.raises(LinneError, match="is Python that would be run, and nobody said that it is trusted"):
