@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from linne.errors import DeviceError, LinneError
 from linne.graphs.pieces import run_in_pieces
 from linne.graphs.plugins import devices_of
-from linne.graphs.providers import CPU, Target, automatic, require_built_in, target_for
+from linne.graphs.providers import CPU, Target, automatic, load_libraries, require_built_in, target_for
 from linne.graphs.wire import require_whole
 from linne.host import accelerator_files, processes_here, usable_cores
 from linne.preprocess import Floats
@@ -186,7 +187,8 @@ def _open(runtime: Any, data: bytes, name: str, target: Target, options: Any, nu
         if provider.threads is not None:
             told[provider.threads] = str(num_threads)
         # The CPU's is not listed: ONNX Runtime adds it by itself, unless it is told to leave nothing to the CPU.
-        providers = [(provider.name, told), *provider.beside]
+        providers = [(provider.name, told), *((name, _of_index(told, target)) for name in provider.beside)]
+        load_libraries(provider.name, runtime)
     try:
         session: Any = runtime.InferenceSession(data, options, providers=providers, enable_fallback=False)
     except Exception as error:  # its own kinds, one for each status
@@ -205,6 +207,12 @@ def _open(runtime: Any, data: bytes, name: str, target: Target, options: Any, nu
             hint="what that provider needs is not here: `linne doctor` says what is missing",
         )
     return session
+
+
+def _of_index(told: Mapping[str, str], target: Target) -> dict[str, str]:
+    """Return the option with which a provider beside the target's is on the same device."""
+    option, _ = target.provider.index or ("", "")
+    return {option: told[option]} if option in told else {}
 
 
 def _share(session: Any, name: str, target: Target) -> tuple[str, tuple[str, ...]]:
@@ -230,4 +238,4 @@ def _share(session: Any, name: str, target: Target) -> tuple[str, tuple[str, ...
 def _said(error: Exception) -> str:
     """Return what ONNX Runtime says in an error's first line, without the place in its source."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line[max(line.find("[ONNXRuntimeError]"), 0) :][:300]
+    return re.sub(r"^/\S+:\d+ [^)]*\) ", "", line)[:300]
