@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, show_data, split_data
+    from linne.deploy_verbs import tune, verify
     from linne.doctor import examine
     from linne.errors import (
         BundleError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
         Recipe,
     )
     from linne.report import EvalReport
+    from linne.report_parity import ParityReport
+    from linne.report_tuning import TuningReport
     from linne.sweeping import sweep, sweep_status
     from linne.verbs import TrainResult, train
 
@@ -64,6 +67,7 @@ __all__ = [
     "LinneError",
     "ModelConfig",
     "OptimConfig",
+    "ParityReport",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -73,6 +77,7 @@ __all__ = [
     "Split",
     "TraceResult",
     "TrainResult",
+    "TuningReport",
     "__version__",
     "check_data",
     "cross_validate",
@@ -96,6 +101,8 @@ __all__ = [
     "trace_predict",
     "trace_train",
     "train",
+    "tune",
+    "verify",
 ]
 
 _MODULES = {
@@ -106,6 +113,7 @@ _MODULES = {
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "show_data", "split_data"),
+    "linne.deploy_verbs": ("tune", "verify"),
     "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",
@@ -132,6 +140,8 @@ _MODULES = {
         "Recipe",
     ),
     "linne.report": ("EvalReport",),
+    "linne.report_parity": ("ParityReport",),
+    "linne.report_tuning": ("TuningReport",),
     "linne.sweeping": ("sweep", "sweep_status"),
     "linne.verbs": ("TrainResult", "train"),
 }

@@ -23,6 +23,7 @@ def render_card(manifest: Mapping[str, Any]) -> str:
         "with probabilities.",
         "## Labels\n\n" + _labels(labels),
         "## Scores\n\n" + _scores(manifest["metrics"]),
+        *_verified(manifest["metrics"].get("verified")),
         "## Use\n\n" + _use(provider),
         "## Input\n\n" + _input(manifest["input"]),
         "## Training\n\n" + _training(manifest["provenance"]),
@@ -38,8 +39,33 @@ def _labels(labels: list[str]) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {value} |" for name, value in _flat(metrics)]
+    scores = {name: value for name, value in metrics.items() if name != "verified"}
+    rows = [f"| {name} | {value} |" for name, value in _flat(scores)]
     return "\n".join(["| measure | value |", "|---|---|", *rows]) if rows else "None were recorded."
+
+
+def _verified(found: Any) -> list[str]:
+    """Return the section on other ways to run it, as `linne verify` found them; none where nothing was verified."""
+    if not isinstance(found, Mapping) or not found:
+        return []
+    head = ["| run by | verdict | same label | points lost | worst gap of logits | on |", "|---|---|--:|--:|--:|---|"]
+    rows = []
+    for name, values in found.items():
+        told = values if isinstance(values, Mapping) else {}
+        before, after = told.get("reference_accuracy"), told.get("accuracy")
+        cells = [
+            _code(str(name)),
+            "passed" if told.get("passed") is True else "**failed**",
+            f"{100 * told['agreement']:.2f} %" if isinstance(told.get("agreement"), float) else "-",
+            f"{100 * (before - after):+.2f}" if isinstance(before, float) and isinstance(after, float) else "-",
+            _text(told.get("worst_gap", "-")),
+            " ".join(str(told.get("on", "-")).split()).replace("|", "/"),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    what = (
+        "The same images through other runtimes and precisions, beside the network as it was trained (`linne verify`):"
+    )
+    return ["## Verified\n\n" + what + "\n\n" + "\n".join([*head, *rows])]
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

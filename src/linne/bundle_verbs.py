@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from linne.inference.predictor import Prediction
     from linne.recipe import Views
     from linne.report import EvalReport
+    from linne.tuned import Goal
 
 
 def evaluate(
@@ -114,7 +115,8 @@ def predict(
         tta: "flip" for the mean over an image and its mirror image, "crops" over shifted copies as well.
         plot: A PNG file that is written after the last image: the first `plot_count` with their probabilities.
         save_inputs: A new folder for what the network sees of each image, as PNG files.
-        backend: What runs it: "torch", "onnxruntime", ...; "auto" takes the first that can.
+        backend: What runs it: "torch", "onnxruntime", ...; "auto" takes what `linne tune` found on this machine; where
+            nothing was tuned, or something else is said of how to run it, the first that can.
         precision: Of the numbers; None for fp32.
         num_threads: Of the CPU; None for as many as this process may use.
         backend_options: What the backend alone can be told, by name.
@@ -132,13 +134,19 @@ def predict(
 
     if isinstance(inputs, (str, Path)):
         inputs = [inputs]
-    images = find_images(list(inputs))
+    inputs = list(inputs)
+    images = find_images(inputs)
     if top < 1:
         raise LinneError(f"top is {top}, expected 1 or more")
     _require_plot(plot, plot_count)
-    folder = _folder_of(bundle, weights, Narrator(quiet=False))
+    narrator = Narrator(quiet=False)
+    folder = _folder_of(bundle, weights, narrator)
     how = _how(device, precision, num_threads, backend_options, require_accelerator, trust_code)
-    predictor = Predictor.open(folder, backend=backend, how=how, tta=tta)
+    goal: Goal = "latency" if len(inputs) == 1 and not Path(inputs[0]).is_dir() else "throughput"
+    said = precision is not None or num_threads is not None or bool(backend_options)
+    predictor = Predictor.open(folder, backend=backend, how=how, tta=tta, goal=None if said else goal)
+    for note in predictor.notes:
+        narrator.line(note)
     seen = None if save_inputs is None else SeenImages(Path(save_inputs))
     if plot is None:
         return predictor.predict_files(images, top=top, seen=seen)

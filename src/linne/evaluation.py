@@ -60,7 +60,7 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
         CheckFailed: the model answers with values that are not numbers.
     """
     examples = split_of(source, split)
-    to_bundle_K = _class_mapping(source, predictor.labels)
+    to_bundle_K = class_mapping(source, predictor.labels)
     logits: list[Floats] = []
     positions: list[int] = []
     skipped: list[str] = []
@@ -112,8 +112,12 @@ def matched_by_place(source: Source, labels: tuple[str, ...]) -> str | None:
     return f"classes are matched by their place: the bundle has other names for {renamed}, `{theirs}` for `{ours}`"
 
 
-def _class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
-    """Return the bundle's position of each of the source's classes."""
+def class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
+    """Return the bundle's position of each of the source's classes.
+
+    Raises:
+        BundleError: the source has a class that the bundle does not know.
+    """
     position = {label: k for k, label in enumerate(labels)}
     unknown = [label for label in source.labels if label not in position]
     if unknown and same_classes(source.labels, labels):

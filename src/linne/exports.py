@@ -1,13 +1,13 @@
 """What was made of a bundle for other runtimes and precisions: folders in its `exports/`, each checked and deletable.
 
-`exports/onnx-int8/` holds the files and `export.json`, which says of which state of the bundle they were made, how, and
-what was measured of them since. The bundle itself is as it was, and without the folder it loses nothing.
+`exports/onnx-int8/` holds the files and `export.json`, which says of which state of the bundle they were made, and how.
+The bundle itself is as it was, and without the folder it loses nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import math
 import os
 import secrets
 import shutil
@@ -28,7 +28,6 @@ from linne.bundle_format import (
     parse_files,
     parse_json,
     read_bytes,
-    replace_file,
     seal,
     sync_folder,
     table,
@@ -46,7 +45,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """Of the numbers that a network computes with; in int8 those of most layers, the rest in fp32."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-_KEYS = ("format", "linne", "name", "of", "kind", "precision", "main", "canary_logits", "facts", "checks", "files")
+_KEYS = ("format", "linne", "name", "of", "kind", "precision", "main", "canary_logits", "facts", "files")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +62,6 @@ class Export:
     """What it answered to the bundle's canaries when it was made, in the order of the bundle's labels."""
     facts: Mapping[str, Any]
     """How it was made: command, versions, exporter, opset, calibration."""
-    checks: Mapping[str, Mapping[str, Any]]
-    """What `linne verify` found, by what it ran on; the newest of each."""
     files: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -151,7 +148,8 @@ def write_export(
         replace: whether an export of that name may give way, once the new one is whole.
 
     Raises:
-        BundleError: there is one already, or the disk refuses. What `fill` and `canary_logits` raise comes through.
+        BundleError: there is one already, its answers are no numbers, or the disk refuses. What `fill` and
+            `canary_logits` raise comes through.
     """
     name = export_name(kind, precision)
     folder = bundle.path / FOLDER / name
@@ -162,6 +160,8 @@ def write_export(
         main = fill(partial)
         files = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
         logits = tuple(tuple(float(f"{value:.9g}") for value in row) for row in canary_logits(partial / main))
+        if not all(math.isfinite(value) for row in logits for value in row):
+            raise BundleError(f"export `{folder}` is not written: it answers the canaries with what are no numbers")
         export = Export(
             path=folder,
             kind=kind,
@@ -169,7 +169,6 @@ def write_export(
             main=main,
             canary_logits=logits,
             facts=facts,
-            checks={},
             files={file: describe_file(partial, file) for file in files},
         )
         write_file(partial / MANIFEST, seal(_manifest(export, bundle), MANIFEST))
@@ -197,21 +196,6 @@ def _take_place(partial: Path, folder: Path) -> None:
     os.rename(partial, folder)
     sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def add_check(bundle: Bundle, export: Export, name: str, report: Mapping[str, Any]) -> Export:
-    """Return `export` with what was found of it on `name`, as in `onnxruntime on cpu`, also on the disk.
-
-    Raises:
-        BundleError: the export on the disk is another by now, or the disk refuses.
-    """
-    on_disk = open_export(bundle, export.kind, export.precision)
-    updated = dataclasses.replace(on_disk, checks={**on_disk.checks, name: dict(report)})
-    try:
-        replace_file(export.path / MANIFEST, seal(_manifest(updated, bundle), MANIFEST))
-    except OSError as error:
-        raise BundleError(f"export `{export.path}`: the check cannot be kept: {error.strerror}") from error
-    return updated
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +235,6 @@ def _manifest(export: Export, bundle: Bundle) -> dict[str, Any]:
         "main": export.main,
         "canary_logits": [list(row) for row in export.canary_logits],
         "facts": dict(export.facts),
-        "checks": {name: dict(report) for name, report in export.checks.items()},
         "files": {name: dict(entry) for name, entry in export.files.items()},
     }
 
@@ -282,7 +265,6 @@ def _read(folder: Path, bundle: Bundle) -> Export:
         main=values["main"],
         canary_logits=logits,
         facts=table(values["facts"], "facts"),
-        checks={name: table(report, f"checks.{name}") for name, report in table(values["checks"], "checks").items()},
         files=files,
     )
 

@@ -75,6 +75,21 @@ def accelerator_files(root: Path = Path("/")) -> tuple[str, ...]:
     return tuple(f"/dev/{name}" for name in names if (root / "dev" / name).exists())
 
 
+def accelerator_names(root: Path = Path("/")) -> tuple[str, ...]:
+    """Return model and driver of each GPU that the kernel's files name, without a tool or a library being asked."""
+    found = []
+    for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+        model = re.search(r"^Model:\s*(.+)$", _text(path), re.MULTILINE)
+        found.append(
+            f"{model[1].strip() if model else 'NVIDIA GPU'}, driver {nvidia_driver_version(root) or 'unknown'}"
+        )
+    for path in sorted((root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")):
+        target = re.search(r"^gfx_target_version (\d+)$", _text(path), re.MULTILINE)
+        if target and target[1] != "0":  # 0 is a processor
+            found.append(f"AMD GPU {target[1]}, driver {amdgpu_driver_version(root) or 'of the kernel'}")
+    return tuple(found)
+
+
 def processor_name() -> str | None:
     """Return what the processor calls itself; None where the system does not say."""
     found = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)

@@ -13,7 +13,6 @@ from linne.errors import BundleError
 from linne.exports import (
     MANIFEST,
     Export,
-    add_check,
     exports_of,
     graph_of,
     has_export,
@@ -124,11 +123,14 @@ def test_new_scores_of_the_bundle_leave_its_exports_valid(bundle: Bundle) -> Non
     assert open_export(add_metrics(bundle, {"test": {"accuracy": 0.5}}), "onnx", "int8") == written
 
 
-def test_a_check_is_kept_beside_the_export(bundle: Bundle) -> None:
-    checked = add_check(bundle, export(bundle), "onnxruntime on cpu", {"agreement": 1.0})
-    assert open_export(bundle, "onnx", "int8") == checked
-    again = add_check(bundle, checked, "onnxruntime on cpu", {"agreement": 0.5})
-    assert again.checks == {"onnxruntime on cpu": {"agreement": 0.5}}
+def test_answers_that_are_no_numbers_are_not_kept(bundle: Bundle) -> None:
+    def fill(folder: Path) -> str:
+        (folder / "model.onnx").write_bytes(b"")
+        return "model.onnx"
+
+    with pytest.raises(BundleError, match="no numbers"):
+        write_export(bundle, "onnx", "int8", fill=fill, canary_logits=lambda _: [[float("nan")] * 3] * 4, facts={})
+    assert exports_of(bundle) == ()
 
 
 def test_without_an_export_the_command_that_makes_it_is_named(bundle: Bundle) -> None:

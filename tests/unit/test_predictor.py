@@ -212,9 +212,23 @@ def test_the_first_answer_comes_before_the_later_images_are_asked_for(predictor:
     rows = predictor.predict_files(images(), batch_size=8)
     assert taken == []
     assert next(rows).file == "0"
-    assert len(taken) == 8
+    assert len(taken) == 16, "a batch is answered while the next is read"
     rows.close()
     assert threading.active_count() <= others, "the decoding threads are gone"
+
+
+def test_one_at_a_time_each_image_is_answered_before_the_next_is_asked_for(predictor: Predictor) -> None:
+    taken: list[int] = []
+
+    def images() -> Iterator[tuple[str, bytes]]:
+        for i in range(5):
+            taken.append(i)
+            yield f"{i}", content
+
+    content = png(picture(1))
+    for number, row in enumerate(predictor.predict_files(images(), batch_size=1), 1):
+        assert row.error is None
+        assert len(taken) == number
 
 
 def test_memory_does_not_grow_with_the_number_of_images(predictor: Predictor) -> None:

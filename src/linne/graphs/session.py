@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linne.errors import DeviceError, LinneError
 from linne.graphs.opening import open_checked, session_options, share_of
@@ -148,10 +149,26 @@ class GraphSession:
             return self._run(images)
         return run_in_pieces(self._run, images, self.batch_size)
 
+    def run_all(self, images: Floats) -> dict[str, NDArray[Any]]:
+        """Return every output of the graph by name, for a batch that it takes at once.
+
+        Raises:
+            LinneError: ONNX Runtime fails on it.
+        """
+        given = images
+        if self.batch_size is not None and len(images) < self.batch_size:
+            missing = self.batch_size - len(images)
+            given = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        names = [item.name for item in self._session.get_outputs()]
+        return dict(zip(names, self._outputs(given), strict=True))
+
     def _run(self, images: Floats) -> Floats:
+        return np.asarray(self._outputs(images)[0], dtype=np.float32)
+
+    def _outputs(self, images: Floats) -> list[NDArray[Any]]:
         try:
-            output = self._session.run(None, {self._input.name: images})[0]
+            outputs: list[NDArray[Any]] = self._session.run(None, {self._input.name: images})
         except Exception as error:  # its own kinds, one for each status
             reason = str(error).strip().splitlines()[0][:300]
             raise LinneError(f"`{self.name}` fails in ONNX Runtime: {reason}") from error
-        return np.asarray(output, dtype=np.float32)
+        return outputs

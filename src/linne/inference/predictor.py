@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ import numpy as np
 from linne.bundle import Bundle, open_bundle
 from linne.data.images.decode import decode_file, read_file, to_input
 from linne.errors import BundleError, ImageError, LinneError
-from linne.inference.backends import choose_backend
+from linne.inference.backends import choose_backend, load_backend
 from linne.inference.backends.base import Backend, RunOptions, require_known
 from linne.inference.seen import SeenImages
 from linne.inference.views import views_of
 from linne.metrics import softmax
 from linne.preprocess import Floats, UInt8, normalise, resize_and_crop
 from linne.recipe import Views
+from linne.tuned import GOALS, Choice, Goal, choice_for
 
 CANARY_TOLERANCE = 1e-3
 """Largest difference of a canary's logits in fp32, as a share of the largest logit of all canaries.
@@ -40,6 +41,8 @@ generated pictures, in which no network is sure of anything: that the runtime co
 """
 
 DECODING_THREADS = 4
+BATCH_IMAGES = 64
+"""Images at once, unless something else was found to be faster."""
 
 Image = Path | str | tuple[str, bytes]
 """A file, or what to call an image and the content of its file."""
@@ -105,6 +108,10 @@ class Predictor:
         """Why this backend."""
         self.resize = backend.resize
         """How images come to the bundle's input size."""
+        self.batch_size = BATCH_IMAGES
+        """Images at once, where `predict_files` is not told."""
+        self.notes: tuple[str, ...] = ()
+        """What a person should know of how it runs: that a tuned way is taken, or why one is not."""
         self.tta = tta
         """Test-time augmentation: the views over which answers are means, as `inference.views` lists them."""
 
@@ -116,8 +123,11 @@ class Predictor:
         backend: str = "auto",
         how: RunOptions | None = None,
         tta: Views | None = None,
+        goal: Goal | None = None,
     ) -> Predictor:
         """Return a predictor that has just reproduced the bundle's canaries.
+
+        With a `goal`, `auto` takes what `linne tune` found for it on this machine; else what computes in fp32.
 
         Raises:
             BundleError: the bundle cannot be trusted, or answers its canaries differently.
@@ -126,9 +136,19 @@ class Predictor:
         how = how or RunOptions()
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle)
+        choice, passed_over = _tuned(bundle, how, goal) if goal is not None and backend == "auto" else (None, None)
+        if choice is not None:
+            backend = choice.backend
+            how = replace(how, precision=choice.precision, num_threads=choice.threads, options=choice.options)
         name, backend_class, reason = choose_backend(backend, bundle, how.precision, how.device)
         require_known(name, backend_class, how)
+        if choice is not None:
+            reason = f"tuned for {choice.goal} on {str(choice.measured.get('created', 'a day unknown'))[:10]}"
         predictor = cls(bundle, backend_class.open(bundle, how), name, reason, tta, how)
+        predictor.notes = () if passed_over is None else (passed_over,)
+        if choice is not None:
+            predictor.notes = (f"runs on {predictor.backend.description}, {reason}",)
+            predictor.batch_size = choice.batch if choice.goal == "throughput" else BATCH_IMAGES
         predictor.check_canaries()
         return predictor
 
@@ -205,13 +225,15 @@ class Predictor:
         return self.backend.run(normalise(np.stack(list(images)), self.bundle.input))
 
     def predict_files(
-        self, images: Iterable[Image], *, top: int = 5, batch_size: int = 64, seen: SeenImages | None = None
+        self, images: Iterable[Image], *, top: int = 5, batch_size: int | None = None, seen: SeenImages | None = None
     ) -> Iterator[Prediction]:
         """Yield one prediction an image, in order; an image that cannot be read gets a row that says why.
 
-        Takes `batch_size` images at a time from `images` and keeps no more of them, at the model's size. What the
+        Takes `batch_size` images at a time from `images`, and the next as many while these are answered; it keeps no
+        more of them, at the model's size. With a `batch_size` of 1 each is answered before the next is taken. What the
         model sees of each goes to `seen`, if it is given.
         """
+        batch_size = self.batch_size if batch_size is None else batch_size
         if top < 1 or batch_size < 1:
             raise LinneError(f"top is {top} and batch_size {batch_size}, expected 1 or more")
         return self._predict(iter(images), top, batch_size, seen)
@@ -220,8 +242,16 @@ class Predictor:
         self, images: Iterator[Image], top: int, batch_size: int, seen: SeenImages | None
     ) -> Iterator[Prediction]:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            while batch := list(itertools.islice(images, batch_size)):
-                read = list(pool.map(self._read, batch))
+
+            def ahead() -> tuple[list[Image], list[Future[UInt8 | str]]]:
+                batch = list(itertools.islice(images, batch_size))
+                return batch, [pool.submit(self._read, image) for image in batch]
+
+            batch, waiting = ahead()
+            while batch:
+                read = [future.result() for future in waiting]
+                # Decoders and kernels both release Python's lock, so that the next images are read meanwhile.
+                following = ahead() if batch_size > 1 else None
                 good = [pixels for pixels in read if not isinstance(pixels, str)]
                 answers = iter(self.logits_of_cropped(good)) if good else iter(())
                 for image, pixels in zip(batch, read, strict=True):
@@ -231,6 +261,7 @@ class Predictor:
                         if seen is not None:
                             seen.add(_name(image), pixels)
                         yield self._prediction(_name(image), next(answers), top)
+                batch, waiting = following or ahead()
 
     def _read(self, image: Image) -> UInt8 | str:
         """Return the pixels at the model's size, or why there are none."""
@@ -251,6 +282,21 @@ class Predictor:
             tuple(float(probabilities_K[k]) for k in best),
             logits=tuple(float(logits_K[k]) for k in best),
         )
+
+
+def _tuned(bundle: Bundle, how: RunOptions, goal: Goal) -> tuple[Choice | None, str | None]:
+    """Return what was tuned for `goal`, or else for the other one, that can be run here; and why none is taken."""
+    passed_over = None
+    for wanted in sorted(GOALS, key=lambda other: other != goal):
+        choice, why = choice_for(bundle, how.device, wanted)
+        if choice is not None:
+            backend = load_backend(choice.backend)
+            why = backend.why_unavailable() or backend.why_not(bundle, choice.precision)
+            if why is None:
+                return choice, None
+            why = f"what was tuned, {choice.backend} in {choice.precision}, cannot be used: {why}"
+        passed_over = passed_over or why
+    return None, passed_over
 
 
 def _name(image: Image) -> str:

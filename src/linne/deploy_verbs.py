@@ -1,0 +1,192 @@
+"""Verbs that bring a bundle to where it is used, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linne.errors import LinneError
+from linne.host import prepare_for_torch
+from linne.log import Narrator
+
+if TYPE_CHECKING:
+    from linne.bundle import Bundle
+    from linne.data import Source
+    from linne.exports import Precision
+    from linne.report_parity import ParityReport
+    from linne.report_tuning import TuningReport
+    from linne.tuned import Goal
+    from linne.verifying.examples import Examples
+
+
+def verify(
+    bundle: str | Path,
+    source: str | Source | None = None,
+    *,
+    split: str = "test",
+    splits_file: str | Path | None = None,
+    unlabelled: Sequence[str | Path] = (),
+    max_images: int | None = 1000,
+    backend: str = "auto",
+    precision: Precision | None = None,
+    device: str = "auto",
+    num_threads: int | None = None,
+    backend_options: Mapping[str, str] | None = None,
+    max_drop: float | None = None,
+    max_gap: float | None = None,
+    require_accelerator: bool = False,
+    trust_code: bool = False,
+    keep: bool = True,
+    quiet: bool = False,
+) -> list[ParityReport]:
+    """Return how each way to run `bundle` compares with its reference, from the bytes of images to labels.
+
+    The reference is the network as it was trained, in fp32 on the CPU. Without `backend` and `precision` every export
+    is compared, on each backend that is installed and runs it.
+
+    Args:
+        source: Labelled images; None for those of `unlabelled` or, without these, the bundle's own canaries.
+        split: Of the source.
+        splits_file: Which example is in which split, as `linne evaluate` takes it.
+        unlabelled: Images without labels: files, folders, patterns.
+        max_images: Evenly spaced ones where there are more; None for all.
+        backend: What runs the candidate.
+        precision: Of the candidate's numbers.
+        device: Where the candidate runs.
+        num_threads: Of the CPU, for the candidate.
+        backend_options: What the backend alone can be told, by name.
+        max_drop: What of the accuracy may be lost, as a fraction: by default nothing in fp32, 0.001 in fp16, 0.005 in
+            bf16 and int8. Without labels, what share of the answers may change.
+        max_gap: How far logits may be off: by default 1e-4 of the largest in fp32, and anything else.
+        require_accelerator: Whether the candidate may not run on the CPU.
+        trust_code: Whether the Python file may be run that a bundle of your own network names.
+        keep: Whether the results are added to the bundle's scores and its card.
+        quiet: Say nothing on stderr.
+
+    Raises:
+        LinneError: the bundle, the images or what was asked for cannot be used. A candidate that does not pass is no
+            error: see `ParityReport.passed`.
+    """
+    prepare_for_torch()
+    from linne.bundle import open_bundle
+    from linne.inference.backends.base import RunOptions
+    from linne.verifying import Reference, candidates, reference_of
+    from linne.verifying.run import keep_results, verify_one
+
+    if max_images is not None and max_images < 1:
+        raise LinneError(f"max_images is {max_images}, expected 1 or more")
+    narrator = Narrator(quiet=quiet)
+    opened = open_bundle(bundle)
+    how = RunOptions(
+        device=device,
+        num_threads=num_threads,
+        options=backend_options or {},
+        require_accelerator=require_accelerator,
+        trust_code=trust_code,
+    )
+    tried = candidates(opened, backend, how, precision)
+    examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
+    reference = Reference(reference_of(opened, trust_code=trust_code), examples)
+    reports = []
+    for name, each in tried:
+        narrator.line(f"verifying {name} in {each.precision} on {examples.name}")
+        reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
+    if keep:
+        keep_results(opened, reports)
+    return reports
+
+
+def tune(
+    bundle: str | Path,
+    source: str | Source | None = None,
+    *,
+    goal: Goal = "latency",
+    batch: int | None = None,
+    minutes: float = 10.0,
+    max_drop: float | None = None,
+    split: str = "val",
+    splits_file: str | Path | None = None,
+    unlabelled: Sequence[str | Path] = (),
+    max_images: int | None = 500,
+    device: str = "auto",
+    require_accelerator: bool = False,
+    trust_code: bool = False,
+    quiet: bool = False,
+) -> TuningReport:
+    """Find the fastest way to run `bundle` on this machine that answers as it should, and keep it beside the bundle.
+
+    Backends, precisions, numbers of threads, batch sizes and each backend's options are tried, each in a process of its
+    own; the fastest are verified; the best that passes is measured in turns with what is used without tuning. `auto`
+    takes it from then on, on this machine, with these versions. What was measured is kept: called again after an
+    interruption, it goes on.
+
+    Args:
+        source: Labelled images to verify answers on; None for `unlabelled` or, without these, the bundle's own
+            canaries, which are too few for any precision but fp32.
+        goal: "latency" for the time of one batch, of one image by default; "throughput" for images a second.
+        batch: How many images at once; None for 1, or for throughput for whatever is fastest.
+        minutes: After which no further candidate is begun.
+        max_drop: What of the accuracy may be lost, as a fraction; None as `verify` has it.
+        split: Of the source; not the one that the bundle is measured by in the end.
+        splits_file: Which example is in which split, as `linne evaluate` takes it.
+        unlabelled: Images without labels: files, folders, patterns.
+        max_images: Evenly spaced ones where there are more; None for all.
+        device: Where to run.
+        require_accelerator: Whether nothing may run on the CPU.
+        trust_code: Whether the Python file may be run that a bundle of your own network names.
+        quiet: Say nothing on stderr.
+
+    Raises:
+        LinneError: the bundle, the images or the device cannot be used.
+    """
+    prepare_for_torch()
+    from linne.bundle import open_bundle
+    from linne.inference.backends.base import RunOptions
+    from linne.tuning import tune_bundle
+    from linne.verifying import Reference, reference_of
+
+    if minutes <= 0:
+        raise LinneError(f"minutes is {minutes:g}, expected more than 0")
+    if batch is not None and batch < 1:
+        raise LinneError(f"batch is {batch}, expected 1 or more")
+    narrator = Narrator(quiet=quiet)
+    opened = open_bundle(bundle)
+    examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
+    reference = Reference(reference_of(opened, trust_code=trust_code), examples)
+    how = RunOptions(device=device, require_accelerator=require_accelerator, trust_code=trust_code)
+    return tune_bundle(
+        reference,
+        how,
+        goal=goal,
+        batch=batch,
+        minutes=minutes,
+        max_drop=max_drop,
+        only_fp32=source is None and not unlabelled,
+        say=narrator.line,
+    )
+
+
+def _examples(
+    bundle: Bundle,
+    source: str | Source | None,
+    split: str,
+    splits_file: str | Path | None,
+    unlabelled: Sequence[str | Path],
+    max_images: int | None,
+    narrator: Narrator,
+) -> Examples:
+    """Return what to compare on: labelled images, images without labels, or the bundle's own."""
+    from linne.verifying import examples
+
+    if source is not None and unlabelled:
+        raise LinneError("a source with labels and images without are two things to verify on", hint="give one of them")
+    if source is None:
+        return examples.of_files(bundle, unlabelled, max_images) if unlabelled else examples.of_bundle(bundle)
+    if isinstance(source, str):
+        from linne.trained_on import as_in_training
+
+        source = as_in_training(bundle, source, splits_file)
+    for note in source.notes:
+        narrator.line(note)
+    return examples.of_source(bundle, source, split, max_images)

@@ -1,0 +1,257 @@
+"""Whether a bundle answers the same in another way of running it: from the bytes of images to labels.
+
+Two predictors see the same images. The reference is the network as it was trained, in fp32 on the CPU, its images
+resized by Pillow. The candidate is what would be deployed: its backend, its precision, its own resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linne import metrics
+from linne.bundle import GRAPH, Bundle
+from linne.errors import LinneError, SourceError
+from linne.exports import Precision
+from linne.inference.backends import BACKENDS, NEVER_AUTO, choose_backend, load_backend
+from linne.inference.backends.base import RunOptions
+from linne.inference.predictor import Predictor
+from linne.preprocess import Floats, pillow_resize
+from linne.report_parity import Changed, ParityReport
+from linne.verifying.examples import Batch, Examples
+
+FP32_GAP = 1e-4
+"""Of logits in fp32, as a share of the largest, or of 1 where that is larger.
+
+Networks with other kernels and folded batch norms stay within 4e-5 of torch on ImageNet's logits, which reach 20."""
+MAX_DROP = {"fp32": 0.0, "fp16": 0.001, "bf16": 0.005, "int8": 0.005}
+"""Of the accuracy, by precision."""
+NO_NUMBER = float(np.finfo(np.float32).max)
+"""The gap of an answer that is not a number; JSON has no infinity."""
+MAX_LEVELS = 2
+"""Of 255, by which a backend's own resize may differ (`fast_resize.torch_resize`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """What one predictor made of the examples; N counts images that could be read."""
+
+    logits_NK: Floats
+    names: tuple[str, ...]
+    labels_N: NDArray[np.int64] | None
+    num_skipped: int
+
+
+def reference_of(bundle: Bundle, *, trust_code: bool = False) -> Predictor:
+    """Return the network as it was trained: by torch where it holds weights, or its own graph as it was written.
+
+    Raises:
+        LinneError: what runs it is not installed, or it does not answer its canaries as it did.
+    """
+    own = "onnxruntime" if bundle.network_file == GRAPH else "torch"
+    name = next(name for name in (*NEVER_AUTO, own) if load_backend(name).why_not(bundle) is None)
+    # A graph is run as it was written: a rewriting that is wrong would be wrong in both.
+    options = {"optimise": "none"} if name == "onnxruntime" else {}
+    predictor = Predictor.open(
+        bundle, backend=name, how=RunOptions(device="cpu", options=options, trust_code=trust_code)
+    )
+    predictor.resize = pillow_resize
+    return predictor
+
+
+def candidates(
+    bundle: Bundle, backend: str, how: RunOptions, precision: Precision | None
+) -> list[tuple[str, RunOptions]]:
+    """Return what there is to verify: what was asked for, or else every backend in every precision that it can run.
+
+    Raises:
+        LinneError: what was asked for cannot be run here, or there is nothing but the reference.
+    """
+    if backend != "auto" or precision is not None:
+        asked = replace(how, precision=precision or "fp32")
+        return [(choose_backend(backend, bundle, asked.precision, asked.device)[0], asked)]
+    found = []
+    for name in BACKENDS:
+        kind = load_backend(name)
+        if name in ("torch", *NEVER_AUTO) or kind.why_unavailable() is not None:
+            continue
+        found += [
+            (name, replace(how, precision=each)) for each in kind.PRECISIONS if kind.why_not(bundle, each) is None
+        ]
+    if not found:
+        raise LinneError(
+            f"there is nothing to verify: bundle `{bundle.path}` has no export that a backend here could run",
+            hint=f"linne export {bundle.path} --to onnx; or name a --backend or a --precision",
+        )
+    return found
+
+
+class Reference:
+    """A bundle's reference with its answers to examples: given once, and kept for the next candidate."""
+
+    def __init__(self, predictor: Predictor, examples: Examples) -> None:
+        self.predictor = predictor
+        self.examples = examples
+        self._logits: list[Floats] = []
+
+    def logits(self, place: int, batch: Batch) -> Floats:
+        """Return logits N x K of the batch at `place` among the examples, resized by the reference."""
+        if place == len(self._logits):
+            self._logits.append(self.predictor.logits_of_cropped(batch.images))
+        return self._logits[place]
+
+
+def compare(
+    reference: Reference,
+    candidate: Predictor,
+    *,
+    max_drop: float | None = None,
+    max_gap: float | None = None,
+) -> ParityReport:
+    """Return how `candidate` compares with `reference` on its examples; both are of one bundle.
+
+    Args:
+        max_drop: of the accuracy, as a fraction; None takes that of `MAX_DROP`.
+        max_gap: of logits; None takes `FP32_GAP` in fp32, and sets no limit in other precisions.
+
+    Raises:
+        SourceError: no image can be read.
+    """
+    precision = candidate.how.precision
+    max_drop = MAX_DROP[precision] if max_drop is None else max_drop
+    first, same, own, levels = _answers(reference, candidate)
+    largest = float(np.abs(first.logits_NK).max())
+    if max_gap is None and precision == "fp32":
+        max_gap = FP32_GAP * max(largest, 1.0)
+    gaps_N = np.abs(same.astype(np.float64) - first.logits_NK).max(axis=1)
+    gaps_N = np.where(np.isfinite(gaps_N), gaps_N, NO_NUMBER)
+    theirs_N, ours_N = metrics.predict(first.logits_NK), metrics.predict(np.nan_to_num(own, nan=-np.inf))
+    bundle = reference.predictor.bundle
+    before, after, interval = _accuracies(theirs_N, ours_N, first.labels_N)
+    report = ParityReport(
+        bundle=str(bundle.path),
+        candidate=name_of(candidate),
+        description=candidate.backend.description,
+        reference=reference.predictor.backend.description,
+        examples=reference.examples.name,
+        num_images=len(first.names),
+        num_skipped=first.num_skipped,
+        canary_gap=min(_canary_gap(bundle, candidate), NO_NUMBER),
+        pixel_levels=levels,
+        worst_gap=float(gaps_N.max()),
+        mean_gap=float(gaps_N.mean()),
+        largest_logit=largest,
+        num_agree=int((theirs_N == ours_N).sum()),
+        reference_accuracy=before,
+        accuracy=after,
+        drop_interval=interval,
+        max_gap=max_gap,
+        max_drop=max_drop,
+        changed=_changed(bundle.labels, first, theirs_N, ours_N, gaps_N),
+        problems=(),
+    )
+    return replace(report, problems=tuple(problems_of(report, all_finite=bool(np.isfinite(own).all()))))
+
+
+def name_of(candidate: Predictor) -> str:
+    """Return by what name a candidate's results are kept: `onnxruntime int8 on cpu`."""
+    options = "".join(f" {key}={value}" for key, value in sorted(candidate.how.options.items()))
+    device = "cpu" if candidate.how.device == "auto" else candidate.how.device
+    return f"{candidate.backend_name} {candidate.how.precision} on {device}{options}"
+
+
+def problems_of(report: ParityReport, *, all_finite: bool = True) -> list[str]:
+    """Return what is wrong, worst first, a sentence each."""
+    problems = []
+    if not all_finite:
+        problems.append("some of its answers are not numbers")
+    if report.pixel_levels > MAX_LEVELS:
+        problems.append(
+            f"it sees other pixels: up to {report.pixel_levels} of 255 levels from the reference, {MAX_LEVELS} allowed"
+        )
+    if report.max_gap is not None and not report.worst_gap <= report.max_gap:
+        problems.append(f"logits differ by up to {report.worst_gap:.2g}, {report.max_gap:.2g} allowed")
+    if report.drop is not None and report.drop > report.max_drop + 1e-12:
+        allowed = f"{100 * report.max_drop:g} allowed"
+        problems.append(f"it loses {100 * report.drop:.2f} points of accuracy, {allowed}")
+    if report.drop is None and 1 - report.agreement > report.max_drop + 1e-12:
+        num_changed = report.num_images - report.num_agree
+        allowed = f"{100 * report.max_drop:g} % allowed"
+        problems.append(f"{num_changed:,} of {report.num_images:,} images get another label, {allowed}")
+    return problems
+
+
+def _answers(reference: Reference, candidate: Predictor) -> tuple[Answers, Floats, Floats, int]:
+    """Return the reference's answers, the candidate's to the same pixels and to its own, and how far pixels differ."""
+    examples, resize = reference.examples, reference.predictor.resize
+    own_resize = candidate.resize is not resize
+    own_batches = examples.batches(candidate.resize) if own_resize else None
+    logits: list[Floats] = []
+    same: list[Floats] = []
+    own: list[Floats] = []
+    names: list[str] = []
+    labels: list[NDArray[np.int64] | None] = []
+    skipped = levels = 0
+    for batch in examples.batches(resize):
+        theirs = next(own_batches) if own_batches is not None else batch
+        skipped += batch.num_skipped
+        if not batch.names:
+            continue
+        logits.append(reference.logits(len(logits), batch))
+        same.append(candidate.logits_of_cropped(batch.images))
+        own.append(candidate.logits_of_cropped(theirs.images) if own_resize else same[-1])
+        if own_resize:
+            apart = np.stack(list(batch.images)).astype(np.int16) - np.stack(list(theirs.images))
+            levels = max(levels, int(np.abs(apart).max()))
+        names += batch.names
+        labels.append(batch.labels_N)
+    if not names:
+        raise SourceError(f"none of the {skipped:,} images of {examples.name} can be read")
+    known = [part for part in labels if part is not None]
+    answers = Answers(
+        logits_NK=np.concatenate(logits),
+        names=tuple(names),
+        labels_N=np.concatenate(known) if len(known) == len(labels) else None,
+        num_skipped=skipped,
+    )
+    return answers, np.concatenate(same), np.concatenate(own), levels
+
+
+def _accuracies(
+    theirs_N: metrics.Ints, ours_N: metrics.Ints, labels_N: metrics.Ints | None
+) -> tuple[float | None, float | None, tuple[float, float] | None]:
+    """Return the accuracy of the reference, of the candidate, and the interval of what is lost."""
+    if labels_N is None:
+        return None, None, None
+    before_N, after_N = theirs_N == labels_N, ours_N == labels_N
+    lost, won = int((before_N & ~after_N).sum()), int((after_N & ~before_N).sum())
+    return float(before_N.mean()), float(after_N.mean()), metrics.paired_interval(lost, won, len(labels_N))
+
+
+def _changed(
+    labels: Sequence[str], first: Answers, theirs_N: metrics.Ints, ours_N: metrics.Ints, gaps_N: NDArray[np.float64]
+) -> tuple[Changed, ...]:
+    positions = np.flatnonzero(theirs_N != ours_N)
+    order = positions[np.argsort(-gaps_N[positions], kind="stable")]
+    return tuple(
+        Changed(
+            name=first.names[n],
+            reference=labels[theirs_N[n]],
+            answer=labels[ours_N[n]],
+            gap=float(gaps_N[n]),
+        )
+        for n in order
+    )
+
+
+def _canary_gap(bundle: Bundle, candidate: Predictor) -> float:
+    """Return how far the candidate's answers to the canaries are from the bundle's own."""
+    recorded = candidate.backend.canary_logits_NK
+    if recorded is None:
+        return candidate.worst_canary().gap
+    expected_NK = np.array([canary.logits for canary in bundle.canaries])
+    scale = max(float(np.abs(expected_NK).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(recorded - expected_NK).max() / scale)
