@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linne.errors import LinneError
+from linne.errors import DeviceError, LinneError
 from linne.host import prepare_for_torch
 from linne.log import Narrator
 
@@ -91,7 +91,12 @@ def verify(
     reports = []
     for name, each in tried:
         narrator.line(f"verifying {name} in {each.precision} on {examples.name}")
-        reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
+        try:
+            reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
+        except DeviceError as error:
+            if len(tried) == 1:
+                raise
+            narrator.line(f"{name} in {each.precision} is not verified: {error.message}")
     if keep:
         keep_results(opened, reports)
     return reports
