@@ -27,8 +27,8 @@ for device, how in json.loads(sys.argv[1]):
     try:
         opened = session.open_session(tiny_model(), "tiny", device=device, root=Path(sys.argv[2]), **how)
         own, answer = opened._session, opened.run(tiny_input()).tolist()
-        told = own.options
-        found.append([opened.description, own.told, told.entries, told.enable_mem_pattern, answer, opened.notes])
+        told = [own.told, own.options.entries, own.options.enable_mem_pattern]
+        found.append([opened.description, *told, answer, opened.notes, own.beside])
     except LinneError as error:
         found.append([error.message, error.hint])
 print(json.dumps(found))
@@ -69,8 +69,9 @@ def test_a_provider_that_runs_is_told_what_it_needs_and_its_share_of_nodes_is_sa
         True,
         RIGHT,
         ["1 of 4 nodes of `tiny` run on the CPU, which CUDAExecutionProvider leaves to it"],
+        [],
     ]
-    assert dml == ["onnxruntime 1.31.1 with DmlExecutionProvider (4 of 4 nodes)", {}, recorded, False, RIGHT, []]
+    assert dml == ["onnxruntime 1.31.1 with DmlExecutionProvider (4 of 4 nodes)", {}, recorded, False, RIGHT, [], []]
     assert openvino[:2] == [
         "onnxruntime 1.31.1 with OpenVINOExecutionProvider (4 of 4 nodes)",
         {"device_type": "GPU.1", "precision": "FP16"},
@@ -100,12 +101,20 @@ def test_a_provider_that_leaves_the_graph_to_the_cpu_is_an_error(opens):
     assert absent == [
         "onnxruntime 1.31.1 has no TensorrtExecutionProvider for `--device tensorrt`: "
         "it was built with CUDA, MIGraphX, OpenVINO, CPU",
-        "pip install onnxruntime-gpu tensorrt (only one onnxruntime package at a time: each writes over the other, "
-        "and the last installed wins)",
+        'pip install "onnxruntime-gpu[cuda,cudnn]" "tensorrt<11" (only one onnxruntime package at a time: '
+        "each writes over the other, and the last installed wins)",
     ]
 
 
 FP16 = {"precision": "fp16"}
+
+
+def test_what_tensorrt_leaves_goes_to_cuda_on_the_same_device(opens):
+    does = {"TensorrtExecutionProvider": "partly", "CUDAExecutionProvider": ""}
+    (opened,) = opens(does, ("tensorrt:1", FP16))
+    assert opened[0] == "onnxruntime 1.31.1 with TensorrtExecutionProvider (3 of 4 nodes)"
+    assert opened[1] == {"trt_fp16_enable": "1", "device_id": "1"}
+    assert opened[6] == [["CUDAExecutionProvider", {"device_id": "1"}]]
 
 
 def test_auto_takes_an_accelerator_that_opens_the_graph_and_says_why_it_is_the_cpu(opens, tmp_path):
@@ -118,7 +127,7 @@ def test_auto_takes_an_accelerator_that_opens_the_graph_and_says_why_it_is_the_c
         {**does, "MIGraphXExecutionProvider": "raise"}, ("auto", {}), ("auto", {"require_accelerator": True})
     )
     assert cpu[0] == "onnxruntime 1.31.1 with CPUExecutionProvider"
-    not_cuda, not_rocm = cpu[-1]
+    not_cuda, not_rocm = cpu[5]
     assert not_cuda.startswith(
         "`tiny` runs on the CPU, not cuda: `--device cuda`: ONNX Runtime would run `tiny` with CPU"
     )

@@ -6,6 +6,9 @@ who runs. Names and options were read in ONNX Runtime 1.24 to 1.32.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,14 +61,15 @@ PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider(name=CPU, install="pip install onnxruntime", by_precision=_ANY, no_accelerator="is the CPU"),
     "cuda": Provider(
         name="CUDAExecutionProvider",
-        install="pip install onnxruntime-gpu",
+        install='pip install "onnxruntime-gpu[cuda,cudnn]"',
         index=("device_id", "{}"),
         # On by default from Ampere on: products of numbers with 10 bits in place of 23.
         by_precision={"fp32": {"use_tf32": "0"}, "fp16": {}, "int8": {}},
     ),
     "tensorrt": Provider(
         name="TensorrtExecutionProvider",
-        install="pip install onnxruntime-gpu tensorrt",
+        # onnxruntime-gpu 1.31 is linked with libnvinfer.so.10; tensorrt without a number is 11.
+        install='pip install "onnxruntime-gpu[cuda,cudnn]" "tensorrt<11"',
         index=("device_id", "{}"),
         by_precision={"fp32": {}, "fp16": {"trt_fp16_enable": "1"}, "int8": {"trt_int8_enable": "1"}},
         beside=("CUDAExecutionProvider",),
@@ -194,6 +198,19 @@ def require_built_in(target: Target, runtime: Any) -> None:
         f"it was built with {names}{_several(installed_runtimes())}",
         hint=f"{target.provider.install} ({ONE_AT_A_TIME})",
     )
+
+
+def load_libraries(provider: str, runtime: Any) -> None:
+    """Load the libraries of NVIDIA that pip has installed, which are not where the system looks for them.
+
+    What is missing shows when the provider does not start.
+    """
+    if provider == "TensorrtExecutionProvider":
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")  # loads its libraries, which is all that is wanted of it
+    if provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider") and hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, and stdout is for data
+            runtime.preload_dlls()
 
 
 def installed_runtimes() -> tuple[str, ...]:

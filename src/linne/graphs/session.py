@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.errors import DeviceError, LinneError
+from linne.graphs.opening import open_checked, session_options, share_of
 from linne.graphs.pieces import run_in_pieces
-from linne.graphs.plugins import devices_of
-from linne.graphs.providers import CPU, Target, automatic, require_built_in, target_for
+from linne.graphs.providers import Target, automatic, require_built_in, target_for
 from linne.graphs.wire import require_whole
 from linne.host import accelerator_files, processes_here, usable_cores
 from linne.preprocess import Floats, UInt8
 
 INSTALL = "pip install 'linne[onnx]'"
-ERRORS_ONLY = 3
-"""ONNX Runtime's level of what it writes to stderr; what goes wrong is raised as well."""
 
 OPTIMISATIONS: Mapping[str, str] = {
     "all": "ORT_ENABLE_ALL",
@@ -128,12 +125,12 @@ class GraphSession:
                 f"an accelerator is required, and `--device {target.device}` {target.provider.no_accelerator}"
             )
         threads = num_threads or max(usable_cores() // processes_here(), 1)
-        options = _session_options(onnxruntime, target, require_accelerator, threads)
+        options = session_options(onnxruntime, target, require_accelerator, threads)
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimise])
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-        session = _open(onnxruntime, data, name, target, options, threads)
+        session = open_checked(onnxruntime, data, name, target, options, threads)
         self.name = name
-        share, self.notes = _share(session, name, target)
+        share, self.notes = share_of(session, name, target)
         """Of what a person should know: which accelerator is not used, and how much of the graph the CPU computes."""
         self.description = f"onnxruntime {onnxruntime.__version__} with {target.provider.name}{share}"
         self._session = session
@@ -170,79 +167,6 @@ class GraphSession:
         try:
             outputs: list[NDArray[Any]] = self._session.run(None, {self._input.name: images})
         except Exception as error:  # its own kinds, one for each status
-            raise LinneError(f"`{self.name}` fails in ONNX Runtime: {_said(error)}") from error
+            reason = str(error).strip().splitlines()[0][:300]
+            raise LinneError(f"`{self.name}` fails in ONNX Runtime: {reason}") from error
         return outputs
-
-
-def _session_options(runtime: Any, target: Target, require_accelerator: bool, num_threads: int) -> Any:
-    provider = target.provider
-    options = runtime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.use_deterministic_compute = True
-    options.enable_mem_pattern = provider.memory_pattern
-    options.inter_op_num_threads = 1
-    # A provider with threads of its own would have to share the cores with ONNX Runtime's.
-    options.intra_op_num_threads = num_threads if provider.threads is None else 1
-    if provider.name != CPU:
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if require_accelerator:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if target.plugin is not None:
-        options.add_provider_for_devices(devices_of(runtime, target.plugin)[:1], {})
-    return options
-
-
-def _open(runtime: Any, data: bytes, name: str, target: Target, options: Any, num_threads: int) -> Any:
-    """Return the session, after seeing that the provider asked for is the first of those that run it."""
-    provider = target.provider
-    providers: list[Any] | None = None
-    if target.plugin is None:
-        told = dict(target.options)
-        if provider.threads is not None:
-            told[provider.threads] = str(num_threads)
-        # The CPU's is not listed: ONNX Runtime adds it by itself, unless it is told to leave nothing to the CPU.
-        providers = [(provider.name, told), *provider.beside]
-    try:
-        session: Any = runtime.InferenceSession(data, options, providers=providers, enable_fallback=False)
-    except Exception as error:  # its own kinds, one for each status
-        reason, version = _said(error), runtime.__version__
-        if provider.name == CPU:
-            raise LinneError(f"`{name}` cannot be opened by ONNX Runtime {version}: {reason}") from error
-        raise DeviceError(
-            f"`--device {target.device}`: ONNX Runtime {version} cannot open `{name}` with {provider.name}: {reason}",
-            hint="`linne doctor` tries each provider and says what is missing",
-        ) from error
-    runs = session.get_providers()
-    if not runs or runs[0] != provider.name:
-        raise DeviceError(
-            f"`--device {target.device}`: ONNX Runtime would run `{name}` with {', '.join(runs) or 'nothing'}, "
-            f"not with {provider.name}",
-            hint="what that provider needs is not here: `linne doctor` says what is missing",
-        )
-    return session
-
-
-def _share(session: Any, name: str, target: Target) -> tuple[str, tuple[str, ...]]:
-    """Return how many of the graph's nodes the target runs, in words, and a note where the CPU runs others.
-
-    Raises:
-        DeviceError: it runs none of them.
-    """
-    if target.provider.name == CPU:
-        return "", ()
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        return " (this version does not tell for which nodes)", ()
-    counts: Counter[str] = Counter()
-    for part in session.get_provider_graph_assignment_info():
-        counts[part.ep_name] += len(part.get_nodes())
-    own, cpu, every = counts[target.provider.name], counts[CPU], counts.total()
-    if own == 0:
-        raise DeviceError(f"{target.provider.name} runs none of the {every} nodes of `{name}`; all would be the CPU's")
-    note = f"{cpu} of {every} nodes of `{name}` run on the CPU, which {target.provider.name} leaves to it"
-    return f" ({own} of {every} nodes)", (note,) if cpu else ()
-
-
-def _said(error: Exception) -> str:
-    """Return what ONNX Runtime says in an error's first line, without the place in its source."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line[max(line.find("[ONNXRuntimeError]"), 0) :][:300]

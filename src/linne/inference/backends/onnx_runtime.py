@@ -21,7 +21,9 @@ class OnnxRuntimeBackend:
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "optimise": Option(("all", "extended", "basic", "none"), "how far ONNX Runtime may rewrite the graph"),
         "spinning": Option(
-            ("true", "false"), "threads wait busily for work: quick where no other program needs the cores"
+            ("true", "false"),
+            "threads wait busily for work: quick where no other program needs the cores",
+            tried=("false",),
         ),
     }
 

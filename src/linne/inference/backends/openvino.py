@@ -24,8 +24,12 @@ class OpenVinoBackend:
 
     PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "hint": Option(("latency", "throughput"), "one batch at a time, or several parts of it at the same time"),
-        "batch": Option(("any", "fixed"), "compile once, or for each batch size, which is quicker once it is done"),
+        "hint": Option(
+            ("latency", "throughput"), "one batch at a time, or parts of it at the same time", tried=("throughput",)
+        ),
+        "batch": Option(
+            ("any", "fixed"), "compile once, or for each batch size: quicker once it is done", tried=("fixed",)
+        ),
     }
 
     def __init__(self, model: OpenVinoModel, canary_logits_NK: Floats | None = None) -> None:
