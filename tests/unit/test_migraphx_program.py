@@ -106,9 +106,9 @@ def test_int8_is_calibrated_with_whole_batches_the_last_filled_up_with_the_first
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate([images_NCHW, images_NCHW[:2]]))
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_images_to_calibrate_with_go_with_int8_and_with_nothing_else(binding, images_NCHW, precision):
-    images = None if precision == "int8" else images_NCHW
+@pytest.mark.parametrize(("precision", "count"), [("int8", None), ("int8", 0), ("fp16", 7)])
+def test_images_to_calibrate_with_go_with_int8_and_with_nothing_else(binding, images_NCHW, precision, count):
+    images = None if count is None else images_NCHW[:count]
     with pytest.raises(LinneError, match="int8 needs images to be calibrated with, and no other precision does"):
         opened(binding, precision=precision, calibration_NCHW=images)
 

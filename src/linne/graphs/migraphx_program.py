@@ -186,7 +186,7 @@ class MigraphxProgram:
         """
         data = graph.read_bytes() if isinstance(graph, Path) else graph
         require_whole(data, name)
-        if (precision == "int8") != (calibration_NCHW is not None):
+        if (precision == "int8") != (calibration_NCHW is not None and len(calibration_NCHW) > 0):
             raise LinneError("int8 needs images to be calibrated with, and no other precision does")
         binding = binding or find_binding()
         with _explained(name, "read"):

@@ -25,6 +25,7 @@ class MigraphxBackend:
             ("auto", "1", "2", "4", "8", "16", "32", "64", "128", "256"),
             "how many images it is compiled for; auto is 32 on a GPU and 1 on the CPU",
             tried=("1", "8"),
+            tried_on="amd",
         ),
         "exhaustive_tune": Option(("false", "true"), "try every kernel on the GPU, which can take hours"),
     }
