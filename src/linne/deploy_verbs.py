@@ -36,8 +36,8 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" also "fp16".
+        to: "onnx", "openvino", "torch-export" or "torchscript".
+        precision: "fp32", or of "onnx" and "openvino" also "fp16".
         bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.
@@ -123,11 +123,10 @@ def verify(
         require_accelerator=require_accelerator,
         trust_code=trust_code,
     )
-    asked = backend != "auto" or precision is not None
     tried = candidates(opened, backend, how, precision)
     examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
     reference = Reference(reference_of(opened, trust_code=trust_code), examples)
-    reports = verify_each(reference, tried, max_drop, max_gap, must_run=asked, say=narrator.line)
+    reports = verify_each(reference, tried, max_drop=max_drop, max_gap=max_gap, say=narrator.line)
     if keep:
         keep_results(opened, reports)
     return reports

@@ -17,7 +17,7 @@ from linne.errors import DeviceError, LinneError, suggest
 from linne.graphs.pieces import pieces_of
 from linne.graphs.wire import require_whole
 from linne.host import processes_here, usable_cores
-from linne.preprocess import Floats
+from linne.preprocess import Floats, UInt8
 
 INSTALL = "pip install 'linne[openvino]'"
 CPU = "CPU"
@@ -95,8 +95,8 @@ class OpenVinoModel:
         """Of what a person should know: which accelerator is not used."""
         self.description = f"openvino {_version(openvino)} on {self.device}{how}"
 
-    def run(self, images: Floats) -> Floats:
-        """Return the first output for a batch of float32 images, one row each.
+    def run(self, images: Floats | UInt8) -> Floats:
+        """Return the first output for a batch of images, of the kind of number that it takes, one row each.
 
         Raises:
             LinneError: OpenVINO fails on it.

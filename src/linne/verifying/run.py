@@ -21,6 +21,33 @@ SCORE = "verified"
 """Where results are kept among a bundle's metrics."""
 
 
+def verify_each(
+    reference: Reference,
+    tried: Sequence[tuple[str, RunOptions]],
+    *,
+    max_drop: float | None = None,
+    max_gap: float | None = None,
+    say: Callable[[str], None],
+) -> list[ParityReport]:
+    """Return how each of `tried` compares with `reference`; one of several that cannot run on this device is said.
+
+    Raises:
+        LinneError: as `verify_one`; where there is but one, also that the device cannot run it; or it can run none.
+    """
+    reports = []
+    for name, how in tried:
+        say(f"verifying {name} in {how.precision} on {reference.examples.name}")
+        try:
+            reports.append(verify_one(reference, name, how, max_drop=max_drop, max_gap=max_gap))
+        except DeviceError as error:
+            if len(tried) == 1:
+                raise
+            say(f"{name} in {how.precision} is not verified: {error.message}")
+    if not reports:
+        raise LinneError("nothing could be verified: none of the ways to run the bundle can be run here")
+    return reports
+
+
 def verify_one(
     reference: Reference,
     backend: str,
@@ -51,35 +78,6 @@ def verify_one(
     finally:
         candidate.backend.close()
     return report
-
-
-def verify_each(
-    reference: Reference,
-    tried: Sequence[tuple[str, RunOptions]],
-    max_drop: float | None,
-    max_gap: float | None,
-    *,
-    must_run: bool,
-    say: Callable[[str], None],
-) -> list[ParityReport]:
-    """Return how each way compares with the reference, as `verify_one`; `say` is told which, and what cannot be run.
-
-    Raises:
-        DeviceError: one that `must_run` cannot be run here.
-        LinneError: none can be.
-    """
-    reports = []
-    for backend, how in tried:
-        say(f"verifying {backend} in {how.precision} on {reference.examples.name}")
-        try:
-            reports.append(verify_one(reference, backend, how, max_drop=max_drop, max_gap=max_gap))
-        except DeviceError as error:
-            if must_run:
-                raise
-            say(f"not verified, since it cannot be run here: {error.message}")
-    if not reports:
-        raise LinneError("nothing could be verified: none of the ways to run the bundle can be run here")
-    return reports
 
 
 def _where(reference: Reference, candidate: Predictor) -> str | None:
