@@ -126,10 +126,20 @@ class Jpeg {
             }
         });
         refuse_damage();
+        read_end();
         return image;
     }
 
   private:
+    // Reads on behind the pixels, only to hear what libjpeg has to say: nothing of the image is missing any more.
+    void read_end() {
+        try {
+            guarded([&] { jpeg_finish_decompress(&info_); });
+        } catch (const Error&) {
+            reports_.warned = true;
+        }
+    }
+
     // Calls libjpeg. Its errors come back by longjmp, which must not pass over objects with destructors: `work` makes
     // none, and the exception is thrown only behind it.
     template <typename Work>
