@@ -1,5 +1,7 @@
 #include "network.h"
 
+#include <algorithm>
+
 namespace {
 
 constexpr const char* where_from = "; the README beside this program says where it comes from";
@@ -23,14 +25,10 @@ std::unique_ptr<Network> open_network(const RuntimeChoice& choice, const std::fi
 }
 
 void check_input_shape(const std::vector<std::int64_t>& shape, const InputSpec& input) {
-    using Shape = std::vector<std::int64_t>;
-    const Shape of_one(shape.begin() + (shape.empty() ? 0 : 1), shape.end());
-    if (of_one == Shape{input.channels, input.size.height, input.size.width}) return;
-    if (of_one == Shape{input.size.height, input.size.width, input.channels}) {
-        throw Error("its graph scales pixels itself, which this program does; export it without --bake-preprocessing");
-    }
+    const std::vector<std::int64_t> expected{input.channels, input.size.height, input.size.width};
+    if (shape.size() == 4 && std::equal(expected.begin(), expected.end(), shape.begin() + 1)) return;
     std::string found;
     for (std::int64_t side : shape) found += (found.empty() ? "" : " x ") + (side > 0 ? std::to_string(side) : "N");
-    throw Error("its graph takes " + found + ", and `input` says " + std::to_string(input.channels) + " x " +
-                std::to_string(input.size.height) + " x " + std::to_string(input.size.width));
+    throw Error("its graph takes " + found + ", and `input` says " + std::to_string(expected[0]) + " x " +
+                std::to_string(expected[1]) + " x " + std::to_string(expected[2]));
 }
