@@ -7,23 +7,19 @@ where ONNXRUNTIME_ROOT says, or in build/onnxruntime) or MIGraphX with its heade
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
 import shutil
-import struct
 import subprocess
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import pytest
-from PIL import Image
+from tests.fixtures.cpp_images import bad_files, jpegs, pngs
 from tests.fixtures.graphs import change_weight, image_graph, write_graph_bundle
 
 from linne.bundle import canary_batch, write_bundle
@@ -38,9 +34,6 @@ PACKAGES = "apt install cmake g++ libjpeg-dev libpng-dev nlohmann-json3-dev"
 LABELS = [f"label {k}" for k in range(7)]
 TOLERANCE = 1e-4
 """Of probabilities: kernels may add up in another order."""
-
-Pictures = dict[str, tuple[Image.Image, Mapping[str, object]]]
-"""What to save by which name, and how."""
 
 
 def spec(interpolation: str, height: int, width: int, *, channels: int = 3, **others: object) -> InputSpec:
@@ -119,58 +112,6 @@ def with_migraphx(repository, tmp_path_factory):
     settings = (f"-DMIGRAPHX_ROOT={root}", "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined")
     launcher = (str(libraries / "ld-linux-x86-64.so.2"), "--library-path", path)
     return build(repository, tmp_path_factory.mktemp("cpp"), *settings, launcher=launcher)
-
-
-def picture(height: int, width: int) -> Image.Image:
-    """Return waves, an edge and noise."""
-    draw = np.random.default_rng(height * width)
-    y, x = np.mgrid[0:height, 0:width]
-    waves = np.stack([60 * (np.sin(x / (17 + 9 * k)) + np.cos(y / (11 + 5 * k))) + 128 for k in range(3)], axis=-1)
-    waves += draw.normal(0, 18, waves.shape)
-    waves[height // 3 : height // 2, width // 4 : width // 2] *= -0.5
-    return Image.fromarray(waves.clip(0, 255).astype(np.uint8))
-
-
-def jpegs() -> Pictures:
-    large, exif = picture(1501, 2003), Image.Exif()
-    found: Pictures = {
-        "plain.jpg": (picture(375, 500), {"quality": 90}),
-        "small.jpg": (picture(40, 61), {}),
-        "wide.jpg": (picture(111, 833), {}),
-        "large.jpg": (large, {"quality": 92}),
-        "large-444.jpg": (large, {"subsampling": 0}),
-        "large-progressive.jpg": (large, {"progressive": True}),
-        "grey.jpg": (picture(700, 900).convert("L"), {}),
-    }
-    if int(PIL.__version__.split(".")[0]) >= 13:  # which filters the columns of these first, and so does the example
-        found["tall.jpg"] = (picture(1333, 211), {})
-    for orientation in range(1, 9):
-        exif[0x0112] = orientation
-        found[f"turned-{orientation}.jpg"] = (picture(601, 1203), {"exif": exif.tobytes()})
-    return found
-
-
-def pngs() -> Pictures:
-    draw = np.random.default_rng(0)
-    small, ramp, exif = picture(120, 160), np.full((256, 256, 4), 7, np.uint8), Image.Exif()
-    ramp[..., 0], ramp[..., 3] = np.arange(256)[:, None], np.arange(256)  # every value in every transparency
-    exif[0x0112] = 6
-    few = Image.fromarray(draw.integers(0, 3, (80, 90, 3)).astype(np.uint8) * 60)
-    found: Pictures = {
-        "colour.png": (small, {}),
-        "turned.png": (small, {"exif": exif.tobytes()}),
-        "alpha.png": (Image.fromarray(ramp), {}),
-        "grey-alpha.png": (Image.fromarray(ramp).convert("LA"), {}),
-        "grey.png": (small.convert("L"), {}),
-        "black-and-white.png": (small.convert("1"), {}),
-        "grey-16-bit.png": (Image.fromarray(draw.integers(0, 2**16, (80, 90)).astype(np.uint16)), {}),
-        "one-colour-gone.png": (few, {"transparency": (0, 60, 120)}),
-        "one-grey-gone.png": (few.getchannel(0), {"transparency": 60}),
-        "palette.png": (small.quantize(100), {}),
-        "palette-4-bit.png": (small.quantize(16), {"bits": 4}),
-        "palette-alpha.png": (small.quantize(20), {"transparency": bytes(range(0, 200, 10))}),
-    }
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -289,35 +230,6 @@ def test_a_network_that_answers_otherwise_than_it_did_is_refused(answering, bund
     assert ended.stdout == ""
 
 
-def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **settings)
-    return stream.getvalue()
-
-
-def bad_files() -> dict[str, tuple[bytes, str]]:
-    """Return content by name, with what is said of it."""
-    jpeg, png = encoded(picture(200, 300), "JPEG"), bytearray(encoded(picture(20, 30), "PNG"))
-    many_scans = encoded(picture(16, 16), "JPEG", progressive=True)
-    last_scan = many_scans[many_scans.rindex(b"\xff\xda") : -2]
-    huge, wrong = bytearray(png), bytearray(png)
-    huge[16:24] = struct.pack(">II", 60_000, 60_000)
-    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
-    wrong[-13] ^= 1  # of the check sum before the end
-    return {
-        "empty.jpg": (b"", "the file is empty"),
-        "text.jpg": (b"<html>", "it is neither a JPEG nor a PNG"),
-        "half.jpg": (jpeg[: len(jpeg) // 2], "damaged JPEG (Corrupt JPEG data: premature end of data segment)"),
-        "half-progressive.jpg": (encoded(picture(200, 300), "JPEG", progressive=True)[:9000], "JPEG ("),
-        "header.jpg": (jpeg[:30], "damaged JPEG ("),
-        "scans.jpg": (many_scans[:-2] + 200 * last_scan + b"\xff\xd9", "it has too many scans"),
-        "cmyk.jpg": (encoded(picture(30, 30).convert("CMYK"), "JPEG"), "it is a CMYK JPEG"),
-        "half.png": (bytes(png[: len(png) // 2]), "cut short PNG (the file ends too early)"),
-        "wrong.png": (bytes(wrong), "damaged PNG (IDAT: CRC error)"),
-        "huge.png": (bytes(huge), "it has 60,000 x 60,000 pixels, more than the 50,000,000 accepted"),
-    }
-
-
 @pytest.mark.parametrize("name", bad_files())
 def test_an_image_that_linne_refuses_ends_with_a_line_that_says_why(example, bundle, tmp_path, name):
     content, reason = bad_files()[name]
@@ -353,7 +265,8 @@ WRONG_MANIFESTS: Mapping[str, tuple[dict[str, Any], str]] = {
     "no input": ({"input": None}, "it has no `channels`"),
     "an unknown filter": ({"input": {"interpolation": "box"}}, "`input.interpolation` is `box`, not known here"),
     "a width of no pixels": ({"input": {"width": 0}}, "`input` has a side of 0, expected 1 to 8192"),
-    "half a pixel": ({"input": {"width": 95.5}}, "`width`: a whole number is expected"),
+    "half a pixel": ({"input": {"width": 95.5}}, "`width`: a whole number of at most nine digits is expected"),
+    "2^32 columns too many": ({"input": {"width": 2**32 + 96}}, "`width`: a whole number of at most nine digits"),
     "a deviation of zero": ({"input": {"std": [0.1, 0.0, 0.1]}}, "`input.std` is not above 0"),
     "a file elsewhere": ({"canaries": [{"file": "../0.png", "logits": {}}]}, "`../0.png` is no file of the bundle"),
     "another size of the graph": ({"files": {"model.onnx": {"size_bytes": 1}}}, "`model.onnx` is missing or not of"),

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <type_traits>
 
 #include "resize.h"
 
@@ -37,7 +38,10 @@ T field(const json& table, const char* key) {
     const auto found = table.find(key);
     if (found == table.end()) throw Error(std::string("it has no `") + key + "`");
     try {
-        if (std::is_same_v<T, int> && !found->is_number_integer()) throw Error("a whole number is expected");
+        if constexpr (std::is_same_v<T, int>) {  // which nlohmann would round, or cut to its last bits
+            const bool whole = found->is_number_integer() && std::fabs(found->get<double>()) <= 1e9;
+            if (!whole) throw Error("a whole number of at most nine digits is expected");
+        }
         return found->get<T>();
     } catch (const std::exception& error) {
         throw Error(std::string("`") + key + "`: " + error.what());

@@ -153,7 +153,7 @@ int run(const Arguments& given) {
     try {
         network = open_network(given.runtime, bundle.graph, bundle.input);
         check_canaries(*network, bundle);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // of the runtime too
         throw Error("bundle `" + given.bundle + "`: " + error.what());
     }
     int code = 0;
@@ -164,7 +164,7 @@ int run(const Arguments& given) {
                 throw Error("`" + file + "`: the model's answer is not a number");
             }
             print(file, logits, bundle, given);
-        } catch (const Error& error) {
+        } catch (const std::exception& error) {
             std::cerr << "error: " << error.what() << std::endl;
             code = 1;
         }

@@ -1,5 +1,7 @@
 #include "network.h"
 
+#include <algorithm>
+
 namespace {
 
 constexpr const char* where_from = "; the README beside this program says where it comes from";
@@ -24,7 +26,7 @@ std::unique_ptr<Network> open_network(const RuntimeChoice& choice, const std::fi
 
 void check_input_shape(const std::vector<std::int64_t>& shape, const InputSpec& input) {
     const std::vector<std::int64_t> expected{input.channels, input.size.height, input.size.width};
-    if (shape.size() == 4 && std::vector<std::int64_t>(shape.begin() + 1, shape.end()) == expected) return;
+    if (shape.size() == 4 && std::equal(expected.begin(), expected.end(), shape.begin() + 1)) return;
     std::string found;
     for (std::int64_t side : shape) found += (found.empty() ? "" : " x ") + (side > 0 ? std::to_string(side) : "N");
     throw Error("its graph takes " + found + ", and `input` says " + std::to_string(expected[0]) + " x " +
