@@ -123,7 +123,7 @@ def test_a_device_that_openvino_has_not_is_refused(device, message, hint):
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
-@pytest.mark.skipif(len(openvino.Core().available_devices) > 1, reason="this machine has more than a CPU for OpenVINO")
+@pytest.mark.skipif(len(the_core().available_devices) > 1, reason="this machine has more than a CPU for OpenVINO")
 def test_a_gpu_that_is_not_there_is_an_error_and_not_the_cpu():
     for device in ("gpu", "xpu:1", "npu"):
         with pytest.raises(DeviceError, match=r"OpenVINO lists no [GN]PU(\.1)? here, but CPU"):

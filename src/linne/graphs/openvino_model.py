@@ -226,9 +226,9 @@ def to_ir(network: bytes, name: str, folder: Path, *, fp16: bool) -> str:
 def the_core() -> Any:
     """Return OpenVINO itself, the same for the whole process.
 
-    Each `Core` sets the stack on which signals are handled, and puts back the one before when it goes. Where two of them
-    overlap, that is one which is gone: the next Ctrl-C ends the process by SIGSEGV (OpenVINO 2026.4, a processor with
-    AVX-512).
+    Each `Core` sets the stack on which signals are handled, and puts back the one before when it goes. Where two of
+    them overlap, that is one which is gone: the next Ctrl-C ends the process by SIGSEGV (OpenVINO 2026.4, on a
+    processor with AVX-512).
     """
     import openvino
 
