@@ -78,7 +78,7 @@ def _files(bundle: Bundle) -> Check:
 def _answers(
     machine: Machine, bundle: Bundle, devices: Sequence[str], command: Sequence[str], limit_s: float
 ) -> list[Check]:
-    """Return a check for each backend and device; a backend that cannot be used here is bad where no other can."""
+    """Return a check for each backend that can be used here, and each device; where none can, why not."""
     backends = [name for name in BACKENDS if load_backend(name).why_not(bundle) is None]
     backends = [name for name in backends if name in NEVER_AUTO] or backends
     # Torch's devices are not those of what runs graphs, which says itself what it takes where there is more than a CPU.
@@ -94,12 +94,13 @@ def _answers(
                 unavailable.append((backend, str(missing.get("reason"))))
                 break
             checks.append(judge_answers(f"Answers of {backend} on {device}", heard))
-    for backend, reason in unavailable:
-        status: Status = "note" if checks else "bad"
-        fix = "" if checks else "install what it names, or a bundle's other backends"
-        found = f"cannot be used here: {reason}"
-        checks.append(Check(name=f"Answers of {backend}", status=status, found=found, why=_WHY, fix=fix))
-    return checks
+    if checks:  # what is not installed is missed by nobody
+        return checks
+    fix = "install what it names, or a bundle's other backends"
+    return [
+        Check(name=f"Answers of {backend}", status="bad", found=f"cannot be used here: {reason}", why=_WHY, fix=fix)
+        for backend, reason in unavailable
+    ]
 
 
 def judge_answers(name: str, heard: Heard) -> Check:
