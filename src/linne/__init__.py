@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from linne.data.source import Source, Split
     from linne.data.sources.arrays import from_arrays
     from linne.data_verbs import check_data, get_data, list_sources, pack_data, show_data, split_data
-    from linne.deploy_verbs import tune, verify
+    from linne.deploy_verbs import export, tune, verify
     from linne.doctor import examine
     from linne.errors import (
         BundleError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RecipeError,
         SourceError,
     )
+    from linne.exporting.wish import Exported
     from linne.importing import Imported
     from linne.inference.predictor import Prediction, Predictor
     from linne.model_verbs import import_weights, list_models, list_weights
@@ -60,6 +61,7 @@ __all__ = [
     "DeviceConfig",
     "DeviceError",
     "EvalReport",
+    "Exported",
     "FoldsReport",
     "ImageError",
     "Imported",
@@ -83,6 +85,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "examine",
+    "export",
     "from_arrays",
     "get_data",
     "import_weights",
@@ -113,7 +116,7 @@ _MODULES = {
     "linne.data.sources.arrays": ("from_arrays",),
     "linne.data.source": ("Source", "Split"),
     "linne.data_verbs": ("check_data", "get_data", "list_sources", "pack_data", "show_data", "split_data"),
-    "linne.deploy_verbs": ("tune", "verify"),
+    "linne.deploy_verbs": ("export", "tune", "verify"),
     "linne.doctor": ("examine",),
     "linne.errors": (
         "BundleError",
@@ -124,6 +127,7 @@ _MODULES = {
         "RecipeError",
         "SourceError",
     ),
+    "linne.exporting.wish": ("Exported",),
     "linne.importing": ("Imported",),
     "linne.inference.predictor": ("Prediction", "Predictor"),
     "linne.model_verbs": ("import_weights", "list_models", "list_weights"),

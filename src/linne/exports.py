@@ -45,6 +45,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """Of the numbers that a network computes with; in int8 those of most layers, the rest in fp32."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+PIXELS = "-pixels"
+"""What the kind of an export ends with that takes uint8 N x H x W x C and scales them itself: `onnx-pixels`."""
+
 _KEYS = ("format", "linne", "name", "of", "kind", "precision", "main", "canary_logits", "facts", "files")
 
 
@@ -54,7 +57,7 @@ class Export:
 
     path: Path
     kind: str
-    """`onnx`, `openvino`: the word after `--to`."""
+    """`onnx`, `openvino`: the word after `--to`; with `PIXELS` behind it where the scaling is in it."""
     precision: Precision
     main: str
     """The file that a runtime is given."""
@@ -119,7 +122,8 @@ def open_export(bundle: Bundle, kind: str, precision: str) -> Export:
     """
     name = export_name(kind, precision)
     folder = bundle.path / FOLDER / name
-    again = f"linne export {bundle.path} --to {kind} --precision {precision}"
+    baked = " --bake-preprocessing" if kind.endswith(PIXELS) else ""
+    again = f"linne export {bundle.path} --to {kind.removesuffix(PIXELS)} --precision {precision}{baked}"
     if not (folder / MANIFEST).is_file():
         raise BundleError(f"bundle `{bundle.path}` has no export `{name}`", hint=again)
     try:

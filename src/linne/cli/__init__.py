@@ -24,6 +24,7 @@ VERBS = {
     "launch": ("linne.cli.launch:command", "Train in several processes, and start them again when some die"),
     "evaluate": ("linne.cli.evaluate:command", "Measure a bundle on a split of a source"),
     "predict": ("linne.cli.predict:command", "Name what is on images, with probabilities"),
+    "export": ("linne.cli.export:command", "Write a bundle for another runtime, verified"),
     "verify": ("linne.cli.verify:command", "Compare every way to run a bundle with the trained network"),
     "tune": ("linne.cli.tune:command", "Find the fastest way to run a bundle here that passes"),
     "trace": ("linne.cli.trace:command", "Say where the time goes, and what would make it faster"),

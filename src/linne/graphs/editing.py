@@ -6,7 +6,7 @@ of number) and its output is taken elsewhere or goes through more nodes. All of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -212,6 +212,57 @@ def bundle_form(
     except Exception as error:  # the checker's own kind
         raise LinneError(f"the graph cannot be given the form of a bundle: {error}") from error
     return bytes(changed.SerializeToString())
+
+
+def pixel_form(
+    model: ModelProto, height: int, width: int, scale_C: Sequence[float], bias_C: Sequence[float]
+) -> tuple[bytes, bytes]:
+    """Return the scaling alone and the graph with it in front: uint8 N x H x W x C in, pixel * scale + bias.
+
+    Args:
+        model: a graph in the form that bundles keep; it is left as it is.
+        scale_C: one number a channel, as `preprocess.scale_and_bias` gives them.
+
+    Raises:
+        LinneError: what comes out is no sound graph.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    names = _Names(graph)
+    stored = {item.name for item in graph.initializer}
+    (entry,) = (item for item in graph.input if item.name not in stored)
+    pixels, numbers, scale, bias = (names.new(wish) for wish in ("pixels", "numbers", "scale", "bias"))
+    scaled, moved = names.new("scaled"), names.new("normalised")
+    constants = [
+        helper.make_tensor(scale, TensorProto.FLOAT, [len(scale_C)], scale_C),
+        helper.make_tensor(bias, TensorProto.FLOAT, [len(bias_C)], bias_C),
+    ]
+    nodes = [
+        helper.make_node("Cast", [pixels], [numbers], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [numbers, scale], [scaled]),
+        helper.make_node("Add", [scaled, bias], [moved]),
+        helper.make_node("Transpose", [moved], [entry.name], perm=[0, 3, 1, 2]),
+    ]
+    first = entry.type.tensor_type.shape.dim[0]
+    size: list[Any] = [first.dim_value or first.dim_param or "N", height, width, len(scale_C)]
+    taken = helper.make_tensor_value_info(pixels, TensorProto.UINT8, size)
+    alone = helper.make_graph(nodes, "scaling", [taken], [entry], constants)
+    sets = {"opset_imports": changed.opset_import, "ir_version": changed.ir_version}
+    graph.input.remove(entry)
+    graph.input.append(taken)
+    graph.initializer.extend(constants)
+    behind = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *behind])
+    try:
+        onnx.checker.check_model(changed)
+    except Exception as error:  # the checker's own kind
+        raise LinneError(f"the graph cannot be given pixels: {error}") from error
+    return bytes(helper.make_model(alone, **sets).SerializeToString()), bytes(changed.SerializeToString())
 
 
 class _Names:

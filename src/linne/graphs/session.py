@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from linne.errors import DeviceError, LinneError
 from linne.graphs.wire import require_whole
 from linne.host import processes_here, usable_cores
-from linne.preprocess import Floats
+from linne.preprocess import Floats, UInt8
 
 INSTALL = "pip install 'linne[onnx]'"
 CPU = "CPUExecutionProvider"
@@ -123,8 +123,8 @@ class GraphSession:
         self.batch_size: int | None = first if isinstance(first, int) else None
         """How many images it takes at once; None for any number."""
 
-    def run(self, images: Floats) -> Floats:
-        """Return the first output for a batch of float32 images, in pieces where the graph's batch size is fixed.
+    def run(self, images: Floats | UInt8) -> Floats:
+        """Return the first output for a batch of images; in pieces where the graph's batch size is fixed.
 
         Raises:
             LinneError: ONNX Runtime fails on it.
@@ -150,10 +150,10 @@ class GraphSession:
         names = [item.name for item in self._session.get_outputs()]
         return dict(zip(names, self._outputs(given), strict=True))
 
-    def _run(self, images: Floats) -> Floats:
+    def _run(self, images: Floats | UInt8) -> Floats:
         return np.asarray(self._outputs(images)[0], dtype=np.float32)
 
-    def _outputs(self, images: Floats) -> list[NDArray[Any]]:
+    def _outputs(self, images: Floats | UInt8) -> list[NDArray[Any]]:
         try:
             outputs: list[NDArray[Any]] = self._session.run(None, {self._input.name: images})
         except Exception as error:  # its own kinds, one for each status

@@ -17,7 +17,7 @@ from linne.errors import CheckFailed, LinneError, RecipeError
 from linne.graphs.editing import ImageInput, before_softmax, bundle_form, choose_output, image_input, read_graph
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
-from linne.importing.inputs import SCALING_WORDS, Preparation, preparation
+from linne.importing.inputs import SCALING_WORDS, Preparation, preparation, preparation_in
 from linne.importing.labels import labels_in, read_labels
 from linne.preprocess import Floats, InputSpec
 from linne.weights.answers import SCALINGS, photographs, prove_names
@@ -55,7 +55,8 @@ def import_graph(
         raise LinneError(f"`{path}` cannot be imported: {reason}")
     model = read_graph(path)
     taken = image_input(model, name, layout=preparation({"layout": preprocess.get("layout")}).layout)
-    said = preparation(preprocess, taken.channels)
+    written = preparation_in(_metadata(model), name)
+    said = preparation({**({} if "scaling" in preprocess else written), **preprocess}, taken.channels)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
     num_classes = session.run(photographs(spec)).shape[1]
@@ -175,9 +176,13 @@ def _are_probabilities(answers_NK: Floats) -> bool:
     return bool((answers_NK >= 0).all() and (np.abs(answers_NK.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
 
 
+def _metadata(model: ModelProto) -> dict[str, str]:
+    return {item.key: item.value for item in model.metadata_props}
+
+
 def _labels(file: Path | None, model: ModelProto, name: str, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
-    found = labels_in({item.key: item.value for item in model.metadata_props})
+    found = labels_in(_metadata(model))
     if file is not None:
         names, who = read_labels(file), f"`{file}`"
     elif found is not None:

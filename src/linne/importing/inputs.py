@@ -7,11 +7,12 @@ and with blue first. Of a graph, `order=bgr` says that it takes blue first, and 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from linne.errors import RecipeError, suggest
+from linne.errors import BundleError, RecipeError, suggest
 from linne.preprocess import InputSpec
 from linne.weights.answers import SCALINGS, Scaling
 
@@ -19,6 +20,10 @@ from linne.weights.answers import SCALINGS, Scaling
 CAFFE = Scaling("Caffe's", (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
 SCALING_WORDS = {**SCALINGS, "caffe": CAFFE}
 ORDERS = ("rgb", "bgr")
+IN_GRAPHS = "linne.input"
+"""Under which `linne export` writes into an ONNX file how images are prepared for it."""
+MAX_BYTES = 4096
+"""Of what is written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +68,19 @@ def preparation(said: Mapping[str, Any], channels: int = 3) -> Preparation:
         raise RecipeError(f"`{scaling}` is of three colours, and images are grey", hint="use mean=... and std=...")
     fields |= {"mean": chosen.mean[:channels], "std": chosen.std[:channels]}
     return Preparation(fields, layout, order == "bgr" or scaling == "caffe")
+
+
+def preparation_in(metadata: Mapping[str, str], name: str) -> Mapping[str, Any]:
+    """Return what an ONNX file called `name` itself says of how images are prepared for it, but their size.
+
+    Raises:
+        RecipeError: it says something that cannot be read.
+    """
+    text = metadata.get(IN_GRAPHS)
+    if text is None:
+        return {}
+    try:
+        spec = InputSpec.from_dict(json.loads(text[:MAX_BYTES]))
+    except (ValueError, TypeError, AttributeError, RecursionError, BundleError) as error:
+        raise RecipeError(f"the graph `{name}` says in `{IN_GRAPHS}` what cannot be read: {error}") from error
+    return {key: getattr(spec, key) for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}

@@ -1,0 +1,52 @@
+"""`linne export`: a bundle in, the same network for another runtime out, verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from linne.cli import console
+
+
+@click.command("export")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--to", required=True, metavar="KIND", help="`onnx`, `torch-export` or `torchscript`.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of the numbers."
+)
+@click.option("--bake-preprocessing", is_flag=True, help="Of onnx: take pixels, uint8 N x H x W x C, and scale them.")
+@click.option(
+    "--exporter",
+    type=click.Choice(["auto", "dynamo", "script"]),
+    default="auto",
+    show_default=True,
+    help="Of onnx: which of torch's writers; `auto` keeps the first that verifies.",
+)
+@click.option("--opset", type=click.IntRange(min=1), metavar="N", help="Of onnx: its operator set; else 18.")
+@click.option("--replace", is_flag=True, help="Put it in the place of an export of the same name.")
+@click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
+@click.option("--quiet", is_flag=True, help="Say nothing on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(bundle: Path, *, as_json: bool, **options: Any) -> None:
+    """Write BUNDLE for another runtime, into its folder `exports/`.
+
+    What was written is opened again and compared with the bundle on 64 images, in batches of 1, 3
+    and 64. Where logits or labels differ, nothing is kept, and the exit code is 3.
+
+    \b
+    linne export runs/photos-small-1/bundle --to onnx
+    linne export runs/photos-small-1/bundle --to onnx --precision fp16
+    linne export runs/photos-small-1/bundle --to onnx --bake-preprocessing
+    linne export runs/photos-small-1/bundle --to torch-export
+    """
+    from linne.deploy_verbs import export
+
+    result = export(bundle, **options)
+    if as_json:
+        console.data_json(result.to_dict())
+        return
+    if not options["quiet"]:
+        console.note(result.line())
+    console.data(str(result.export.main_file))
