@@ -1,0 +1,135 @@
+"""Which images ranges are measured on, and which decide: of the training split alone, as many of each class; of `val`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from linne.bundle import Bundle
+from linne.data.source import Ints, Source
+from linne.errors import BundleError, RecipeError, SourceError
+from linne.evaluation import chunks, class_mapping, split_of
+from linne.preprocess import Floats, InputSpec, Resize, UInt8, normalise, pillow_resize
+from linne.trained_on import as_in_training
+from linne.verifying.examples import Batch, Examples, of_source, spread
+
+NUM_IMAGES = 500
+"""By default. With 128, ranges of a small network differ from one draw of images to the next by as much as int8 loses;
+with 1,000 nothing changed any more (docs/benchmarks says which networks were tried)."""
+NUM_CHECKED = 2000
+"""Images of the validation split that decide whether the accuracy holds."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Calibration:
+    """Images of the training split, as the network's preprocessing makes them."""
+
+    images_NHWC: UInt8
+    spec: InputSpec
+    name: str
+    """For people: `500 images, 50 of each of 10 classes, split train of digits`."""
+    num_by_class: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.images_NHWC)
+
+    def normalised(self, positions: Ints | slice) -> Floats:
+        """Return some of the images N x C x H x W, as a network sees them."""
+        return normalise(self.images_NHWC[positions], self.spec)
+
+    def batches(self, size: int) -> Iterator[Floats]:
+        """Yield all images, `size` at a time; the last batch is filled up with the first images."""
+        for start in range(0, len(self), size):
+            yield self.normalised(np.arange(start, start + size) % len(self))
+
+
+def source_of(bundle: Bundle, asked: str | Source | None) -> Source:
+    """Return the source to calibrate with, split as it was when the bundle was trained: its own, or what is asked for.
+
+    Raises:
+        RecipeError: nothing is asked for, and the bundle does not say what it was trained on.
+        SourceError: it cannot be opened.
+    """
+    if asked is not None and not isinstance(asked, str):
+        return asked
+    known = bundle.provenance.get("source", {}).get("name")
+    name = asked or known
+    if not isinstance(name, str):
+        raise RecipeError(
+            f"bundle `{bundle.path}` does not say what it was trained on, and int8 needs images to measure ranges on",
+            hint="--calibrate SOURCE names images such as the network will see, a thousand or more",
+        )
+    try:
+        return as_in_training(bundle, name, None)
+    except SourceError as error:
+        if asked is not None:
+            raise
+        raise SourceError(
+            f"what the bundle was trained on is needed to measure ranges: {error.message}",
+            hint="--calibrate SOURCE says where it is now",
+        ) from error
+
+
+def calibration_of(bundle: Bundle, source: Source, num_images: int, seed: int = 0) -> Calibration:
+    """Return up to `num_images` of the training split, as many of each class as there are; the same for a seed.
+
+    Raises:
+        SourceError: the source has no training split, or none of its images can be read.
+    """
+    train = split_of(source, "train")
+    picked_N = balanced(train.labels_N, num_images, seed)
+    part = replace(train, indices_N=train.indices_N[picked_N], labels_N=train.labels_N[picked_N])
+    images: list[UInt8] = []
+    labels: list[int] = []
+    for chunk, positions, _ in chunks(part, bundle.input, pillow_resize):
+        images += list(chunk)
+        labels += part.labels_N[positions].tolist()
+    if not images:
+        raise SourceError(f"none of {len(picked_N)} images of split `train` of `{source.name}` can be read")
+    counts_K = np.bincount(labels, minlength=source.num_classes)
+    low, high = int(counts_K.min()), int(counts_K.max())
+    each = f"{low}" if low == high else f"{low} to {high}"
+    name = f"{len(images):,} images, {each} of each of {source.num_classes} classes, split train of {source.name}"
+    num_by_class = dict(zip(source.labels, counts_K.tolist(), strict=True))
+    return Calibration(np.stack(images), bundle.input, name, num_by_class)
+
+
+def balanced(labels_N: Ints, count: int, seed: int) -> Ints:
+    """Return positions of up to `count` examples: one of each class in turn, drawn without a pattern.
+
+    A class with fewer examples than its share gives all of them, and the others more.
+    """
+    shuffled_N = np.random.default_rng(seed).permutation(len(labels_N))
+    by_class_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
+    counts_K = np.bincount(labels_N)
+    turn_N = np.concatenate([np.arange(size) for size in counts_K]) if len(labels_N) else by_class_N
+    return by_class_N[np.argsort(turn_N, kind="stable")][:count]
+
+
+def examples_of(bundle: Bundle, source: Source) -> Examples:
+    """Return the images of the validation split that decide; without labels where the source's classes are others.
+
+    Raises:
+        SourceError: the source has no validation split.
+    """
+    split_of(source, "val")
+    try:
+        class_mapping(source, bundle.labels)
+    except BundleError:
+        return _without_labels(bundle, source)
+    return of_source(bundle, source, "val", NUM_CHECKED)
+
+
+def _without_labels(bundle: Bundle, source: Source) -> Examples:
+    """Return the images of the validation split for their answers alone."""
+    whole = source.splits["val"]
+    picked_N = spread(len(whole), NUM_CHECKED)
+    part = replace(whole, indices_N=whole.indices_N[picked_N], labels_N=whole.labels_N[picked_N])
+
+    def batches(resize: Resize) -> Iterator[Batch]:
+        for images, positions, skipped in chunks(part, bundle.input, resize):
+            yield Batch(images, [part.example_name(position) for position in positions], None, len(skipped))
+
+    return Examples(f"{len(part):,} images, split val of {source.name}, whose classes are others", batches)
