@@ -50,8 +50,12 @@ class Trial:
         return normalise(self.images_NHWC, self.spec)
 
 
-def trial_of(bundle: Bundle) -> Trial:
-    """Return what an export of `bundle` is tried with: the same images on every call."""
+def trial_of(bundle: Bundle, free_bytes: int | None = None) -> Trial:
+    """Return what an export of `bundle` is tried with: the same images on every call.
+
+    Args:
+        free_bytes: of memory, half of which may be used; None for what there is now.
+    """
     spec = bundle.input
     draw = np.random.default_rng(64)  # any number
     shown = [decode_file(FOLDER / name, spec.channels) for name in SHOWN]
@@ -61,19 +65,20 @@ def trial_of(bundle: Bundle) -> Trial:
     images += [resize_and_crop(_cut(shown[k % len(shown)], draw), spec) for k in range(num_cuts)]
     images += list(draw.integers(0, 256, (NUM_NOISE, spec.height, spec.width, spec.channels), dtype=np.uint8))
     what = f"{len(canaries)} canaries, {len(shown)} photographs, {num_cuts} cuts of them, {NUM_NOISE} of noise"
-    most = max(available_memory_bytes() // 2 // (BYTES_A_PIXEL * spec.height * spec.width), 1)
+    free_bytes = free_bytes or available_memory_bytes()
+    most = max(free_bytes // 2 // (BYTES_A_PIXEL * spec.height * spec.width), 1)
     batches = tuple(dict.fromkeys(min(size, most) for size in BATCHES))
     note = None
     if most < max(BATCHES):
-        free = f"{available_memory_bytes() / 1e9:.1f} GB of memory"
-        note = f"tried with batches of {most} at most instead of {max(BATCHES)}: {free} are free"
+        free = f"{free_bytes / 1e9:.1f} GB of memory are free"
+        note = f"tried with batches of {most} at most instead of {max(BATCHES)}: {free}"
     return Trial(np.stack(images), spec, what, batches, note)
 
 
 def _cut(image_HWC: UInt8, draw: np.random.Generator) -> UInt8:
-    """Return a part of an image, of half to all of its sides, mirrored or not."""
+    """Return a part of an image, of 0.4 to 0.9 of its sides, mirrored or not."""
     height, width, _ = image_HWC.shape
-    share = draw.uniform(0.5, 1.0)
+    share = draw.uniform(0.4, 0.9)
     rows, columns = round(height * share), round(width * share)
     top, left = draw.integers(0, height - rows + 1), draw.integers(0, width - columns + 1)
     part = image_HWC[top : top + rows, left : left + columns]
@@ -149,7 +154,7 @@ def compare(
         rows = [run(images[start : min(start + batch, count)]) for start in range(0, count, batch)]
         found_NK = np.concatenate(rows)
         if found_NK.shape != expected_NK[:count].shape:
-            raise CheckFailed(f"it answers {count} images with {found_NK.shape}, expected {expected_NK[:count].shape}")
+            raise CheckFailed(_other_shape(min(batch, count), rows[0].shape, expected_NK.shape[1]))
         worst[batch] = float(np.abs(found_NK - expected_NK[:count]).max())
     expected_N, found_N = expected_NK.argmax(axis=1), found_NK.argmax(axis=1)
     # In fp16 two logits that are as good as equal may change places; further apart than the bound, none may.
@@ -165,6 +170,11 @@ def compare(
         images=trial.what,
         note=trial.note,
     )
+
+
+def _other_shape(batch: int, found: tuple[int, ...], num_classes: int) -> str:
+    numbers = " x ".join(map(str, found))
+    return f"for a batch of {batch} it gives numbers of shape {numbers}, expected {batch} x {num_classes}"
 
 
 def require_agreement(agreement: Agreement, what: str) -> None:

@@ -56,7 +56,9 @@ def import_graph(
     model = read_graph(path)
     taken = image_input(model, name, layout=preparation({"layout": preprocess.get("layout")}).layout)
     written = preparation_in(_metadata(model), name)
-    said = preparation({**({} if "scaling" in preprocess else written), **preprocess}, taken.channels)
+    if "scaling" in preprocess:  # a word for both
+        written = {key: value for key, value in written.items() if key not in ("mean", "std")}
+    said = preparation({**written, **preprocess}, taken.channels)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
     num_classes = session.run(photographs(spec)).shape[1]

@@ -75,7 +75,9 @@ class SmallNet(nn.Module):
         """Return logits N x K."""
         features_NCHW = self.stages(self.stem(images_NCHW))
         # Not `amax`, whose gradient multiplies numbers with truths: on DirectML that gives truths (its issue 737).
-        peaks_NC = functional.max_pool2d(features_NCHW, features_NCHW.shape[2:]).flatten(1)
+        # As plain numbers, which recording a run (ONNX, TorchScript) needs.
+        size = [int(side) for side in features_NCHW.shape[2:]]
+        peaks_NC = functional.max_pool2d(features_NCHW, size).flatten(1)
         logits_NK: torch.Tensor = self.head(self.dropout(peaks_NC))
         return logits_NK
 

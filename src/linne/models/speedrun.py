@@ -72,7 +72,9 @@ class SpeedrunNet(nn.Module):
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Return logits N x K."""
         features_NCHW = self.groups(functional.gelu(self.patches(images_NCHW)))
-        peaks_NC = functional.max_pool2d(features_NCHW, features_NCHW.shape[2:]).flatten(1)
+        # As plain numbers, which recording a run (ONNX, TorchScript) needs.
+        size = [int(side) for side in features_NCHW.shape[2:]]
+        peaks_NC = functional.max_pool2d(features_NCHW, size).flatten(1)
         logits_NK: torch.Tensor = self.head(self.dropout(peaks_NC))
         return logits_NK
 
