@@ -1,4 +1,4 @@
-"""Which images ranges are measured on, and which decide: of the training split alone, as many of each class; of `val`."""
+"""Which images ranges are measured on: of the training split alone, as many of each class. Those of `val` decide."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from linne.preprocess import Floats, InputSpec, Resize, UInt8, normalise, pillow
 from linne.trained_on import as_in_training
 from linne.verifying.examples import Batch, Examples, of_source, spread
 
-NUM_IMAGES = 500
-"""By default. With 128, ranges of a small network differ from one draw of images to the next by as much as int8 loses;
-with 1,000 nothing changed any more (docs/benchmarks says which networks were tried)."""
 NUM_CHECKED = 2000
 """Images of the validation split that decide whether the accuracy holds."""
 

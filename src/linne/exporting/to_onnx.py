@@ -17,8 +17,10 @@ from linne.exporting.answers import answers_of, network_to_export
 from linne.exporting.graph_notes import describe, tidy
 from linne.exporting.half import to_half
 from linne.exporting.pixels import with_pixels
+from linne.exporting.quantise import INT8_SHARE, Images, images_for, to_budget
 from linne.exporting.torch_talk import first_line, quietly
-from linne.exporting.wish import Made, Wish
+from linne.exporting.wish import Int8, Made, Wish
+from linne.exports import graph_of, has_graph
 from linne.graphs.session import INSTALL, GraphSession, why_no_runtime
 from linne.graphs.wire import require_whole
 from linne.preprocess import Floats, InputSpec
@@ -31,7 +33,7 @@ IMAGES, LOGITS = "images", "logits"
 OPSET = 18
 """The operator set in which torch's dynamo exporter writes its operators; others it converts. Every runtime of 2024 on
 reads it."""
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 Say = Callable[[str], None]
 
 
@@ -52,16 +54,20 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         CheckFailed: no graph answers as the bundle does.
     """
     _require_sense(bundle, wish)
+    images = images_for(bundle, wish.int8 or Int8(), say) if wish.precision == "int8" else None
     trial = trial_of(bundle)
     if trial.note is not None:
         say(trial.note)
     say(f"answering {len(trial.images_NHWC)} images with the bundle: {trial.what}")
     expected_NK = answers_of(bundle, trial, trust_code=wish.trust_code)
-    graph = fp32_graph(bundle, wish, trial, expected_NK, say)
+    graph = _kept_graph(bundle, wish, trial, expected_NK, say) or fp32_graph(bundle, wish, trial, expected_NK, say)
     share = FP32_SHARE
     if wish.precision == "fp16":
         share = FP16_SHARE
         graph = _in_half(graph, trial, expected_NK, say)
+    elif images is not None:
+        share = INT8_SHARE
+        graph = _in_int8(graph, bundle, wish, images, trial, expected_NK, say)
     if wish.pixels:
         content, taken = with_pixels(graph.content, trial)
         content = describe(content, bundle, taken)
@@ -137,6 +143,29 @@ def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, sa
         f"bundle `{bundle.path}` has no export to ONNX that answers as it does; {'; '.join(problems)}",
         hint=None if wish.exporter == "auto" else "--exporter auto tries the other one as well",
     )
+
+
+def _kept_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph | None:
+    """Return the export in fp32 that is there to make int8 of; None where there is none, or another is asked for."""
+    if wish.precision != "int8" or bundle.network_file == GRAPH or not has_graph(bundle):
+        return None
+    if wish.exporter != "auto" or wish.opset is not None:
+        return None
+    content = graph_of(bundle).path.read_bytes()
+    say("quantising the bundle's export `onnx-fp32`")
+    agreement = compare(trial, expected_NK, GraphSession(content, MAIN).run, share=FP32_SHARE)
+    require_agreement(agreement, "the export `onnx-fp32`")
+    return Graph(content, agreement, {"opset": _opset(content), "made_of": "onnx-fp32"})
+
+
+def _in_int8(
+    graph: Graph, bundle: Bundle, wish: Wish, images: Images, trial: Trial, expected_NK: Floats, say: Say
+) -> Graph:
+    """Return the graph in int8, within its budget."""
+    content, facts = to_budget(bundle, graph.content, wish.int8 or Int8(), images, trust_code=wish.trust_code, say=say)
+    content = describe(content, bundle, bundle.input)
+    agreement = compare(trial, expected_NK, GraphSession(content, MAIN).run, share=INT8_SHARE)
+    return Graph(content, agreement, {**graph.facts, **facts})
 
 
 def _why_no_dynamo() -> str | None:

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from linne.errors import RecipeError, suggest
 from linne.exporting.agreement import Agreement
 from linne.exports import Export, Precision
 from linne.preprocess import Floats
+from linne.verifying import MAX_DROP
+
+if TYPE_CHECKING:
+    from linne.data.source import Source
 
 Exporter = Literal["auto", "dynamo", "script"]
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
+NUM_IMAGES = 500
+"""To measure ranges on, unless something else is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Int8:
+    """What int8 may cost, and on which images that is found out."""
+
+    calibrate: str | Source | None = None
+    """Whose training split ranges are measured on, and whose validation split decides; None for the bundle's own."""
+    num_images: int = NUM_IMAGES
+    max_drop: float = MAX_DROP["int8"]
+    """Of the accuracy, as a fraction."""
+    keep_float: tuple[str, ...] = ()
+    """Names of layers that stay in float, or patterns."""
+    seed: int = 0
+    """Of the draw of images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +49,8 @@ class Wish:
     """ONNX's operator set; None for the usual one."""
     trust_code: bool = False
     """Whether the Python file may be run that a bundle of the user's own network names."""
+    int8: Int8 | None = None
+    """Of int8 alone; None for what is usual."""
 
     def __post_init__(self) -> None:
         if self.exporter not in EXPORTERS:
@@ -51,6 +74,34 @@ class Wish:
         for option, said in given.items():
             if said:
                 raise RecipeError(f"`{option}` goes with `--to onnx`, not with `{kind}`")
+
+
+OPTIONS = {
+    "calibrate": "--calibrate",
+    "num_images": "--calibration-images",
+    "max_drop": "--max-drop",
+    "keep_float": "--keep-float",
+}
+"""What int8 alone can be told, as it is typed."""
+
+
+def int8_wish(precision: Precision, **asked: Any) -> Int8 | None:
+    """Return what is asked of int8, what is None being as usual; None in another precision.
+
+    Raises:
+        RecipeError: something of it is asked of another precision, or cannot be.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    if precision != "int8":
+        for name in given:
+            raise RecipeError(f"`{OPTIONS[name]}` goes with `--precision int8`, not with {precision}")
+        return None
+    wish = Int8(**given)
+    if wish.num_images < 1:
+        raise RecipeError(f"calibration_images is {wish.num_images}, expected 1 or more")
+    if not 0 <= wish.max_drop <= 1:
+        raise RecipeError(f"max_drop is {wish.max_drop:g}, expected a fraction from 0 to 1")
+    return wish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
