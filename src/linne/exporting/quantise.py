@@ -1,4 +1,4 @@
-"""A bundle's graph in int8: ranges from images of the training split, the budget held on those of the validation split."""
+"""A bundle's graph in int8: ranges from images of the training split, the accuracy held on those of `val`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from linne.verifying import Reference, reference_of
 from linne.verifying.examples import Examples
 
 INT8_SHARE = 1.0
-"""Of the largest logit, by which those of an int8 graph may be off on canaries, cuts and noise: what is further off is no
+"""Of the largest logit, by which those of an int8 graph may be off on canaries, cuts and noise: beyond that it is no
 answer. What int8 costs is measured on the validation split."""
 
 

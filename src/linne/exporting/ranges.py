@@ -35,7 +35,8 @@ Counts = Mapping[str, NDArray[np.int64]]
 class Tensors:
     """Every fp32 tensor that a graph computes for the images of a calibration."""
 
-    def __init__(self, model: ModelProto, calibration: Calibration) -> None:
+    def __init__(self, model: ModelProto, calibration: Calibration, at_once_bytes: int = AT_ONCE_BYTES) -> None:
+        """Open `model`; tensors of up to `at_once_bytes` are in memory together, or those of one image."""
         import onnx
         from onnx import TensorProto
 
@@ -50,6 +51,7 @@ class Tensors:
         (self._input,) = (item.name for item in probe.graph.input if item.name not in stored)
         self._session = GraphSession(probe.SerializeToString(), "the graph with all its tensors")
         self._calibration = calibration
+        self._at_once_bytes = at_once_bytes
         self._at_once = self._session.batch_size or 0
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
@@ -57,7 +59,7 @@ class Tensors:
         if not self._at_once:
             one = self._all(self._calibration.normalised(slice(1)))
             each = sum(tensor.nbytes for tensor in one.values())
-            self._at_once = min(max(AT_ONCE_BYTES // each, 1), MOST_AT_ONCE, len(self._calibration))
+            self._at_once = min(max(self._at_once_bytes // each, 1), MOST_AT_ONCE, len(self._calibration))
         for images_NCHW in self._calibration.batches(self._at_once):
             yield self._all(images_NCHW)
 
@@ -70,7 +72,7 @@ def min_max(tensors: Tensors) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for batch in tensors:
         for name, tensor in batch.items():
-            low, high = found.get(name, (np.inf, -np.inf))
+            low, high = found.get(name, (0.0, 0.0))  # 0 is in every range: paddings are exactly that
             found[name] = (min(low, float(tensor.min())), max(high, float(tensor.max())))
     return found
 
