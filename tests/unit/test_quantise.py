@@ -14,21 +14,21 @@ pytest.importorskip("onnx", reason="needs `linne[onnx]`")
 pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 pytest.importorskip("sklearn", reason="the scans of `digits` are scikit-learn's")
 
-from fixtures.digit_graphs import SPEC, digits_graph, write_digits_bundle  # noqa: E402
+from fixtures.digit_graphs import SPEC, digits_graph, write_digits_bundle
 
-import linne  # noqa: E402
-from linne.bundle import Bundle  # noqa: E402
-from linne.cli import cli  # noqa: E402
-from linne.data import open_source  # noqa: E402
-from linne.data.source import Source, Split, UInt8  # noqa: E402
-from linne.errors import RecipeError, SourceError  # noqa: E402
-from linne.exporting.calibration import Calibration, balanced, calibration_of, examples_of, source_of  # noqa: E402
-from linne.exporting.int8_search import named  # noqa: E402
-from linne.exporting.ranges import NUM_BINS, Tensors, entropy, histograms, min_max, percentile  # noqa: E402
-from linne.exporting.to_int8 import Layer, layers_of, needs_reduced_range, prepared, quantised  # noqa: E402
-from linne.exports import exports_of, open_export  # noqa: E402
-from linne.graphs.session import GraphSession  # noqa: E402
-from linne.preprocess import pillow_resize  # noqa: E402
+import linne
+from linne.bundle import Bundle
+from linne.cli import cli
+from linne.data import open_source
+from linne.data.source import Source, Split, UInt8
+from linne.errors import RecipeError, SourceError
+from linne.exporting.calibration import Calibration, balanced, calibration_of, examples_of, source_of
+from linne.exporting.int8_search import named
+from linne.exporting.ranges import NUM_BINS, Tensors, entropy, histograms, min_max, percentile
+from linne.exporting.to_int8 import Layer, layers_of, needs_reduced_range, prepared, quantised
+from linne.exports import exports_of, open_export
+from linne.graphs.session import GraphSession
+from linne.preprocess import pillow_resize
 
 
 @pytest.fixture(scope="module")
