@@ -132,7 +132,7 @@ def verify(
     from linne.bundle import open_bundle
     from linne.inference.backends.base import RunOptions
     from linne.verifying import Reference, candidates, reference_of
-    from linne.verifying.run import keep_results, verify_one
+    from linne.verifying.run import keep_results, verify_each
 
     if max_images is not None and max_images < 1:
         raise LinneError(f"max_images is {max_images}, expected 1 or more")
@@ -148,10 +148,7 @@ def verify(
     tried = candidates(opened, backend, how, precision)
     examples = _examples(opened, source, split, splits_file, unlabelled, max_images, narrator)
     reference = Reference(reference_of(opened, trust_code=trust_code), examples)
-    reports = []
-    for name, each in tried:
-        narrator.line(f"verifying {name} in {each.precision} on {examples.name}")
-        reports.append(verify_one(reference, name, each, max_drop=max_drop, max_gap=max_gap))
+    reports = verify_each(reference, tried, max_drop=max_drop, max_gap=max_gap, say=narrator.line)
     if keep:
         keep_results(opened, reports)
     return reports

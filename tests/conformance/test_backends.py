@@ -77,10 +77,16 @@ def graph_bundle(folder: Path, spec: InputSpec) -> Bundle:
     return write_graph_bundle(folder, LABELS, spec, batch=3)
 
 
+def free_graph_bundle(folder: Path, spec: InputSpec) -> Bundle:
+    """The same, for any number of images; answered by ONNX Runtime when it was written."""
+    return write_graph_bundle(folder, LABELS, spec)
+
+
 MAKERS: dict[str, Callable[[Path, InputSpec], Bundle]] = {
     "null": null_bundle,
     "torch": torch_bundle,
     "onnxruntime": graph_bundle,
+    "openvino": free_graph_bundle,
 }
 
 
@@ -136,6 +142,24 @@ def test_a_backend_repeats_itself_and_leaves_its_input_alone(backend: Backend, i
 def test_a_backend_describes_itself_in_one_line(backend: Backend) -> None:
     assert backend.description
     assert "\n" not in backend.description
+
+
+SLOW_TO_OPEN = ("compile",)
+"""Options that take a compiler, and a minute each."""
+
+
+def test_every_option_of_a_backend_leaves_its_answers_as_they_are(
+    name: str, bundle: Bundle, backend: Backend, images_NCHW: Floats
+) -> None:
+    expected_NK = backend.run(images_NCHW)
+    for option, known in load_backend(name).OPTIONS.items():
+        assert known.help
+        for value in () if option in SLOW_TO_OPEN else known.values[1:]:  # the first is what `backend` has
+            other = load_backend(name).open(bundle, RunOptions(device="cpu", options={option: value}))
+            found_NK = other.run(images_NCHW)
+            # Other kernels, which add in another order.
+            np.testing.assert_allclose(found_NK, expected_NK, atol=1e-5 * np.abs(expected_NK).max(), rtol=0)
+            other.close()
 
 
 def test_a_backend_can_be_closed_twice(backend: Backend) -> None:

@@ -1,10 +1,13 @@
 """What is known of the machine without torch."""
 
 import os
+import sys
 
 import pytest
 
 from linne.host import (
+    accelerator_files,
+    accelerator_names,
     amdgpu_driver_version,
     available_memory_bytes,
     nvidia_driver_version,
@@ -86,3 +89,23 @@ def test_the_limit_of_a_container_counts_and_not_the_memory_of_its_host(tmp_path
 
 def test_a_system_that_does_not_say_is_taken_to_have_little(tmp_path):
     assert available_memory_bytes(tmp_path) == 4 * GIB
+
+
+def test_accelerators_are_named_by_the_files_of_their_drivers(tmp_path):
+    assert accelerator_names(tmp_path) == ()
+    assert accelerator_files(tmp_path) == ()
+    card = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0"
+    card.mkdir(parents=True)
+    (card / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t 64\n")
+    node = tmp_path / "sys/class/kfd/kfd/topology/nodes"
+    for number, target in enumerate((0, 110000)):
+        (node / str(number)).mkdir(parents=True)
+        (node / str(number) / "properties").write_text(f"cpu_cores_count 8\ngfx_target_version {target}\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/kfd").touch()
+    assert accelerator_names(tmp_path) == (
+        "NVIDIA H100 80GB HBM3, driver unknown",
+        "AMD GPU 110000, driver of the kernel",
+    )
+    if sys.platform == "linux":
+        assert accelerator_files(tmp_path) == ("/dev/kfd",)

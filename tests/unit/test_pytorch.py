@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,14 @@ def test_channels_last_answers_the_same(bundle: Bundle) -> None:
     exact_NK = TorchBackend.open(bundle, RunOptions(device="cpu")).run(canary_batch(SPEC))
     # Other kernels add in another order.
     np.testing.assert_allclose(TorchBackend.open(bundle, how).run(canary_batch(SPEC)), exact_NK, atol=1e-5)
+
+
+def test_what_libraries_read_from_the_environment_is_set_where_it_is_asked_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MIOPEN_FIND_ENFORCE", "PYTORCH_TUNABLEOP_ENABLED"):
+        monkeypatch.setenv(name, "unset")
+    TorchBackend.open(bundle, RunOptions(device="cpu"))
+    assert os.environ["MIOPEN_FIND_ENFORCE"] == "unset"
+    TorchBackend.open(bundle, RunOptions(device="cpu", options={"miopen_search": "on", "tunable_op": "on"}))
+    assert (os.environ["MIOPEN_FIND_ENFORCE"], os.environ["PYTORCH_TUNABLEOP_ENABLED"]) == ("3", "1")

@@ -18,6 +18,7 @@ import linne
 from linne.bundle import Bundle
 from linne.cli import cli
 from linne.errors import BundleError, LinneError
+from linne.host import accelerator_names
 from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
 from linne.preprocess import InputSpec
@@ -222,6 +223,13 @@ def test_candidates_change_one_thing_at_a_time_and_then_all_that_helped() -> Non
     assert second_round(plain, better) == way("torch", threads=1, batch=8, options={"channels_last": "true"})
     assert second_round(plain, better[:1]) is None
     assert second_round(plain, []) is None
+
+
+def test_kernels_of_gpus_are_searched_only_where_there_is_one() -> None:
+    tried = {name for one in first_round([way("torch")], (1,), (None,)) for name in one.how.options}
+    gpus = accelerator_names()
+    assert ("cudnn_benchmark" in tried) == bool(gpus)
+    assert ("miopen_search" in tried) == any(name.startswith("AMD") for name in gpus)
 
 
 def test_a_graph_is_run_by_what_runs_graphs(bundle: Bundle) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from PIL import Image
 import linne
 from linne.bundle import GRAPH, Bundle, open_bundle
 from linne.cli import cli
-from linne.errors import LinneError, SourceError
+from linne.errors import DeviceError, LinneError, SourceError
 from linne.exports import Precision, write_export
+from linne.graphs.openvino_model import to_ir
+from linne.inference.backends import load_backend
 from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
 from linne.metrics import paired_interval
@@ -319,3 +322,28 @@ def test_examples_of_a_grey_bundle_are_its_canaries_alone(tmp_path: Path) -> Non
     assert examples.name == "4 canaries"
     report = compare(Reference(reference_of(bundle), examples), Predictor.open(bundle, how=RunOptions(num_threads=1)))
     assert report.passed
+
+
+def test_half_precision_that_nobody_exported_is_verified_only_when_it_is_asked_for(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if (reason := load_backend("openvino").why_unavailable()) is not None:
+        pytest.skip(reason)
+    export(bundle, nothing, "fp16")
+    before = {report.candidate for report in linne.verify(bundle.path, quiet=True, keep=False)}
+    assert {name for name in before if name.startswith("openvino")} == {"openvino fp32 on cpu"}
+    graph = (bundle.path / "model.onnx").read_bytes()
+    rows = [list(canary.logits) for canary in bundle.canaries]
+    fill = partial(to_ir, graph, "model.onnx", fp16=True)
+    write_export(bundle, "openvino", "fp16", fill=fill, canary_logits=lambda _: rows, facts={})
+    try:
+        load_backend("openvino").open(bundle, RunOptions(precision="fp16")).close()
+        reason = None
+    except DeviceError as error:  # few processors compute in fp16
+        reason = error.message
+    found = {report.candidate for report in linne.verify(bundle.path, keep=False)}
+    assert found - before == (set() if reason else {"openvino fp16 on cpu"})
+    if reason is not None:
+        assert f"openvino in fp16 is not verified: {reason}" in capsys.readouterr().err
+        with pytest.raises(DeviceError, match="OpenVINO would compute"):
+            linne.verify(bundle.path, backend="openvino", precision="fp16", quiet=True)

@@ -129,7 +129,11 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
     They are `backend`, `precision`, `num_threads` and `backend_options`.
     """
     backend = click.option(
-        "--backend", default="auto", show_default=True, metavar="NAME", help="What runs it: `torch`, `onnxruntime`, ..."
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="What runs it: `torch`, `onnxruntime`, `openvino`.",
     )
     precision = click.option(
         "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Of the numbers; fp32 when not said."

@@ -15,8 +15,7 @@ from typing import Any
 from linne.doctor.child import said_of, say
 from linne.doctor.probe import asked_device, try_device, version_of
 from linne.doctor.tiny_model import as_numbers, tiny_input, tiny_model
-
-PREFIX = "onnxruntime_ep_"
+from linne.graphs.plugins import PREFIX, offered
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -49,14 +48,14 @@ def open_plugin(runtime: Any, provider: str, library: str, facts: dict[str, Any]
     facts["registered"] = False
     runtime.register_execution_provider_library(provider, library)
     facts["registered"] = True
-    offered = [device for device in runtime.get_ep_devices() if device.ep_name == provider]
-    facts["offers"] = [f"{device.device.type.name} of {device.device.vendor}" for device in offered]
-    if not offered:
+    devices = offered(runtime, provider)
+    facts["offers"] = [f"{device.device.type.name} of {device.device.vendor}" for device in devices]
+    if not devices:
         return
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_provider_for_devices([offered[0]], {})
+    options.add_provider_for_devices([devices[0]], {})
     session = runtime.InferenceSession(tiny_model(), options, enable_fallback=False)
     # By the name of its package or catalogue entry, as it was asked for.
     facts["computes"] = [facts["device"] if name == provider else name for name in session.get_providers()]

@@ -13,8 +13,8 @@ from typing import Any
 from linne.doctor.child import said_of, say
 from linne.doctor.probe import asked_device, load, try_device
 from linne.doctor.tiny_model import as_numbers, tiny_input, tiny_model
+from linne.graphs.providers import CPU, load_libraries
 
-CPU = "CPUExecutionProvider"
 REMOTE = ("AzureExecutionProvider",)
 """Sends the work to a server: there is nothing to open here, and the doctor uses no network."""
 
@@ -57,6 +57,7 @@ def _session(runtime: Any, provider: str, strict: bool) -> Any:
     options.log_severity_level = 4  # what goes wrong is raised, or found below
     if strict and provider != CPU:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    load_libraries(provider, runtime)
     return runtime.InferenceSession(tiny_model(), options, providers=[provider], enable_fallback=False)
 
 

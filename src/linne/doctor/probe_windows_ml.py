@@ -14,8 +14,8 @@ from typing import Any
 from linne.doctor.child import said_of, say
 from linne.doctor.probe import asked_device, load, try_device, version_of
 from linne.doctor.probe_onnx_plugins import open_plugin
+from linne.graphs.plugins import READY
 
-READY = "Ready"
 FETCH = 'python -c "import windowsml; c = windowsml.EpCatalog(); [ep.ensure_ready() for ep in c.find_all_providers()]"'
 
 

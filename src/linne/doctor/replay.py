@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.bundle import GRAPH, Bundle, open_bundle
+from linne.bundle import Bundle, open_bundle
 from linne.doctor.child import Heard, first_event, listen
 from linne.doctor.proof import Finding, Verdict, judge
 from linne.doctor.report import Check, Section, Status
 from linne.errors import BundleError
-from linne.graphs.session import PROVIDERS
+from linne.host import accelerator_files
 from linne.inference.backends import BACKENDS, NEVER_AUTO, load_backend
 
 if TYPE_CHECKING:
     from linne.doctor.machine import Machine
 
+RUN_GRAPHS = ("onnxruntime", "openvino")
 PROBE = "linne.doctor.probe_bundle"
 TITLE = "Bundle"
 _WHY = "another library, driver or device may compute something else than what was measured when it was trained"
@@ -78,12 +79,12 @@ def _answers(
     """Return a check for each backend and device; a backend that cannot be used here is bad where no other can."""
     backends = [name for name in BACKENDS if load_backend(name).why_not(bundle) is None]
     backends = [name for name in backends if name in NEVER_AUTO] or backends
-    if bundle.network_file == GRAPH:
-        devices = list(PROVIDERS)  # torch's devices are not ONNX Runtime's
+    # Torch's devices are not those of what runs graphs, which says itself what it takes where there is more than a CPU.
+    of_graphs = ["cpu", "auto"] if accelerator_files(machine.root) else ["cpu"]
     checks: list[Check] = []
     unavailable: list[tuple[str, str]] = []
     for backend in backends:
-        for device in dict.fromkeys(devices):
+        for device in of_graphs if backend in RUN_GRAPHS else dict.fromkeys(devices):
             words = (*command, str(bundle.path), "--backend", backend, "--device", device)
             heard = listen(words, environ=machine.environ, limit_s=limit_s)
             missing = first_event(heard, "unavailable")

@@ -20,7 +20,7 @@ from linne.errors import LinneError
 from linne.exporting.half import name_nodes, sort_nodes
 from linne.exporting.ranges import Ranges
 from linne.exporting.torch_talk import first_line, quietly
-from linne.graphs.session import ERRORS_ONLY
+from linne.graphs.opening import ERRORS_ONLY
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne.errors import DeviceError, LinneError
+from linne.graphs.opening import open_checked, session_options, share_of
+from linne.graphs.pieces import run_in_pieces
+from linne.graphs.providers import Target, automatic, require_built_in, target_for
 from linne.graphs.wire import require_whole
-from linne.host import processes_here, usable_cores
+from linne.host import accelerator_files, processes_here, usable_cores
 from linne.preprocess import Floats, UInt8
 
 INSTALL = "pip install 'linne[onnx]'"
-CPU = "CPUExecutionProvider"
-ERRORS_ONLY = 3
-"""ONNX Runtime's level of what it writes to stderr; what goes wrong is raised as well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """An execution provider of ONNX Runtime."""
-
-    name: str
-    """As ONNX Runtime lists it."""
-    options: Mapping[str, str]
-
-
-PROVIDERS: Mapping[str, Provider] = {"cpu": Provider(CPU, {})}
-"""By what `--device` calls it."""
 
 OPTIMISATIONS: Mapping[str, str] = {
     "all": "ORT_ENABLE_ALL",
@@ -45,26 +31,57 @@ OPTIMISATIONS: Mapping[str, str] = {
 def why_no_runtime() -> str | None:
     """Return why ONNX Runtime cannot be imported, or None."""
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime
     except ImportError as error:
         return f"onnxruntime cannot be imported ({error}); {INSTALL}"
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # An empty folder of that name imports as well: what is left of two packages that overwrote each other.
+        return f"the package onnxruntime has no InferenceSession: pip uninstall -y onnxruntime; {INSTALL}"
     return None
 
 
-def provider_for(device: str, *, require_accelerator: bool = False) -> str:
-    """Return the key of `PROVIDERS` for what `--device` says.
+def open_session(
+    graph: bytes | Path,
+    name: str,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    require_accelerator: bool = False,
+    num_threads: int | None = None,
+    optimise: str = "all",
+    spinning: bool = True,
+    root: Path = Path("/"),
+) -> GraphSession:
+    """Return `graph`, called `name` in errors, on what `--device` says; arguments are those of `GraphSession`.
+
+    `auto` takes the first accelerator that opens the graph, else the CPU; why not those before is in its `notes`.
+    `root` is where device files are looked for: without one no accelerator is tried.
 
     Raises:
-        DeviceError: there is none, or none but the CPU where an accelerator is required.
+        LinneError, DeviceError: as `GraphSession`; or an accelerator is required, and none can be used.
     """
-    chosen = "cpu" if device == "auto" else device
-    if chosen not in PROVIDERS:
+    import onnxruntime
+
+    how: dict[str, Any] = {"num_threads": num_threads, "optimise": optimise, "spinning": spinning}
+    if device != "auto":
+        target = target_for(device, precision)
+        return GraphSession(graph, name, target=target, require_accelerator=require_accelerator, **how)
+    passed_over = []
+    for candidate in automatic(onnxruntime.get_available_providers(), accelerator_files(root)):
+        try:
+            target = target_for(candidate, precision)
+            return GraphSession(graph, name, target=target, require_accelerator=require_accelerator, **how)
+        except DeviceError as error:
+            passed_over.append(f"not {candidate}: {error.message}")
+    if require_accelerator:
+        why = "; ".join(passed_over) or "no accelerator is found that this onnxruntime was built for"
         raise DeviceError(
-            f"a graph runs on {', '.join(PROVIDERS)} by ONNX Runtime, not on `{device}`", hint="use --device cpu"
+            f"an accelerator is required, and this graph would run on the CPU by ONNX Runtime: {why}",
+            hint="name the one that there is, as in --device cuda; `linne doctor` says what is missing",
         )
-    if require_accelerator and chosen == "cpu":
-        raise DeviceError("an accelerator is required, and this graph would run on the CPU by ONNX Runtime")
-    return chosen
+    session = GraphSession(graph, name, **how)
+    session.notes = tuple(f"`{name}` runs on the CPU, {why}" for why in passed_over)
+    return session
 
 
 class GraphSession:
@@ -78,45 +95,44 @@ class GraphSession:
         graph: bytes | Path,
         name: str,
         *,
-        provider: str = "cpu",
+        target: Target | None = None,
+        require_accelerator: bool = False,
         num_threads: int | None = None,
         optimise: str = "all",
+        spinning: bool = True,
     ) -> None:
         """Open `graph`, called `name` in errors.
 
         Args:
+            target: where; None for the CPU.
+            require_accelerator: whether no node of it may run on the CPU.
             num_threads: of the CPU; None for this process's share of those it may use.
             optimise: a key of `OPTIMISATIONS`.
+            spinning: whether threads wait busily for the next piece of work.
 
         Raises:
             LinneError: it cannot be read, keeps tensors in other files, or has operators that are not known.
-            DeviceError: ONNX Runtime would run it on another provider than `provider`.
+            DeviceError: ONNX Runtime would run it on another provider than the target's.
         """
         import onnxruntime
 
         data = graph.read_bytes() if isinstance(graph, Path) else graph
         require_whole(data, name)
-        asked = PROVIDERS[provider]
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
-        options.use_deterministic_compute = True
-        options.intra_op_num_threads = num_threads or max(usable_cores() // processes_here(), 1)
-        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimise])
-        options.inter_op_num_threads = 1
-        try:
-            session: Any = onnxruntime.InferenceSession(
-                data, options, providers=[(asked.name, dict(asked.options))], enable_fallback=False
+        target = target or target_for("cpu")
+        require_built_in(target, onnxruntime)
+        if require_accelerator and target.provider.no_accelerator is not None:
+            raise DeviceError(
+                f"an accelerator is required, and `--device {target.device}` {target.provider.no_accelerator}"
             )
-        except Exception as error:  # its own kinds, one for each status
-            reason = str(error).strip().splitlines()[0][:300]
-            raise LinneError(
-                f"`{name}` cannot be opened by ONNX Runtime {onnxruntime.__version__}: {reason}"
-            ) from error
-        runs = session.get_providers()
-        if not runs or runs[0] != asked.name:
-            raise DeviceError(f"ONNX Runtime runs `{name}` with {', '.join(runs) or 'nothing'}, not with {asked.name}")
+        threads = num_threads or max(usable_cores() // processes_here(), 1)
+        options = session_options(onnxruntime, target, require_accelerator, threads)
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimise])
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        session = open_checked(onnxruntime, data, name, target, options, threads)
         self.name = name
-        self.description = f"onnxruntime {onnxruntime.__version__} with {runs[0]}"
+        share, self.notes = share_of(session, name, target)
+        """Of what a person should know: which accelerator is not used, and how much of the graph the CPU computes."""
+        self.description = f"onnxruntime {onnxruntime.__version__} with {target.provider.name}{share}"
         self._session = session
         self._input = session.get_inputs()[0]
         first = self._input.shape[0] if self._input.shape else None
@@ -131,11 +147,7 @@ class GraphSession:
         """
         if self.batch_size is None or len(images) == 0:
             return self._run(images)
-        size = self.batch_size
-        pieces = [images[start : start + size] for start in range(0, len(images), size)]
-        missing = size - len(pieces[-1])
-        pieces[-1] = np.concatenate([pieces[-1], np.zeros((missing, *images.shape[1:]), images.dtype)])
-        return np.concatenate([self._run(piece) for piece in pieces])[: len(images)]
+        return run_in_pieces(self._run, images, self.batch_size)
 
     def run_all(self, images: Floats) -> dict[str, NDArray[Any]]:
         """Return every output of the graph by name, for a batch that it takes at once.

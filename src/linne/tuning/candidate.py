@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from linne.bundle import Bundle
+from linne.host import accelerator_names
 from linne.inference.backends import BACKENDS, NEVER_AUTO, load_backend
-from linne.inference.backends.base import RunOptions
+from linne.inference.backends.base import Option, RunOptions
 
 BATCHES = (1, 4, 16, 64)
 """Tried for throughput; larger ones gain little on any device, and the first answer waits for all of them."""
@@ -77,10 +78,16 @@ def _changed(plain: Candidate, batches: Sequence[int], thread_counts: Sequence[i
         if threads != plain.how.num_threads:
             yield replace(plain, how=replace(plain.how, num_threads=threads))
     for name, option in load_backend(plain.backend).OPTIONS.items():
-        for value in option.tried:
+        for value in option.tried if _is_here(option) else ():
             yield replace(plain, how=replace(plain.how, options={**plain.how.options, name: value}))
     for batch in batches[1:]:
         yield replace(plain, batch=batch)
+
+
+def _is_here(option: Option) -> bool:
+    """Return whether the machine has what `option` is tried on, by the names of its accelerators."""
+    gpus = [name for name in accelerator_names() if option.tried_on == "gpu" or name.startswith("AMD")]
+    return option.tried_on == "any" or bool(gpus)
 
 
 def second_round(plain: Candidate, better: Sequence[Candidate]) -> Candidate | None:

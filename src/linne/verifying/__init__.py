@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from linne import metrics
 from linne.bundle import GRAPH, Bundle
 from linne.errors import LinneError, SourceError
-from linne.exports import Precision
+from linne.exports import Precision, has_export
 from linne.inference.backends import BACKENDS, NEVER_AUTO, choose_backend, load_backend
 from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
@@ -79,7 +79,9 @@ def candidates(
         if name in ("torch", *NEVER_AUTO) or kind.why_unavailable() is not None:
             continue
         found += [
-            (name, replace(how, precision=each)) for each in kind.PRECISIONS if kind.why_not(bundle, each) is None
+            (name, replace(how, precision=each))
+            for each in kind.PRECISIONS
+            if kind.why_not(bundle, each) is None and _is_made(bundle, name, each)
         ]
     if not found:
         raise LinneError(
@@ -87,6 +89,12 @@ def candidates(
             hint=f"linne export {bundle.path} --to onnx; or name a --backend or a --precision",
         )
     return found
+
+
+def _is_made(bundle: Bundle, backend: str, precision: Precision) -> bool:
+    """Return whether somebody made the bundle in `precision`: half precision may also be a runtime's own doing."""
+    kind = "onnx" if backend == "onnxruntime" else backend
+    return precision in ("fp32", "int8") or has_export(bundle, kind, precision)
 
 
 class Reference:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from linne.bundle import Bundle, add_metrics, open_bundle
-from linne.errors import LinneError
+from linne.errors import DeviceError, LinneError
 from linne.inference.backends import load_backend
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.predictor import Predictor
@@ -19,6 +19,31 @@ from linne.verifying.layers import where_they_part
 
 SCORE = "verified"
 """Where results are kept among a bundle's metrics."""
+
+
+def verify_each(
+    reference: Reference,
+    tried: Sequence[tuple[str, RunOptions]],
+    *,
+    max_drop: float | None = None,
+    max_gap: float | None = None,
+    say: Callable[[str], None],
+) -> list[ParityReport]:
+    """Return how each of `tried` compares with `reference`; one of several that cannot run on this device is said.
+
+    Raises:
+        LinneError: as `verify_one`; where there is but one, also that the device cannot run it.
+    """
+    reports = []
+    for name, how in tried:
+        say(f"verifying {name} in {how.precision} on {reference.examples.name}")
+        try:
+            reports.append(verify_one(reference, name, how, max_drop=max_drop, max_gap=max_gap))
+        except DeviceError as error:
+            if len(tried) == 1:
+                raise
+            say(f"{name} in {how.precision} is not verified: {error.message}")
+    return reports
 
 
 def verify_one(

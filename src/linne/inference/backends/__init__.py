@@ -13,9 +13,14 @@ from linne.inference.backends.base import Backend
 BACKENDS = {
     "onnxruntime": "linne.inference.backends.onnx_runtime:OnnxRuntimeBackend",
     "torch": "linne.inference.backends.pytorch:TorchBackend",
+    "openvino": "linne.inference.backends.openvino:OpenVinoBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
-"""In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it."""
+"""In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it.
+
+OpenVINO is for what nothing else can run: it reads the graphs that ONNX Runtime does, in fp32 as quickly, so that an
+earlier place would only let the last digits of an answer hang on what else is installed.
+"""
 NEVER_AUTO = ("null",)
 """Only by name: it answers for no trained network."""
 

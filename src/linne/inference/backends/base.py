@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from linne.bundle import Bundle
 from linne.errors import RecipeError, suggest
@@ -48,6 +48,8 @@ class Option:
     """One line for people."""
     tried: tuple[str, ...] = ()
     """What `linne tune` tries besides the default; nothing for what does not change how fast it is."""
+    tried_on: Literal["any", "gpu", "amd"] = "any"
+    """Where that is tried: on every device, where there is a GPU of NVIDIA's or AMD's, or of AMD's alone."""
 
 
 class Backend(Protocol):

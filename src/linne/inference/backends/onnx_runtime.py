@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import Precision, graph_of, has_graph
-from linne.graphs.session import GraphSession, provider_for, why_no_runtime
+from linne.graphs.session import GraphSession, open_session, why_no_runtime
 from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, Resize, pillow_resize
 
@@ -19,6 +20,11 @@ class OnnxRuntimeBackend:
     PRECISIONS: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "optimise": Option(("all", "extended", "basic", "none"), "how far ONNX Runtime may rewrite the graph"),
+        "spinning": Option(
+            ("true", "false"),
+            "threads wait busily for work: quick where no other program needs the cores",
+            tried=("false",),
+        ),
     }
 
     def __init__(self, session: GraphSession, canary_logits_NK: Floats | None = None) -> None:
@@ -41,22 +47,29 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def open(cls, bundle: Bundle, how: RunOptions) -> Self:
-        """Return the graph on the provider for the device; a graph has no code to trust."""
-        provider = provider_for(how.device, require_accelerator=how.require_accelerator)
+        """Return the graph on the provider for the device; a graph has no code to trust.
+
+        Warns of nodes that the provider leaves to the CPU, and of accelerators that `auto` could not use.
+        """
         graph = graph_of(bundle, how.precision)
         try:
-            session = GraphSession(
+            session = open_session(
                 graph.path,
                 str(graph.path.relative_to(bundle.path)),
-                provider=provider,
+                device=how.device,
+                precision=how.precision,
+                require_accelerator=how.require_accelerator,
                 num_threads=how.num_threads,
                 optimise=how.options.get("optimise", "all"),
+                spinning=how.options.get("spinning", "true") == "true",
             )
         except DeviceError:
             raise
         except (LinneError, OSError) as error:
             reason = error.message if isinstance(error, LinneError) else error.strerror
             raise BundleError(f"bundle `{bundle.path}`: {reason}", hint=getattr(error, "hint", None)) from error
+        for note in session.notes:
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
         return cls(session, graph.canary_logits_NK)
 
     def run(self, images_NCHW: Floats) -> Floats:

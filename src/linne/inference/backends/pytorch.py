@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Self, cast
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from linne.device.fallbacks import Fallbacks
 
 
+BY_ENVIRONMENT = {
+    "miopen_search": ("MIOPEN_FIND_ENFORCE", "3"),
+    "tunable_op": ("PYTORCH_TUNABLEOP_ENABLED", "1"),
+}
+"""Options that libraries read from the environment, before their first use; 3 is MIOpen's SEARCH."""
+
+
 class TorchBackend:
     """A torch network with a bundle's weights on one device."""
 
@@ -24,9 +32,27 @@ class TorchBackend:
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "channels_last": Option(("false", "true"), "keep the channels of a pixel together in memory", tried=("true",)),
         "compile": Option(
-            ("no", "default", "max-autotune"),
+            ("no", "default", "reduce-overhead", "max-autotune"),
             "torch.compile, which takes its time before the first answer",
             tried=("default",),
+        ),
+        "cudnn_benchmark": Option(
+            ("false", "true"),
+            "time cuDNN's or MIOpen's kernels for each shape before the first answer",
+            tried=("true",),
+            tried_on="gpu",
+        ),
+        "miopen_search": Option(
+            ("off", "on"),
+            "let MIOpen search the parameters of its kernels for shapes that it has none of, and keep them",
+            tried=("on",),
+            tried_on="amd",
+        ),
+        "tunable_op": Option(
+            ("off", "on"),
+            "let torch time the kernels of matrix products, and keep the best",
+            tried=("on",),
+            tried_on="amd",
         ),
     }
 
@@ -60,8 +86,12 @@ class TorchBackend:
     def open(cls, bundle: Bundle, how: RunOptions) -> Self:
         """Return the network on the device. Draws no number from torch's global generator.
 
-        The number of threads is torch's own setting, for all that this process computes with torch.
+        The number of threads is torch's own setting, and kernels are searched by torch's and MIOpen's own: for all that
+        this process computes with them.
         """
+        for option, (name, value) in BY_ENVIRONMENT.items():
+            if how.options.get(option) == "on":
+                os.environ[name] = value
         import torch
 
         from linne.device import Device
@@ -73,6 +103,8 @@ class TorchBackend:
         network = network_of(bundle, trust_code=how.trust_code).to(picked.torch_device)
         if how.options.get("channels_last") == "true":
             network = network.to(memory_format=torch.channels_last)
+        if how.options.get("cudnn_benchmark") == "true":
+            torch.backends.cudnn.benchmark = True
         if how.num_threads is not None:
             torch.set_num_threads(how.num_threads)
         mode = how.options.get("compile", "no")

@@ -1,0 +1,160 @@
+"""Networks as they are deployed on this processor: torch as it comes and compiled, and linne's backends, in turns.
+
+Each way runs in a process of its own; all take turns, so that a drift of the machine meets all alike. The roof is what
+a large matrix product reaches with as many threads: what a network takes at least, by its multiplications.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import deployed
+import measure
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the bundles there, for the next call")
+    parser.add_argument("--networks", default=",".join(deployed.NETWORKS), help="names, with commas")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
+    parser.add_argument("--precisions", default="fp32", help="with commas; int8 exports must be in --folder already")
+    options = parser.parse_args()
+    if options.quick:
+        options.networks, options.turns, options.seconds = "SqueezeNet 1.1", 6, 0.1
+    measure.use_checkout()
+    rows, raw = [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for title in options.networks.split(","):
+            found = one_network(title, folder, options)
+            raw[title] = found
+            rows += [[title, *row] for row in found["rows"]]
+    measure.report(
+        f"Networks deployed on a CPU, batch {options.batch}, {options.threads} threads",
+        [
+            "network",
+            "way",
+            "ready s",
+            "first ms",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            "images/s",
+            "MiB",
+            "of the roof",
+            "x torch",
+        ],
+        rows,
+        notes=[
+            f"{options.turns} turns of {options.seconds:g} s each, in processes of their own; warm but for `first ms`",
+            "ratio to torch as it comes: median of the turns' ratios and its 95 % interval",
+            "weights are drawn: as fast as trained ones in fp32",
+            "roof: multiply-adds of convolutions and linear layers, over the rate of a 2048 x 2048 fp32 product",
+        ],
+        packages=["torch", "onnxruntime", "openvino"],
+        raw=raw,
+        options=options,
+    )
+
+
+def one_network(title: str, folder: Path, options: Any) -> dict[str, Any]:
+    """Return the rows of a network's ways."""
+    from linne.inference.backends.base import RunOptions
+    from linne.tuning.candidate import Candidate
+    from linne.tuning.runner import Refused, Runner
+    from linne.tuning.statistics import compare, times_of
+
+    name = deployed.NETWORKS[title]
+    bundle = deployed.bundle_of(name, folder)
+
+    def way(backend: str, precision: str = "fp32", **more: str) -> Candidate:
+        how = RunOptions(device="cpu", num_threads=options.threads, precision=precision, options=more)
+        return Candidate(backend=backend, how=how, batch=options.batch)
+
+    ways = [way("torch"), way("torch", compile="default", channels_last="true")]
+    for precision in options.precisions.split(","):
+        ways += [way("onnxruntime", precision), way("openvino", precision)]
+    samples: dict[Candidate, list[float]] = {}
+    medians: dict[Candidate, list[float]] = {}
+    roofs: list[float] = []
+    with ExitStack() as stack:
+        runners: dict[Candidate, Runner] = {}
+        for one in ways:
+            try:
+                runners[one] = stack.enter_context(Runner(bundle, one))
+            except Refused as refusal:
+                print(f"{title}, {one.words}: {refusal}")
+        for _ in range(options.turns):
+            roofs.append(matrix_rate(options.threads))
+            for one, runner in runners.items():
+                turn = runner.run(options.seconds)
+                samples.setdefault(one, []).extend(turn.times_ms)
+                medians.setdefault(one, []).append(statistics.median(turn.times_ms))
+                memory = turn.peak_mib or 0.0
+                runner.peak = memory  # type: ignore[attr-defined]
+    gmacs = multiply_adds(bundle)
+    rate = statistics.median(roofs)
+    rows = []
+    for one, runner in runners.items():
+        times = times_of(samples[one], options.batch)
+        against = compare(medians[ways[0]], medians[one])
+        share = 2 * gmacs * times.images_per_second / rate
+        rows.append(
+            [
+                one.words,
+                f"{runner.open_ms / 1000:.2f}",
+                f"{runner.first_ms:.1f}",
+                f"{times.p50_ms:.2f}",
+                f"{times.p95_ms:.2f}",
+                f"{times.p99_ms:.2f}",
+                f"{times.images_per_second:.1f}",
+                f"{runner.peak:.0f}",  # type: ignore[attr-defined]
+                f"{share:.0%}",
+                f"{against.ratio:.2f} ({against.low:.2f}-{against.high:.2f})",
+            ]
+        )
+    return {"rows": rows, "gmacs": gmacs, "gflops_roof": rate, "medians_ms": {k.words: v for k, v in medians.items()}}
+
+
+def matrix_rate(threads: int, side: int = 2048) -> float:
+    """Return the GFLOP/s of a large fp32 matrix product by torch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    a @ b
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best / 1e9
+
+
+def multiply_adds(bundle: Path) -> float:
+    """Return the GMACs of one image, by torch's own counter of operations."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from linne.bundle import open_bundle
+    from linne.models.from_bundle import network_of
+
+    opened = open_bundle(bundle)
+    network = network_of(opened)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.zeros(1, opened.input.channels, opened.input.height, opened.input.width))
+    return counter.get_total_flops() / 2e9
+
+
+if __name__ == "__main__":
+    main()
