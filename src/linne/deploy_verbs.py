@@ -40,8 +40,8 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" also "fp16" and "int8".
+        to: "onnx", "openvino", "torch-export" or "torchscript".
+        precision: "fp32", or of "onnx" also "fp16" and "int8"; of "openvino" "int8".
         bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.

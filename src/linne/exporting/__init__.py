@@ -22,6 +22,7 @@ from linne.exports import PIXELS, require_room, write_export
 
 KINDS: Mapping[str, str] = {
     "onnx": "linne.exporting.to_onnx:make",
+    "openvino": "linne.exporting.to_openvino:make",
     "torch-export": "linne.exporting.to_torch_export:make",
     "torchscript": "linne.exporting.to_torchscript:make",
 }

@@ -66,15 +66,20 @@ def to_budget(
         "scheme": "QDQ, uint8 activations a tensor, int8 weights a channel",
         "weight_bits": 7 if reduce_range else 8,
         "weight_bits_because": why,
-        "calibration": {
-            "images": calibration.name,
-            "seed": wish.seed,
-            "num_by_class": calibration.num_by_class,
-            "source_fingerprint": images.source.fingerprint,
-        },
+        "calibration": calibration_facts(images, wish),
         **_facts(found),
     }
     return found.content, {"quantisation": facts}
+
+
+def calibration_facts(images: Images, wish: Int8) -> dict[str, Any]:
+    """Return what is kept of the images that ranges were measured on."""
+    return {
+        "images": images.calibration.name,
+        "seed": wish.seed,
+        "num_by_class": images.calibration.num_by_class,
+        "source_fingerprint": images.source.fingerprint,
+    }
 
 
 def _facts(found: Quantised) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         say(trial.note)
     say(f"answering {len(trial.images_NHWC)} images with the bundle: {trial.what}")
     expected_NK = answers_of(bundle, trial, trust_code=wish.trust_code)
-    graph = _kept_graph(bundle, wish, trial, expected_NK, say) or fp32_graph(bundle, wish, trial, expected_NK, say)
+    graph = graph_in_fp32(bundle, wish, trial, expected_NK, say)
     share = FP32_SHARE
     if wish.precision == "fp16":
         share = FP16_SHARE
@@ -106,6 +106,11 @@ def _require_sense(bundle: Bundle, wish: Wish) -> None:
         )
     if wish.exporter != "auto" or wish.opset is not None:
         raise RecipeError("`--exporter` and `--opset` are for torch's networks, and this bundle is a graph already")
+
+
+def graph_in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
+    """Return the bundle's export in fp32 where int8 is asked for and there is one, else a new graph; verified."""
+    return _kept_graph(bundle, wish, trial, expected_NK, say) or fp32_graph(bundle, wish, trial, expected_NK, say)
 
 
 def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
