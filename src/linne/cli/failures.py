@@ -21,6 +21,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib"), "train"),
     **dict.fromkeys(("datasets", "transformers"), "hf"),
     "pyarrow": "lists",
+    "nncf": "openvino",
     "optuna": "sweep",
     "ray": "ray",
 }
