@@ -11,13 +11,13 @@ pytest.importorskip("torch", reason="needs `linne[train]`")
 pytest.importorskip("onnx", reason="needs `linne[onnx]`")
 pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 
-from fixtures.digit_graphs import digits_graph, write_digits_bundle  # noqa: E402
+from fixtures.digit_graphs import digits_graph, write_digits_bundle
 
-import linne  # noqa: E402
-from linne.errors import CheckFailed  # noqa: E402
-from linne.exports import exports_of, open_export  # noqa: E402
-from linne.inference.backends.base import RunOptions  # noqa: E402
-from linne.inference.predictor import Predictor  # noqa: E402
+import linne
+from linne.errors import CheckFailed
+from linne.exports import exports_of, open_export
+from linne.inference.backends.base import RunOptions
+from linne.inference.predictor import Predictor
 
 pytestmark = pytest.mark.long
 

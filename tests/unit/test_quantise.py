@@ -22,13 +22,14 @@ from linne.cli import cli
 from linne.data import open_source
 from linne.data.source import Source, Split, UInt8
 from linne.errors import RecipeError, SourceError
-from linne.exporting.calibration import Calibration, balanced, calibration_of, examples_of, source_of
+from linne.exporting.calibration import Calibration, balanced, calibration_of, examples_of
 from linne.exporting.int8_search import named
 from linne.exporting.ranges import NUM_BINS, Tensors, entropy, histograms, min_max, percentile
 from linne.exporting.to_int8 import Layer, layers_of, needs_reduced_range, prepared, quantised
 from linne.exports import exports_of, open_export
 from linne.graphs.session import GraphSession
 from linne.preprocess import pillow_resize
+from linne.trained_on import to_calibrate
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +87,13 @@ def test_every_layer_is_in_int8_with_a_scale_for_each_channel(plain: bytes, cali
     assert layers[2].nodes == ("conv3", "conv3_relu", "pool", "flatten")
     content = quantised(model, layers, min_max(Tensors(model, calibration)), in_float=(), reduce_range=False)
     stored = {item.name: numpy_helper.to_array(item) for item in onnx.load_model_from_string(content).graph.initializer}
-    assert stored["conv3_quantized"].dtype == np.int8
-    assert np.abs(stored["conv3_quantized"]).max() == 127
-    assert stored["conv3_scale"].shape == (128,)
+    assert stored["conv3_weights_quantized"].dtype == np.int8
+    assert np.abs(stored["conv3_weights_quantized"]).max() == 127
+    assert stored["conv3_weights_scale"].shape == (128,)
     assert stored["conv3_out_zero_point"].dtype == np.uint8
     reduced = quantised(model, layers, min_max(Tensors(model, calibration)), in_float=(), reduce_range=True)
     stored = {item.name: numpy_helper.to_array(item) for item in onnx.load_model_from_string(reduced).graph.initializer}
-    assert np.abs(stored["conv3_quantized"]).max() == 64
+    assert np.abs(stored["conv3_weights_quantized"]).max() == 64
 
 
 def test_the_layers_that_cannot_stand_int8_are_found_and_stay_in_float(tmp_path: Path, planted: bytes) -> None:
@@ -190,10 +191,10 @@ def test_a_bundle_that_does_not_say_what_it_was_trained_on_asks_for_images(bundl
     from dataclasses import replace
 
     with pytest.raises(RecipeError) as caught:
-        source_of(replace(bundle, provenance={}), None)
+        to_calibrate(replace(bundle, provenance={}), None)
     assert caught.value.hint == "--calibrate SOURCE names images such as the network will see, a thousand or more"
     with pytest.raises(SourceError) as gone:
-        source_of(replace(bundle, provenance={"source": {"name": "/nowhere/photos"}}), None)
+        to_calibrate(replace(bundle, provenance={"source": {"name": "/nowhere/photos"}}), None)
     assert gone.value.hint == "--calibrate SOURCE says where it is now"
 
 

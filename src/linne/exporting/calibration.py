@@ -9,10 +9,9 @@ import numpy as np
 
 from linne.bundle import Bundle
 from linne.data.source import Ints, Source
-from linne.errors import BundleError, RecipeError, SourceError
+from linne.errors import BundleError, SourceError
 from linne.evaluation import chunks, class_mapping, split_of
 from linne.preprocess import Floats, InputSpec, Resize, UInt8, normalise, pillow_resize
-from linne.trained_on import as_in_training
 from linne.verifying.examples import Batch, Examples, of_source, spread
 
 NUM_CHECKED = 2000
@@ -40,33 +39,6 @@ class Calibration:
         """Yield all images, `size` at a time; the last batch is filled up with the first images."""
         for start in range(0, len(self), size):
             yield self.normalised(np.arange(start, start + size) % len(self))
-
-
-def source_of(bundle: Bundle, asked: str | Source | None) -> Source:
-    """Return the source to calibrate with, split as it was when the bundle was trained: its own, or what is asked for.
-
-    Raises:
-        RecipeError: nothing is asked for, and the bundle does not say what it was trained on.
-        SourceError: it cannot be opened.
-    """
-    if asked is not None and not isinstance(asked, str):
-        return asked
-    known = bundle.provenance.get("source", {}).get("name")
-    name = asked or known
-    if not isinstance(name, str):
-        raise RecipeError(
-            f"bundle `{bundle.path}` does not say what it was trained on, and int8 needs images to measure ranges on",
-            hint="--calibrate SOURCE names images such as the network will see, a thousand or more",
-        )
-    try:
-        return as_in_training(bundle, name, None)
-    except SourceError as error:
-        if asked is not None:
-            raise
-        raise SourceError(
-            f"what the bundle was trained on is needed to measure ranges: {error.message}",
-            hint="--calibrate SOURCE says where it is now",
-        ) from error
 
 
 def calibration_of(bundle: Bundle, source: Source, num_images: int, seed: int = 0) -> Calibration:

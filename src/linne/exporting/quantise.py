@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linne.bundle import Bundle
-from linne.data.source import Source
-from linne.exporting.calibration import Calibration, calibration_of, examples_of, source_of
+from linne.exporting.calibration import Calibration, calibration_of, examples_of
 from linne.exporting.int8_search import Quantised, Search
 from linne.exporting.to_int8 import needs_reduced_range
 from linne.exporting.wish import Int8
@@ -25,7 +24,6 @@ answer. What int8 costs is measured on the validation split."""
 class Images:
     """What ranges are measured on, and what decides."""
 
-    source: Source
     calibration: Calibration
     examples: Examples
 
@@ -36,11 +34,10 @@ def images_for(bundle: Bundle, wish: Int8, say: Callable[[str], None]) -> Images
     Raises:
         LinneError: there are none to measure ranges on, or none to verify with.
     """
-    source = source_of(bundle, wish.calibrate)
-    for note in source.notes:
+    for note in wish.source.notes:
         say(note)
-    examples = examples_of(bundle, source)
-    return Images(source, calibration_of(bundle, source, wish.num_images, wish.seed), examples)
+    examples = examples_of(bundle, wish.source)
+    return Images(calibration_of(bundle, wish.source, wish.num_images, wish.seed), examples)
 
 
 def to_budget(
@@ -78,7 +75,7 @@ def calibration_facts(images: Images, wish: Int8) -> dict[str, Any]:
         "images": images.calibration.name,
         "seed": wish.seed,
         "num_by_class": images.calibration.num_by_class,
-        "source_fingerprint": images.source.fingerprint,
+        "source_fingerprint": wish.source.fingerprint,
     }
 
 

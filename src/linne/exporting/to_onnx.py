@@ -19,7 +19,7 @@ from linne.exporting.half import to_half
 from linne.exporting.pixels import with_pixels
 from linne.exporting.quantise import INT8_SHARE, Images, images_for, to_budget
 from linne.exporting.torch_talk import first_line, quietly
-from linne.exporting.wish import Int8, Made, Wish
+from linne.exporting.wish import Made, Wish
 from linne.exports import graph_of, has_graph
 from linne.graphs.session import INSTALL, GraphSession, why_no_runtime
 from linne.graphs.wire import require_whole
@@ -54,7 +54,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         CheckFailed: no graph answers as the bundle does.
     """
     _require_sense(bundle, wish)
-    images = images_for(bundle, wish.int8 or Int8(), say) if wish.precision == "int8" else None
+    images = images_for(bundle, wish.for_int8, say) if wish.precision == "int8" else None
     trial = trial_of(bundle)
     if trial.note is not None:
         say(trial.note)
@@ -167,7 +167,7 @@ def _in_int8(
     graph: Graph, bundle: Bundle, wish: Wish, images: Images, trial: Trial, expected_NK: Floats, say: Say
 ) -> Graph:
     """Return the graph in int8, within its budget."""
-    content, facts = to_budget(bundle, graph.content, wish.int8 or Int8(), images, trust_code=wish.trust_code, say=say)
+    content, facts = to_budget(bundle, graph.content, wish.for_int8, images, trust_code=wish.trust_code, say=say)
     content = describe(content, bundle, bundle.input)
     agreement = compare(trial, expected_NK, GraphSession(content, MAIN).run, share=INT8_SHARE)
     return Graph(content, agreement, {**graph.facts, **facts})

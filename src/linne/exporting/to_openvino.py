@@ -46,7 +46,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         CheckFailed: int8 costs more than it may.
     """
     _require_sense(bundle, wish)
-    asked = wish.int8 or Int8()
+    asked = wish.for_int8
     images = images_for(bundle, asked, say)
     trial = trial_of(bundle)
     say(f"answering {len(trial.images_NHWC)} images with the bundle: {trial.what}")

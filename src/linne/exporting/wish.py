@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,8 +25,8 @@ NUM_IMAGES = 500
 class Int8:
     """What int8 may cost, and on which images that is found out."""
 
-    calibrate: str | Source | None = None
-    """Whose training split ranges are measured on, and whose validation split decides; None for the bundle's own."""
+    source: Source
+    """Whose training split ranges are measured on, and whose validation split decides."""
     num_images: int = NUM_IMAGES
     max_drop: float = MAX_DROP["int8"]
     """Of the accuracy, as a fraction."""
@@ -34,6 +34,12 @@ class Int8:
     """Names of layers that stay in float, or patterns."""
     seed: int = 0
     """Of the draw of images."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise RecipeError(f"calibration_images is {self.num_images}, expected 1 or more")
+        if not 0 <= self.max_drop <= 1:
+            raise RecipeError(f"max_drop is {self.max_drop:g}, expected a fraction from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +56,7 @@ class Wish:
     trust_code: bool = False
     """Whether the Python file may be run that a bundle of the user's own network names."""
     int8: Int8 | None = None
-    """Of int8 alone; None for what is usual."""
+    """In int8, where it cannot be None."""
 
     def __post_init__(self) -> None:
         if self.exporter not in EXPORTERS:
@@ -58,6 +64,17 @@ class Wish:
                 f"no exporter `{self.exporter}`",
                 hint=suggest(self.exporter, EXPORTERS) or f"use {', '.join(EXPORTERS)}",
             )
+
+    @property
+    def for_int8(self) -> Int8:
+        """What is asked of int8.
+
+        Raises:
+            RecipeError: nothing is.
+        """
+        if self.int8 is None:
+            raise RecipeError("int8 needs images to measure ranges on")
+        return self.int8
 
     def require_plain(self, kind: str) -> None:
         """Raise RecipeError for what only `--to onnx` can do."""
@@ -77,7 +94,7 @@ class Wish:
 
 
 OPTIONS = {
-    "calibrate": "--calibrate",
+    "source": "--calibrate",
     "num_images": "--calibration-images",
     "max_drop": "--max-drop",
     "keep_float": "--keep-float",
@@ -85,23 +102,11 @@ OPTIONS = {
 """What int8 alone can be told, as it is typed."""
 
 
-def int8_wish(precision: Precision, **asked: Any) -> Int8 | None:
-    """Return what is asked of int8, what is None being as usual; None in another precision.
-
-    Raises:
-        RecipeError: something of it is asked of another precision, or cannot be.
-    """
-    given = {name: value for name, value in asked.items() if value is not None}
+def require_int8(precision: str, asked: Collection[str]) -> None:
+    """Raise RecipeError where what is for int8 alone, keys of `OPTIONS`, is asked of another precision."""
     if precision != "int8":
-        for name in given:
+        for name in asked:
             raise RecipeError(f"`{OPTIONS[name]}` goes with `--precision int8`, not with {precision}")
-        return None
-    wish = Int8(**given)
-    if wish.num_images < 1:
-        raise RecipeError(f"calibration_images is {wish.num_images}, expected 1 or more")
-    if not 0 <= wish.max_drop <= 1:
-        raise RecipeError(f"max_drop is {wish.max_drop:g}, expected a fraction from 0 to 1")
-    return wish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
