@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from linne.errors import LinneError
 from linne.host import prepare_for_torch
@@ -60,21 +60,26 @@ def export(
     """
     prepare_for_torch()
     from linne.bundle import open_bundle
-    from linne.exporting import export_bundle
+    from linne.exporting import IN_INT8, export_bundle
     from linne.exporting.wish import Int8, Wish, require_int8
     from linne.trained_on import to_calibrate
 
     opened = open_bundle(bundle)
-    int8 = {"num_images": calibration_images, "max_drop": max_drop, "keep_float": tuple(keep_float) or None}
+    int8: dict[str, Any] = {
+        "num_images": calibration_images,
+        "max_drop": max_drop,
+        "keep_float": tuple(keep_float) or None,
+    }
     given = {name: value for name, value in int8.items() if value is not None}
     require_int8(precision, [*given, *(["source"] if calibrate is not None else [])])
+    quantises = precision == "int8" and to in IN_INT8
     wish = Wish(
         precision=precision,
         pixels=bake_preprocessing,
         exporter=exporter,
         opset=opset,
         trust_code=trust_code,
-        int8=Int8(source=to_calibrate(opened, calibrate), **given) if precision == "int8" else None,
+        int8=Int8(source=to_calibrate(opened, calibrate), **given) if quantises else None,
     )
     return export_bundle(opened, to, wish, replace=replace, say=Narrator(quiet=quiet).line)
 

@@ -88,7 +88,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
 def _require_sense(bundle: Bundle, wish: Wish) -> None:
     """Raise LinneError for what cannot be made, before anything is computed."""
     if wish.precision not in PRECISIONS:
-        raise RecipeError(f"`onnx` is exported in {' and '.join(PRECISIONS)}, not in {wish.precision}")
+        raise RecipeError(f"`onnx` is exported in fp32, fp16 and int8, not in {wish.precision}")
     if (reason := why_no_runtime()) is not None:
         raise LinneError(f"an export cannot be verified: {reason}")
     try:

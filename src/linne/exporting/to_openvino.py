@@ -9,13 +9,13 @@ import fnmatch
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from linne.bundle import Bundle, canary_batch
 from linne.errors import CheckFailed, LinneError, RecipeError, suggest
-from linne.exporting.agreement import Trial, compare, require_agreement, trial_of
+from linne.exporting.agreement import Agreement, compare, require_agreement, trial_of
 from linne.exporting.answers import answers_of
 from linne.exporting.quantise import INT8_SHARE, Images, calibration_facts, images_for
 from linne.exporting.to_onnx import graph_in_fp32
@@ -25,7 +25,6 @@ from linne.graphs.openvino_model import INSTALL, MAIN, WEIGHTS, OpenVinoModel, w
 from linne.inference.backends.base import RunOptions
 from linne.inference.backends.openvino import OpenVinoBackend
 from linne.inference.predictor import Predictor
-from linne.preprocess import Floats
 from linne.report_parity import ParityReport
 from linne.verifying import Reference, reference_of
 from linne.verifying import compare as compare_answers
@@ -58,51 +57,47 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
     for way, fast in WAYS.items():
         started = time.perf_counter()
         files, kept = _quantised(graph.content, images, asked, fast=fast)
-        with tempfile.TemporaryDirectory() as folder:
-            model = _opened(files, Path(folder))
-            report = _verified(bundle, model, reference, asked.max_drop)
-            lost = report.drop if report.drop is not None else 1 - report.agreement
-            tried.append(f"{way}: {100 * lost:+.2f} points")
-            say(f"{tried[-1]} lost, in {time.perf_counter() - started:.0f} s")
-            if report.passed:
-                return _made(bundle, files, model, trial, expected_NK, images, asked, (way, kept, report), say)
+        model = _opened(files)
+        report = _verified(bundle, model, reference, asked.max_drop)
+        lost = report.drop if report.drop is not None else 1 - report.agreement
+        tried.append(f"{way}: {100 * lost:+.2f} points")
+        say(f"{tried[-1]} lost, in {time.perf_counter() - started:.0f} s")
+        if report.passed:
+            facts = {
+                "scheme": "NNCF, mixed preset",
+                "nncf": _version(),
+                "method": way,
+                "in_float": kept,
+                "calibration": calibration_facts(images, asked),
+                "verified": dict(report.kept()),
+            }
+            for line in report.details():
+                say(line)
+            return _made(bundle, files, model, compare(trial, expected_NK, model.run, share=INT8_SHARE), facts, say)
     raise CheckFailed(
-        f"int8 by OpenVINO does not hold {100 * asked.max_drop:g} points on {images.examples.name}; nothing is written; "
-        + "; ".join(tried),
+        f"int8 by OpenVINO does not hold {100 * asked.max_drop:g} points on {images.examples.name} "
+        f"({'; '.join(tried)}); nothing is written",
         hint="--to onnx searches for layers to keep in float; --keep-float names them here; or --max-drop POINTS",
     )
 
 
 def _made(
     bundle: Bundle,
-    files: dict[str, bytes],
+    files: Mapping[str, bytes],
     model: OpenVinoModel,
-    trial: Trial,
-    expected_NK: Floats,
-    images: Images,
-    asked: Int8,
-    outcome: tuple[str, list[str], ParityReport],
+    agreement: Agreement,
+    facts: Mapping[str, Any],
     say: Say,
 ) -> Made:
-    """Return what is written, after answering the images that every export answers."""
-    import nncf
-
-    way, kept, report = outcome
-    agreement = compare(trial, expected_NK, model.run, share=INT8_SHARE)
+    """Return what is written; raises CheckFailed where even that many batches and images are not answered."""
     require_agreement(agreement, "the model in int8")
-    for line in (*report.details(), agreement.line()):
-        say(line)
-    facts = {
-        "scheme": "NNCF, mixed preset",
-        "nncf": str(nncf.__version__),
-        "method": way,
-        "in_float": kept,
-        "calibration": calibration_facts(images, asked),
-        "verified": dict(report.kept()),
-    }
-    canaries_NK = model.run(canary_batch(bundle.input))
+    say(agreement.line())
     return Made(
-        files=files, main=MAIN, canary_logits_NK=canaries_NK, agreement=agreement, facts={"quantisation": facts}
+        files=files,
+        main=MAIN,
+        canary_logits_NK=model.run(canary_batch(bundle.input)),
+        agreement=agreement,
+        facts={"quantisation": facts},
     )
 
 
@@ -129,6 +124,10 @@ def _nncf() -> Any:
     with quietly():
         import nncf
     return nncf
+
+
+def _version() -> str:
+    return str(_nncf().__version__)
 
 
 def _quantised(content: bytes, images: Images, asked: Int8, *, fast: bool) -> tuple[dict[str, bytes], list[str]]:
@@ -173,11 +172,12 @@ def _named(names: Sequence[str], asked: Int8) -> list[str]:
     return list(dict.fromkeys(kept))
 
 
-def _opened(files: dict[str, bytes], folder: Path) -> OpenVinoModel:
+def _opened(files: Mapping[str, bytes]) -> OpenVinoModel:
     """Return the model, opened from the very bytes that are kept."""
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return OpenVinoModel(folder / MAIN, MAIN, device="cpu", precision="int8")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return OpenVinoModel(Path(folder) / MAIN, MAIN, device="cpu", precision="int8")
 
 
 def _verified(bundle: Bundle, model: OpenVinoModel, reference: Reference, max_drop: float) -> ParityReport:
