@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test quick test-slow test-faults bench-gpu fuzz check format reference clean
+.PHONY: help demo test quick test-slow test-faults bench-gpu fuzz migraphx check format reference clean
 
 help:
 	@echo "make demo       train, evaluate and predict on real images, from nothing"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-faults  kills, damage and failing disks by the hundred: half an hour"
 	@echo "make bench-gpu  what is measured on an accelerator, in parts of ten minutes; call it again to go on"
 	@echo "make fuzz       a million damaged images through the decoder"
+	@echo "make migraphx   AMD's graph compiler into build/migraphx, for its tests: it runs on any CPU, without ROCm"
 	@echo "make check      format, lint, types, layers, generated docs"
 	@echo "make format     format the code and mend what the linter can"
 	@echo "make reference  write docs/reference from the code"
@@ -41,6 +42,11 @@ bench-gpu: $(VENV)/installed-train
 
 fuzz: $(VENV)/installed-dev
 	scripts/fuzz_images --count 1000000 --folder build/fuzz
+
+migraphx: build/migraphx
+
+build/migraphx:
+	$(PYTHON) scripts/install_migraphx --output $@
 
 check: $(VENV)/installed-dev
 	scripts/check

@@ -101,10 +101,10 @@ def _use(provider: str) -> str:
 
 def _input(spec: Mapping[str, Any]) -> str:
     colour = "grey" if spec["channels"] == 1 else "RGB"
-    if spec["crop_mode"] == "squash":
-        fit = "stretched to that size"
-    else:
-        fit = f"resized ({spec['interpolation']}) to cover that size / {spec['crop_pct']:g} and cut to its centre"
+    stretched, share = spec["crop_mode"] == "squash", spec["crop_pct"]
+    how, to = ("stretched", "to") if stretched else ("resized", "to cover")
+    cut = "" if stretched and share == 1 else f" / {share:g} and cut to its centre"
+    fit = f"{how} ({spec['interpolation']}) {to} that size{cut}"
     return (
         f"{spec['height']} x {spec['width']} pixels (height x width), {colour}, {fit}. "
         f"Pixels are scaled to 0-1, then mean {_numbers(spec['mean'])} is taken off and the rest divided by "
@@ -113,13 +113,9 @@ def _input(spec: Mapping[str, Any]) -> str:
 
 
 def _training(provenance: Mapping[str, Any]) -> str:
-    imported = provenance.get("imported")
+    imported, started_from = provenance.get("imported"), provenance.get("started_from")
     if isinstance(imported, Mapping):
-        licence = imported.get("licence") or "not stated"
-        return (
-            f"The weights were not trained by linne: they were imported from {_code(str(imported.get('weights')))}, "
-            f"sha256 {_code(str(imported.get('sha256')))}, licence {_code(str(licence))}."
-        )
+        return f"The weights were not trained by linne: they were imported from {_weights(imported)}."
     source = provenance.get("source")
     facts = dict(source) if isinstance(source, Mapping) else {}
     lines = [
@@ -131,9 +127,17 @@ def _training(provenance: Mapping[str, Any]) -> str:
         ("seed", provenance.get("seed")),
     ]
     known = [f"- {name}: {_code(_text(value))}" for name, value in lines if isinstance(value, (str, int, float))]
+    if isinstance(started_from, Mapping):
+        known.append(f"- started from the pretrained weights {_weights(started_from)}")
     if provenance.get("finished") is False:
         known.append("- training was stopped before its last epoch")
     return "\n".join([*known, "", "`bundle.json` holds the whole recipe, the command and the versions."]).lstrip("\n")
+
+
+def _weights(origin: Mapping[str, Any]) -> str:
+    """Return whose weights they were, which file, and under which licence."""
+    name, sha256, licence = (str(origin.get(key) or "not stated") for key in ("weights", "sha256", "licence"))
+    return f"{_code(name)}, sha256 {_code(sha256)}, licence {_code(licence)}"
 
 
 def _limits(num_labels: int) -> str:

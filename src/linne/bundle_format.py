@@ -38,11 +38,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
-def parse_json(text: bytes, name: str) -> dict[str, Any]:
+def parse_json(text: bytes, name: str, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:
     """Return the JSON object in `text`.
 
     Raises:
-        BundleError: not UTF-8, not an object, a key twice, NaN or infinity, or nested deeper than `MAX_JSON_DEPTH`.
+        BundleError: not UTF-8, not an object, a key twice, NaN or infinity, or nested deeper than `max_depth`.
     """
     try:
         value = json.loads(
@@ -52,13 +52,13 @@ def parse_json(text: bytes, name: str) -> dict[str, Any]:
             parse_float=_finite,
         )
     except RecursionError:
-        raise BundleError(f"`{name}` is nested deeper than {MAX_JSON_DEPTH} levels") from None
+        raise BundleError(f"`{name}` is nested deeper than {max_depth} levels") from None
     except ValueError as error:  # also what cannot be decoded, and numbers of thousands of digits
         raise BundleError(f"`{name}` is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise BundleError(f"`{name}` holds {_kind(value)}, expected an object")
-    if _depth(value) > MAX_JSON_DEPTH:
-        raise BundleError(f"`{name}` is nested deeper than {MAX_JSON_DEPTH} levels")
+    if _depth(value) > max_depth:
+        raise BundleError(f"`{name}` is nested deeper than {max_depth} levels")
     return value
 
 

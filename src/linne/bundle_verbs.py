@@ -59,7 +59,7 @@ def evaluate(
 
     _require_plot(plot, plot_count)
     narrator = Narrator(quiet=quiet)
-    opened = open_bundle(_folder_of(bundle, weights, narrator))
+    opened = open_bundle(_folder_of(bundle, weights, narrator, trust_code))
     if isinstance(source, str):
         from linne.trained_on import as_in_training
 
@@ -140,7 +140,7 @@ def predict(
         raise LinneError(f"top is {top}, expected 1 or more")
     _require_plot(plot, plot_count)
     narrator = Narrator(quiet=False)
-    folder = _folder_of(bundle, weights, narrator)
+    folder = _folder_of(bundle, weights, narrator, trust_code)
     how = _how(device, precision, num_threads, backend_options, require_accelerator, trust_code)
     goal: Goal = "latency" if len(inputs) == 1 and not Path(inputs[0]).is_dir() else "throughput"
     said = precision is not None or num_threads is not None or bool(backend_options)
@@ -175,7 +175,7 @@ def _how(
     )
 
 
-def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Path:
+def _folder_of(named: str | Path, weights: str | None, narrator: Narrator, trust_code: bool) -> Path:
     """Return the bundle that `named` is, or that is made of the pretrained network that it names."""
     from linne.models import is_name
 
@@ -184,7 +184,7 @@ def _folder_of(named: str | Path, weights: str | None, narrator: Narrator) -> Pa
         return Path(named)
     from linne.importing import bundle_of
 
-    return bundle_of(str(named), weights, narrator.line)
+    return bundle_of(str(named), weights, narrator.line, trust_code=trust_code)
 
 
 def _require_no_network(folder: Path) -> None:

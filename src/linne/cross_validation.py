@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from linne.run_resume import Resume
 
 FORMAT = 1
+FOLDS = 5
+"""Where nobody says how many."""
 SUMMARY, TABLE, PREDICTIONS = "folds.json", "folds.md", "out-of-fold.csv"
 """What is written beside the runs; the first of them last."""
 
@@ -164,10 +166,11 @@ def cross_validate(
     prepare_for_torch()
     from linne.training.distributed import find
 
+    asked_for = folds or (overrides or {}).get("data.folds") or FOLDS
     if find().size > 1:
         raise LinneError(
             "the folds are trained one after the other by one process, and several were started",
-            hint="train each by itself: --set data.folds=5 --set data.fold=1",
+            hint=f"train each by itself: --set data.folds={asked_for} --set data.fold=1",
         )
     if (overrides or {}).get("data.fold") is not None:
         raise RecipeError("data.fold names one fold, and all are asked for", hint="leave it out, or use `linne.train`")
@@ -215,7 +218,7 @@ def _place(
     from linne.recipe import parse_value
     from linne.recipes import read_run
 
-    number: int = parse_value("data.folds", 5 if folds is None else folds)
+    number: int = parse_value("data.folds", FOLDS if folds is None else folds)
     if resume and output is None:
         raise LinneError("nothing says which runs to go on with", hint="name their folder: --output DIR --resume")
     if output is not None and resume and is_cross_validation(output):

@@ -41,7 +41,7 @@ def export(
 
     Args:
         to: "onnx", "openvino", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" also "fp16" and "int8"; of "openvino" "int8".
+        precision: "fp32", or of "onnx" and "openvino" also "fp16" and "int8".
         bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.

@@ -138,6 +138,12 @@ class Run:
         path = self.path / "splits.json"
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
+    def started_from(self) -> dict[str, Any] | None:
+        """Return what its recipe.json says of the pretrained weights it began with; None where there were none."""
+        path = self.path / "recipe.json"
+        stated = json.loads(path.read_text(encoding="utf-8")).get("started_from") if path.is_file() else None
+        return stated if isinstance(stated, dict) else None
+
     def log(self, row: Mapping[str, Any]) -> None:
         """Append `row` to metrics.jsonl."""
         if self.writes:

@@ -37,20 +37,23 @@ def import_weights(
     preprocess: Mapping[str, Any] | None = None,
     output_name: str | None = None,
     unproved: bool = False,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> Imported:
     """Make a bundle of pretrained weights or a graph, and return it with what was found on the way.
 
     Args:
-        weights: An ONNX file, whose graph is taken whole; a file or a folder of weights; or with `model` "default" or a
-            name of its provider, which may download them.
+        weights: An ONNX file, a `.keras` file or a SavedModel, whose network is taken whole; a file or a folder of
+            weights; or with `model` "default" or a name of its provider, which may download them.
         model: The network that they are of; a folder of timm or Hugging Face says it itself.
-        labels: A file with the names of the classes, one a line or JSON; otherwise what comes with the weights.
+        labels: A file with the names of the classes, one a line or JSON, or "imagenet" for ImageNet's; otherwise what
+            comes with the weights.
         preprocess: Fields of `InputSpec` that nobody else says, or that are to be other; `scaling` is a word for mean
             and deviation (`imagenet`, `half`, `unit`, `raw`, `caffe`), and of a graph `order` may be `bgr` and
             `layout` `nhwc`.
-        output_name: Which output of a graph that has several.
+        output_name: Which output of a graph or model that has several.
         unproved: Take them also when their answers to photographs show that something is wrong.
+        trust_code: Whether the Python file may be run that `python:FILE.py:NAME` names as the network.
         quiet: Say nothing on stderr.
 
     Raises:
@@ -60,15 +63,15 @@ def import_weights(
     prepare_for_torch()
     from linne.importing import import_weights as run
 
-    path = None if labels is None else Path(labels)
     say = Narrator(quiet=quiet).line
     return run(
         str(weights),
         Path(output),
         model=model,
-        labels=path,
+        labels=labels,
         preprocess=preprocess or {},
         output_name=output_name,
         must_prove=not unproved,
+        trust_code=trust_code,
         say=say,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from linne import models
@@ -13,7 +14,7 @@ from linne.preprocess import InputSpec
 from linne.recipe import Recipe
 from linne.recipes.auto import Designed
 from linne.weights import input_for_channels, read_weights
-from linne.weights.finding import asked_for, find, spec_of
+from linne.weights.finding import asked_for, find, licence_of, spec_of
 
 SAID_BY_WEIGHTS = {
     f"data.{name}" for name in ("height", "width", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -75,19 +76,31 @@ def bring_description(given: Mapping[str, Any], say: Callable[[str], None]) -> N
         fetch_description(given["model.name"], say)
 
 
-def pin_weights(recipe: Recipe, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return the field that says which weights these are, having brought them here; nothing without weights.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartedFrom:
+    """Which pretrained weights a run starts from, as recipe.json and its bundle keep it."""
+
+    weights: str
+    """`torchvision/mobilenet_v2.IMAGENET1K_V1`, or a path."""
+    sha256: str
+    licence: str | None
+    """As their provider or their bundle states it; None where nobody does."""
+
+
+def pin_weights(recipe: Recipe, say: Callable[[str], None]) -> StartedFrom | None:
+    """Return which weights the recipe leads to, having brought them here; None where it names none.
 
     Raises:
         LinneError: they cannot be brought here or read, or are not those that the recipe means.
     """
     if recipe.model.weights is None:
-        return {}
-    weights = read_weights(find(recipe.model.weights, recipe.model.name).fetched(say))
+        return None
+    found = find(recipe.model.weights, recipe.model.name)
+    weights = read_weights(found.fetched(say))
     stated = recipe.model.weights_sha256
     if stated not in (None, weights.sha256):
         raise RecipeError(
             f"the weights `{weights.origin}` have sha256 {weights.sha256[:12]}..., expected {stated[:12]}...",
             hint="bring the file that the run began with, or use --set model.weights_sha256=none",
         )
-    return {"model.weights_sha256": weights.sha256}
+    return StartedFrom(weights=found.name, sha256=weights.sha256, licence=licence_of(found, weights))

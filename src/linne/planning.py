@@ -20,7 +20,7 @@ from linne.data.source import Source
 from linne.device import Device
 from linne.errors import RecipeError
 from linne.host import others_use_of_cores, processes_here
-from linne.plan_weights import bring_description, designed_for, pin_weights
+from linne.plan_weights import StartedFrom, bring_description, designed_for, pin_weights
 from linne.recipe import DataConfig, Recipe, parse_value
 from linne.recipes import read_recipe, read_run
 from linne.recipes.auto import Task, choose
@@ -46,6 +46,8 @@ class Plan:
     reasons: Mapping[str, str]
     source: Source
     device: Device
+    started_from: StartedFrom | None = None
+    """Pretrained weights; None where there are none, or they were not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,11 @@ def plan_anew(
     if fetch_weights:
         bring_description(given, say)
     plan = make_plan(given, reasons, earlier, opened, require_accelerator=require_accelerator, trust_code=trust_code)
-    pinned = pin_weights(plan.recipe, say) if fetch_weights else {}
+    started_from = pin_weights(plan.recipe, say) if fetch_weights else None
+    pinned = {} if started_from is None else {"model.weights_sha256": started_from.sha256}
     pinned_why = dict.fromkeys(pinned, "of the file that is there, so that a repeat starts from the same")
-    plan = dataclasses.replace(plan, recipe=plan.recipe.override(pinned), reasons={**plan.reasons, **pinned_why})
+    recipe_then, reasons_then = plan.recipe.override(pinned), {**plan.reasons, **pinned_why}
+    plan = dataclasses.replace(plan, recipe=recipe_then, reasons=reasons_then, started_from=started_from)
     if not _has_budget(given, reasons):
         return plan
     if num_processes > 1:
@@ -100,7 +104,7 @@ def plan_anew(
         given, reasons, earlier, plan.source, require_accelerator=require_accelerator, trust_code=trust_code
     )
     later = {"optim.shortened": "decided by the clock, where the epochs turn out not to fit"}
-    return dataclasses.replace(plan, reasons={**plan.reasons, **later})
+    return dataclasses.replace(plan, reasons={**plan.reasons, **later}, started_from=started_from)
 
 
 def _has_budget(given: Mapping[str, Any], reasons: Mapping[str, str]) -> bool:
@@ -225,7 +229,9 @@ def make_plan(
             raise error from None
     check_device(recipe, device)
     _check_sizes(recipe, source, trust_code)
-    _check_teacher(recipe, source)
+    _check_teacher(recipe, source, trust_code)
+    layout = _layout_that_works(recipe, source, device, "device.channels_last" in given, trust_code)
+    recipe, all_reasons = recipe.override(dict.fromkeys(layout, False)), {**all_reasons, **layout}
     return Plan(recipe, {**all_reasons, "device.name": reasons.get("device.name", device.reason)}, source, device)
 
 
@@ -269,10 +275,14 @@ def _check_packages(recipe: Recipe) -> None:
             )
 
 
-def _check_teacher(recipe: Recipe, source: Source) -> None:
+def _check_teacher(recipe: Recipe, source: Source, trust_code: bool) -> None:
     if recipe.distill.bundle is None:
         return
-    theirs, ours = open_bundle(Path(recipe.distill.bundle)).labels, source.labels
+    from linne.models.from_bundle import network_of
+
+    teacher = open_bundle(Path(recipe.distill.bundle))
+    network_of(teacher, trust_code=trust_code)
+    theirs, ours = teacher.labels, source.labels
     if not same_classes(theirs, ours):
         other = next(((a, b) for a, b in zip(theirs, ours, strict=False) if a != b), None)
         where = f"its label `{other[0]}` stands where `{other[1]}` does" if other else "the first of them agree"
@@ -285,6 +295,30 @@ def _check_teacher(recipe: Recipe, source: Source) -> None:
 def _check_model(recipe: Recipe, source: Source, trust_code: bool) -> None:
     """Find out now, rather than after the images are decoded, whether the model takes this input."""
     models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
+
+
+def _layout_that_works(
+    recipe: Recipe, source: Source, device: Device, is_given: bool, trust_code: bool
+) -> dict[str, str]:
+    """Return why `device.channels_last` has to be false, by that field; nothing where it need not.
+
+    Raises:
+        RecipeError: it is given, and training would end the process.
+    """
+    from linne.models.layout import layer_against_channels_last
+
+    if not recipe.device.channels_last:
+        return {}
+    layer = layer_against_channels_last(recipe, source.num_classes, device.kind, trust_code=trust_code)
+    if layer is None:
+        return {}
+    why = f"torch crashes with a 1 x 1 convolution with a stride over so few channels as `{layer}` has"
+    if is_given:
+        raise RecipeError(
+            f"`{recipe.model.name}` cannot be trained with device.channels_last=true on `{device.address}`: {why}",
+            hint="use --set device.channels_last=false",
+        )
+    return {"device.channels_last": why}
 
 
 def _check_sizes(recipe: Recipe, source: Source, trust_code: bool) -> None:

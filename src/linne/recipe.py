@@ -183,6 +183,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_limits(self, "")
         self._check_sizes()
+        self._check_mixout()
         if self.augment.resized_crop_area is not None and self.data.loader == "resident":
             raise RecipeError(
                 "augment.resized_crop_area needs the streaming loader: the resident one keeps no full images",
@@ -242,6 +243,14 @@ class Recipe:
             raise RecipeError(
                 "augment.size_tune_epochs and model.freeze both say which layers learn",
                 hint="leave one of them out: --set model.freeze=none",
+            )
+
+    def _check_mixout(self) -> None:
+        """Refuse what mixing pretrained weights in does not go with."""
+        if self.model.mixout and self.optim.sam_rho is not None:
+            raise RecipeError(
+                "model.mixout and optim.sam_rho both move the weights before a gradient is taken",
+                hint="use --set optim.sam_rho=none, or --set model.mixout=0",
             )
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:

@@ -46,6 +46,8 @@ class ModelConfig:
     """Leave `backbone` (all but the classifier), or this many layers from the first, as they are."""
     lora_rank: int | None = None
     """Hold pretrained weights, and train the classifier and a product of matrices this narrow beside each (LoRA)."""
+    mixout: float = 0.0
+    """Probability, for each pretrained weight but the classifier's, of being the pretrained one again in a step."""
     unfreeze_epochs: int | None = None
     """With `freeze`: train the frozen layers as well, one after another from the classifier, by this epoch all."""
 
@@ -68,10 +70,27 @@ class ModelConfig:
                 )
         if self.lora_rank is not None:
             self._check_lora(self.lora_rank)
+        if self.mixout != 0:
+            self._check_mixout()
         if self.unfreeze_epochs is not None and self.freeze is None:
             raise RecipeError(
                 "model.unfreeze_epochs says when frozen layers are trained as well, and model.freeze is none",
                 hint="use --set model.freeze=backbone, or --set model.unfreeze_epochs=none",
+            )
+
+    def _check_mixout(self) -> None:
+        if not 0 < self.mixout < 1:
+            raise RecipeError(f"model.mixout is {self.mixout:g}, expected 0 or more and less than 1")
+        if self.weights is None:
+            raise RecipeError(
+                "model.mixout mixes pretrained weights in, and model.weights is none",
+                hint="add --weights default, or use --set model.mixout=0",
+            )
+        held = "freeze" if self.freeze == "backbone" and self.unfreeze_epochs is None else "lora_rank"
+        if getattr(self, held) is not None:
+            raise RecipeError(
+                f"model.mixout draws learning weights back to the pretrained ones, where model.{held} holds them",
+                hint=f"use --set model.mixout=0, or --set model.{held}=none",
             )
 
     def _check_lora(self, rank: int) -> None:

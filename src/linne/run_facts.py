@@ -37,6 +37,8 @@ class RunRecord:
     """Why a field has its value, by dotted path."""
     device: str
     source: Mapping[str, Any]
+    started_from: Mapping[str, Any] | None
+    """Pretrained weights: name, sha256 and licence."""
     rows: tuple[Row, ...]
 
     @property
@@ -132,6 +134,7 @@ def read_run(folder: Path) -> RunRecord:
         reasons=document.get("reasons", {}),
         device=str(document.get("device", "?")),
         source=document.get("source", {}),
+        started_from=document.get("started_from"),
         rows=tuple(_read_rows(folder / "metrics.jsonl")),
     )
 
@@ -205,6 +208,7 @@ def facts(run: RunRecord, bundle: Bundle | None) -> Rows:
         ("source", f"{run.source.get('name', data.get('source', '?'))}: {len(labels)} classes; {counts} images"),
         ("device", run.device),
         ("training", _training_in_words(run)),
+        *(("starts from", said) for said in [_start_in_words(run)] if said),
         *(("data", said) for said in [data_in_words(run)] if said),
         *(("on the CPU", said) for said in [_fallbacks_in_words(run)] if said),
     ]
@@ -234,6 +238,12 @@ def _training_in_words(run: RunRecord) -> str:
         factor = run.rewinds[-1].get("lr_factor")
         parts.append(f"went back {often} since a loss or gradient was no number, learning rate x {factor} in the end")
     return ", ".join(parts)
+
+
+def _start_in_words(run: RunRecord) -> str | None:
+    """Return which pretrained weights it began with; None where there were none."""
+    origin = run.started_from
+    return None if origin is None else f"{origin.get('weights')} (licence: {origin.get('licence') or 'not stated'})"
 
 
 def _fallbacks_in_words(run: RunRecord) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from linne.device.repeating import promise
@@ -77,7 +78,7 @@ def write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
     from linne.recipes import recipe_document
 
     source = plan.source
-    facts = {
+    facts: dict[str, Any] = {
         "linne": __version__,
         "command": ["linne", *sys.argv[1:]],
         "device": f"{plan.device.address} ({plan.device.name})",
@@ -92,4 +93,6 @@ def write_plan(plan: Plan, run: Run, warnings: Sequence[str]) -> None:
             "warnings": list(warnings),
         },
     }
+    if plan.started_from is not None:
+        facts["started_from"] = asdict(plan.started_from)
     run.write_json("recipe.json", recipe_document(plan.recipe, plan.reasons, **facts))

@@ -38,6 +38,7 @@ def as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) ->
         fold=asked.get("fold"),
         splits_file=None if splits_file is None else Path(splits_file),
         quarantine=None if quarantine is None else Path(quarantine),
+        must_train=False,
     )
     if is_same and known.get("fingerprint") not in (None, source.fingerprint):
         changed = "the source is not what the bundle was trained beside: images, labels or splits have changed"

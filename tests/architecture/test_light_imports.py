@@ -16,6 +16,7 @@ LIGHT = [
     "linne.device",
     "linne.errors",
     "linne.evaluation",
+    "linne.exporting",
     "linne.inference.backends",
     "linne.inference.predictor",
     "linne.metrics",
@@ -46,6 +47,13 @@ def test_a_module_below_the_line_imports_no_framework(python, module):
 def test_every_source_can_be_imported_without_a_framework(python):
     code = "from importlib import import_module; from linne.data import SOURCES"
     assert not top_levels(python, f"{code}\nfor t in SOURCES.values(): import_module(t.partition(':')[0])") & HEAVY
+
+
+def test_every_kind_of_export_can_be_imported_without_a_framework(python):
+    code = "from importlib import import_module; from linne.exporting import KINDS"
+    names = "module, _, name = target.partition(':')"
+    look = f"for target in KINDS.values():\n    {names}\n    assert callable(getattr(import_module(module), name))"
+    assert not top_levels(python, f"{code}\n{look}") & HEAVY
 
 
 def test_importing_linne_imports_nothing_but_itself_and_the_standard_library(python):

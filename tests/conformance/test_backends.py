@@ -86,6 +86,7 @@ MAKERS: dict[str, Callable[[Path, InputSpec], Bundle]] = {
     "null": null_bundle,
     "torch": torch_bundle,
     "onnxruntime": graph_bundle,
+    "migraphx": graph_bundle,
     "openvino": free_graph_bundle,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from linne.doctor.child import report_line
+from linne.child import report_line
 from machines.build import Answer
 
 OPERATIONS = (

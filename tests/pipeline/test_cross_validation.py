@@ -92,9 +92,10 @@ def test_opened_sources_and_several_processes_are_refused(monkeypatch):
     place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     for name, value in {**place, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(LinneError) as caught:
-        linne.cross_validate(SOURCE)
-    assert caught.value.hint == "train each by itself: --set data.folds=5 --set data.fold=1"
+    for options, number in (({}, 5), ({"folds": 4}, 4), ({"overrides": {"data.folds": 3}}, 3)):
+        with pytest.raises(LinneError) as caught:
+            linne.cross_validate(SOURCE, **options)
+        assert caught.value.hint == f"train each by itself: --set data.folds={number} --set data.fold=1"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="needs `linne[train]`")
 onnx = pytest.importorskip("onnx", reason="needs `linne[onnx]`")
 pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 
+from fixtures.graphs import write_graph_bundle  # noqa: E402
 from fixtures.settled import LABELS, write_network_bundle  # noqa: E402
 
 import linne  # noqa: E402
@@ -82,10 +83,9 @@ def test_a_network_answers_from_its_graph_as_it_did_whatever_the_batch(
     agreement = exported.agreement
     assert set(agreement.worst_by_batch) == {1, 3, 64}
     assert agreement.num_same == 64
-    # Kernels that add in another order: a few millionths of the largest logit, far from the 1e-4 that are allowed. One
-    # at a time it is shown canaries and photographs; noise, which comes with the 64, an untrained network amplifies.
-    assert agreement.worst_by_batch[1] <= 2e-5 * agreement.largest_logit
-    assert agreement.worst <= agreement.bound
+    # 1e-4, as `agreement` explains. Kernels that add in another order differ by a few millionths; networks that nobody
+    # trained amplify that, Inception v3 at its least size most: by up to half of what is allowed.
+    assert agreement.worst <= 1e-4 * agreement.largest_logit
     facts = exported.export.facts
     assert (facts["exporter"], facts["opset"], facts["not_kept"]) == (exporter, 18, [])
     content = exported.export.main_file.read_bytes()
@@ -113,6 +113,18 @@ print(answer.labels[0])
     assert ended.returncode == 0, ended.stderr
     (by_torch,) = linne.predict(bundle.path, FOLDER / "cat.jpg", backend="torch", device="cpu")
     assert ended.stdout.strip() == by_torch.labels[0]
+
+
+def test_a_bundle_that_is_a_graph_is_exported_without_torch(python: Any, tmp_path: Path) -> None:
+    bundle = write_graph_bundle(tmp_path / "graph", LABELS, spec_of(24))
+    code = f"""
+import sys, linne
+linne.export({str(bundle.path)!r}, "onnx", precision="fp16", bake_preprocessing=True, quiet=True)
+assert not {{"torch", "torchvision", "timm"}} & set(sys.modules)
+"""
+    ended = python("-c", code)
+    assert ended.returncode == 0, ended.stderr
+    assert has_export(bundle, "onnx-pixels", "fp16")
 
 
 @pytest.mark.parametrize("to", ["torch-export", "torchscript"])
@@ -220,7 +232,7 @@ def test_in_fp16_a_network_is_half_as_large_and_names_the_same(bundles: dict[str
     exported = linne.export(bundle.path, "onnx", precision="fp16", exporter="script", replace=True, quiet=True)
     weights = bundle.files["model.safetensors"]["size_bytes"]
     assert 0.45 * weights < exported.size_bytes < 0.6 * weights
-    # On a CPU fp16 rounds each layer's numbers to eleven bits; a hundredth is where labels begin to change.
+    # On a CPU, ONNX Runtime rounds the weights to eleven bits and computes in fp32.
     assert exported.agreement.worst <= 1e-2 * exported.agreement.largest_logit
     assert exported.agreement.num_same >= 63
 
@@ -232,6 +244,16 @@ def test_pixels_go_into_a_networks_graph_as_they_are(bundles: dict[str, Bundle])
     )
     assert made.export == open_export(bundle, "onnx-pixels", "fp16")
     assert made.agreement.num_same >= 63
+
+
+def test_another_operator_set_is_written_or_refused(planted: Any) -> None:
+    bundle = planted("Plain")
+    exported = linne.export(bundle.path, "onnx", exporter="script", opset=17, trust_code=True, quiet=True)
+    assert exported.export.facts["opset"] == 17
+    with pytest.raises(CheckFailed, match=r"script: .*version") as caught:
+        linne.export(bundle.path, "onnx", exporter="script", opset=99, trust_code=True, replace=True, quiet=True)
+    assert caught.value.hint == "--exporter auto tries the other one as well"
+    assert open_export(bundle, "onnx", "fp32") == exported.export
 
 
 def test_code_is_not_run_where_nobody_trusts_it(planted: Any) -> None:

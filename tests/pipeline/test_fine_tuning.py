@@ -11,8 +11,10 @@ import shutil  # noqa: E402
 
 import linne  # noqa: E402
 from linne.bundle import open_bundle  # noqa: E402
+from linne.bundle_format import seal  # noqa: E402
 from linne.errors import RecipeError  # noqa: E402
 from linne.models.from_bundle import network_of  # noqa: E402
+from linne.weights import read_weights  # noqa: E402
 
 pytestmark = pytest.mark.long
 
@@ -95,11 +97,36 @@ def test_a_run_goes_on_without_the_weights_that_it_started_from(first, tmp_path)
     copy = tmp_path / "start"
     shutil.copytree(first.bundle, copy)
     options = {"model": "small", "device": "cpu", "quiet": True, "seed": 5, "output": tmp_path / "run"}
-    overrides = {"model.prove_weights": False, "checkpoint.keep_after": True}
+    overrides = {"model.prove_weights": False, "checkpoint.keep_after": True, "model.mixout": 0.2}
     linne.train(SOURCE, weights=str(copy), epochs=1, overrides=overrides, **options)
     shutil.rmtree(copy)
     more = linne.train(output=tmp_path / "run", resume=True, epochs=2, allow_change=["optim.epochs"], quiet=True)
-    assert more.bundle is not None
+    origin = open_bundle(more.bundle).provenance["started_from"]
+    assert origin == {"weights": str(copy), "sha256": sha256_of_weights(first), "licence": None}
+    assert f"`{copy}`, sha256 `{origin['sha256']}`, licence `not stated`" in (more.bundle / "README.md").read_text()
+
+
+def sha256_of_weights(result):
+    return open_bundle(result.bundle).files["model.safetensors"]["sha256"]
+
+
+def test_a_licence_goes_on_with_the_weights_and_one_that_bars_commerce_is_pointed_out(first, tmp_path, capsys):
+    copy = tmp_path / "imported"
+    shutil.copytree(first.bundle, copy)
+    manifest = json.loads((copy / "bundle.json").read_text("utf-8"))
+    del manifest["checksum"]
+    manifest["provenance"]["imported"] = {"weights": "somebody/net", "licence": "cc-by-nc-4.0"}
+    (copy / "bundle.json").write_bytes(seal(manifest))
+    options = {"model": "small", "epochs": 1, "device": "cpu", "overrides": STILL}
+    result = linne.train(SOURCE, weights=str(copy), output=tmp_path / "run", **options)
+    said = capsys.readouterr().err
+    assert f"weights {copy} (licence: cc-by-nc-4.0)" in said
+    assert "`cc-by-nc-4.0` allows no commercial use of these weights, nor perhaps of what is trained from them" in said
+    assert open_bundle(result.bundle).provenance["started_from"]["licence"] == "cc-by-nc-4.0"
+    assert read_weights(result.bundle).licence == "cc-by-nc-4.0"
+    report = (tmp_path / "run" / "report.md").read_text("utf-8")
+    assert "- starts from: " in report
+    assert "imported (licence: cc-by-nc-4.0)" in report
 
 
 def test_random_starts_and_pretrained_weights_exclude_each_other(first, tmp_path):

@@ -111,6 +111,21 @@ def test_two_and_four_processes_train_the_weights_that_one_trains(name):
             assert theirs.get("val_accuracy") == mine.get("val_accuracy"), "every example counts once"
 
 
+def test_two_processes_mix_the_same_pretrained_weights_in():
+    from safetensors.torch import save_file
+
+    from linne import models
+
+    size = {"num_classes": 3, "channels": 3, "height": 12, "width": 12}
+    save_file(models.build(models.describe("mlp", **size)).state_dict(), "start.safetensors")
+    network = {"model.name": "mlp", "model.weights": "start.safetensors", "model.prove_weights": False}
+    mixed = {**network, "model.mixout": 0.5}
+    alone, _ = train_here(mixed, "alone")
+    for weights, _ in run_together(train_here, 2, mixed, "of-2"):
+        assert largest_difference(alone, weights) < SUMMING
+    assert largest_difference(alone, train_here(network, "plain")[0]) > 100 * SUMMING, "or nothing was mixed"
+
+
 def test_batch_norm_over_parts_trains_other_weights_alike_in_all_processes():
     network = {"model.name": "small", "model.sync_batch_norm": False}
     alone, _ = train_here(network, "alone")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,23 @@ def test_probabilities_are_those_of_torchvisions_own_network_and_transforms(answ
         ours = {row["label"]: row["probability"] for row in answers[file]}
         # Both decode with libjpeg and resize in uint8 with rounding of their own: a level off here and there.
         assert ours[names[int(np.argmax(theirs))]] == pytest.approx(float(theirs.max()), abs=0.02)
+
+
+def test_a_graph_of_it_with_imagenets_names_answers_the_same(linne, answers, truth, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
+    from torchvision import models
+
+    network = models.mobilenet_v2()
+    network.load_state_dict(torch.load(WEIGHTS, weights_only=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own way to export that needs no further package
+        one = torch.zeros(1, 3, 224, 224)
+        torch.onnx.export(network.eval(), (one,), tmp_path / "net.onnx", dynamo=False)
+    words = ("--preprocess", "imagenet", "--preprocess", "interpolation=bilinear", "--preprocess", "crop_pct=0.875")
+    made = linne("import", tmp_path / "net.onnx", "--labels", "imagenet", *words, "--output", tmp_path / "out")
+    assert (made["labels_from"], made["proof"]["num_named"]) == ("ImageNet", 3)
+    said = linne("predict", tmp_path / "out", PHOTOGRAPHS, "--top", 1)
+    # The same numbers on another runtime; torchvision writes a few names otherwise, such as `crane bird`.
+    for row in said:
+        expected = answers[Path(row["file"]).name][0]["probability"]
+        assert row["predictions"][0]["probability"] == pytest.approx(expected, abs=1e-3)

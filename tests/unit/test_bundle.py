@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -599,6 +600,30 @@ def test_the_card_says_what_it_is_how_good_on_what_data_and_its_limits(bundle: B
     ):
         assert text in card
     assert "timm" not in card
+
+
+@pytest.mark.parametrize(
+    ("crop_mode", "crop_pct", "said"),
+    [
+        ("center", 0.875, "resized (bicubic) to cover that size / 0.875 and cut to its centre. "),
+        ("squash", 1.0, "stretched (bicubic) to that size. "),
+        ("squash", 0.9, "stretched (bicubic) to that size / 0.9 and cut to its centre. "),
+    ],
+)
+def test_the_card_says_how_an_image_is_brought_to_its_size(
+    tmp_path: Path, crop_mode: str, crop_pct: float, said: str
+) -> None:
+    spec = replace(SPEC, crop_mode=crop_mode, crop_pct=crop_pct, interpolation="bicubic")
+    assert said in model_card(write_null_bundle(tmp_path / "b", LABELS, spec))
+
+
+def test_the_card_says_what_training_started_from_and_under_which_licence(tmp_path: Path) -> None:
+    origin = {"weights": "timm/resnet18.a1_in1k", "sha256": "ab12", "licence": "apache-2.0"}
+    card = model_card(write_bundle(tmp_path / "b", **parts(provenance={**PROVENANCE, "started_from": origin})))
+    said = "- started from the pretrained weights `timm/resnet18.a1_in1k`, sha256 `ab12`, licence `"
+    assert f"{said}apache-2.0`\n" in card
+    unknown = {**PROVENANCE, "started_from": {**origin, "licence": None}}
+    assert f"{said}not stated`\n" in model_card(write_bundle(tmp_path / "c", **parts(provenance=unknown)))
 
 
 def test_the_card_lists_twenty_labels_and_counts_the_rest(tmp_path: Path) -> None:

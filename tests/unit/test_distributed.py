@@ -11,7 +11,7 @@ from torch import nn
 
 from linne.device import Device
 from linne.errors import DeviceError, LinneError, RecipeError
-from linne.recipe import DataConfig, DeviceConfig, OptimConfig, Recipe
+from linne.recipe import DataConfig, Recipe
 from linne.training.distributed import ALONE, World, find, joined, pick_device, spread
 
 TORCHRUN = {
@@ -68,15 +68,16 @@ def test_devices_whose_tensors_nothing_carries_train_in_one_process(kind, monkey
 
 
 @pytest.mark.parametrize(
-    ("optim", "said"),
+    ("changes", "said"),
     [
-        (OptimConfig(optimizer="muon"), "optim.optimizer=muon"),
-        (OptimConfig(ema_decay=0.9), "optim.ema_decay"),
-        (OptimConfig(sam_rho=0.1), "optim.sam_rho"),
+        ({"optim.optimizer": "muon"}, "optim.optimizer=muon"),
+        ({"optim.ema_decay": 0.9}, "optim.ema_decay"),
+        ({"optim.sam_rho": 0.1}, "optim.sam_rho"),
+        ({"model.weights": "default", "model.mixout": 0.1}, "model.mixout"),
     ],
 )
-def test_what_needs_whole_weights_is_refused_where_they_are_parted(optim, said):
-    recipe = dataclasses.replace(RECIPE, optim=optim, device=DeviceConfig(parallel="fsdp"))
+def test_what_needs_whole_weights_is_refused_where_they_are_parted(changes, said):
+    recipe = RECIPE.override({**changes, "device.parallel": "fsdp"})
     with pytest.raises(RecipeError) as refused:
         spread(nn.Linear(2, 2), recipe, CPU, World(0, 0, 2, 2))
     assert str(refused.value) == f"`{said}` does not go with device.parallel=fsdp, where no process has whole weights"

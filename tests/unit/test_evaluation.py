@@ -8,11 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError
 from linne.evaluation import CHUNK_IMAGES, evaluate, matched_by_place
+from linne.inference.backends.null import write_null_bundle
 from linne.preprocess import InputSpec, pillow_resize
+from linne.trained_on import as_in_training
+
+SPEC = InputSpec(channels=1, height=4, width=4, mean=(0.5,), std=(0.5,))
 
 
 @dataclass
@@ -86,6 +91,17 @@ def source_of(store, labels_N, names=("cat", "dog", "emu"), indices=None):
 
 def array_of(values, channels=1):
     return ArrayStore(np.array(values, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, channels), np.uint8))
+
+
+def test_a_list_that_states_test_alone_is_evaluated_on_by_a_bundle_of_other_images(tmp_path):
+    bundle = write_null_bundle(tmp_path / "bundle", ("cat", "dog", "emu"), SPEC)
+    for name, level in (("a.png", 0), ("b.png", 1), ("c.png", 1)):
+        Image.new("L", (4, 4), level).save(tmp_path / name)
+    place = tmp_path / "test.csv"
+    place.write_text("path,label,split\na.png,cat,test\nb.png,dog,test\nc.png,cat,test\n")
+    source = as_in_training(bundle, str(place), None)
+    report, _ = evaluate(FirstPixelPredictor(bundle.labels), source)
+    assert (report.num_examples, report.accuracy) == (3, 2 / 3)
 
 
 def test_the_report_counts_what_the_model_answers():

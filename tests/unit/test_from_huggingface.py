@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import threading
+import zlib
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs `linne[train]`")
+
+from safetensors.torch import save  # noqa: E402
 
 from linne import models  # noqa: E402
 from linne.errors import RecipeError, SourceError  # noqa: E402
@@ -127,6 +130,7 @@ def test_weights_of_a_folder_are_the_folder_where_it_has_some(tmp_path):
 
 FROM_HUB = """
 from linne import models
+from linne.models.from_huggingface import WEIGHTS
 from linne.errors import LinneError
 from linne.models.fetching import fetch_description, fetch_pretrained
 for name in ("hf:user/vit", "hf:user/vit", "hf:user/none", "timm/resnet18"):
@@ -136,7 +140,7 @@ for name in ("hf:user/vit", "hf:user/vit", "hf:user/none", "timm/resnet18"):
     except LinneError as error:
         print(error.message)
 weights = models.pretrained("hf:user/vit")
-print(weights.where == models.HubFile(repository="user/vit", filenames=("model.safetensors", "pytorch_model.bin")))
+print(weights.where == models.HubFile(repository="user/vit", filenames=WEIGHTS))
 print(sorted(path.name for path in fetch_pretrained(weights, print).parent.iterdir()))
 """
 
@@ -151,7 +155,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send_response(200 if data is not None else 404)
         known = self.path.startswith("/user/vit/")
         self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound") if data is None else None
-        self.send_header("ETag", '"abc"')
+        self.send_header("ETag", f'"{zlib.crc32(self.path.encode()):08x}"')
         self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
         self.send_header("Content-Length", str(len(data or b"")))
         self.end_headers()
@@ -164,21 +168,62 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+SHARDED = """
+import sys
+from linne import models
+from linne.models.fetching import fetch_description, fetch_pretrained, find_pretrained
+from linne.weights import read_weights
+from linne.weights.finding import find
+fetch_description("hf:user/vit", print)
+weights = models.pretrained("hf:user/vit")
+path = fetch_pretrained(weights, print)
+print(sorted(file.name for file in path.parent.iterdir()))
+print(sorted(read_weights(find("default", "hf:user/vit").fetched(print)).tensors))
+print(find_pretrained(weights) == path)
+(path.parent / "b.safetensors").unlink()
+print(find_pretrained(weights))
+"""
+
+
 @pytest.mark.long
-def test_a_name_on_the_hub_is_understood_after_its_configuration_was_asked_for(python, tmp_path):
-    config = (NETWORKS / "tiny-vit/config.json").read_bytes()
+def test_weights_in_several_files_are_fetched_whole_from_the_hub(python, tmp_path):
     where = "/user/vit/resolve/main"
-    files = {f"{where}/config.json": config, f"{where}/model.safetensors": b"tensors, by assumption"}
+    index = {"weight_map": {"one": "a.safetensors", "two": "b.safetensors"}}
+    files = {
+        f"{where}/config.json": (NETWORKS / "tiny-vit/config.json").read_bytes(),
+        f"{where}/model.safetensors.index.json": json.dumps(index).encode(),
+        f"{where}/a.safetensors": save({"one": torch.zeros(2)}),
+        f"{where}/b.safetensors": save({"two": torch.ones(2)}),
+    }
+    ended = ask_hub(python, files, tmp_path, SHARDED)
+    said = ended.stdout.splitlines()
+    assert "fetching weights `hf:user/vit`: user/vit/b.safetensors on the Hugging Face hub, 0.0 MB" in ended.stdout
+    assert said[-5] == "['a.safetensors', 'b.safetensors', 'config.json', 'model.safetensors.index.json']"
+    assert said[-4].startswith("weights `hf:user/vit` are here: ")
+    assert said[-3:] == ["['one', 'two']", "True", "None"]
+
+
+def ask_hub(python, files, tmp_path, program):
+    """Return what `program` came to, in a process whose hub has `files`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("ThisHub", (Hub,), {"files": files}))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     # Other tests, and libraries that they import, switch the hub off for their own process.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     url = f"http://127.0.0.1:{server.server_port}"
     environment = {**inherited, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home")}
-    ended = python("-c", FROM_HUB, env=environment, cwd=tmp_path)
+    ended = python("-c", program, env=environment, cwd=tmp_path)
     server.shutdown()
     server.server_close()
     assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+@pytest.mark.long
+def test_a_name_on_the_hub_is_understood_after_its_configuration_was_asked_for(python, tmp_path):
+    config = (NETWORKS / "tiny-vit/config.json").read_bytes()
+    where = "/user/vit/resolve/main"
+    files = {f"{where}/config.json": config, f"{where}/model.safetensors": b"tensors, by assumption"}
+    ended = ask_hub(python, files, tmp_path, FROM_HUB)
     assert ended.stdout.splitlines() == [
         "fetching `hf:user/vit`: user/vit/config.json on the Hugging Face hub, 0.0 MB, licence not stated",
         "hf",

@@ -97,6 +97,50 @@ def test_probabilities_that_are_made_otherwise_become_logarithms(tmp_path, label
     np.testing.assert_allclose(softmax(logits_NK), softmax(expected_logits(SPEC)), rtol=0, atol=1e-5)
 
 
+def test_one_number_for_two_classes_becomes_two_where_a_sigmoid_makes_it(tmp_path):
+    from onnx import TensorProto, helper
+
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    asked = {"labels": tmp_path / "names.txt", "preprocess": {"scaling": "half"}, "quiet": True}
+    model = image_graph(1, SPEC)
+    onnx.save(model, tmp_path / "graph.onnx")
+    with pytest.raises(LinneError, match="answers an image with 1 numbers, expected one for each of two") as caught:
+        linne.import_weights(tmp_path / "graph.onnx", tmp_path / "out", **asked)
+    assert caught.value.hint.startswith("one number for two classes is taken where a Sigmoid makes it")
+    model.graph.node.append(helper.make_node("Sigmoid", ["scores"], ["dog"]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("dog", TensorProto.FLOAT, ["N", 1]))
+    onnx.save(model, tmp_path / "graph.onnx")
+    imported = linne.import_weights(tmp_path / "graph.onnx", tmp_path / "out", **asked)
+    assert "`dog` is the second class's probability alone: the first one's logit is 0" in imported.notes
+    predictor = Predictor.open(tmp_path / "out")
+    dog_N1 = GraphSession(model.SerializeToString(), "plain").run(canary_batch(SPEC))
+    found_NK = softmax(predictor.backend.run(canary_batch(SPEC)))
+    # Probabilities of the same numbers in fp32.
+    np.testing.assert_allclose(found_NK, np.hstack([1 - dog_N1, dog_N1]), rtol=0, atol=1e-6)
+
+
+def test_grey_images_without_channels_are_taken_as_rows_and_columns(tmp_path, labels):
+    from onnx import TensorProto, helper
+
+    spec = dataclasses.replace(SPEC, channels=1, mean=(0.5,), std=(0.5,))
+    plain = image_graph(len(LABELS), spec)
+    model = onnx.ModelProto()
+    model.CopyFrom(plain)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", 24, 32]))
+    shape = helper.make_tensor("shape", TensorProto.INT64, [4], [0, 1, 24, 32])
+    model.graph.initializer.append(shape)
+    model.graph.node.insert(0, helper.make_node("Reshape", ["rows", "shape"], ["pixels"]))
+    onnx.save(model, tmp_path / "graph.onnx")
+    asked = {"labels": labels, "preprocess": {"scaling": "half"}, "quiet": True}
+    imported = linne.import_weights(tmp_path / "graph.onnx", tmp_path / "out", **asked)
+    assert imported.bundle.input == spec
+    assert "input `rows`: any number of images, NHW, 24 x 32, grey" in imported.notes
+    expected_NK = GraphSession(plain.SerializeToString(), "plain").run(canary_batch(spec))
+    found_NK = Predictor.open(tmp_path / "out").backend.run(canary_batch(spec))
+    # The same sums in fp32, in another order at most.
+    np.testing.assert_allclose(found_NK, expected_NK, rtol=0, atol=1e-5 * np.abs(expected_NK).max())
+
+
 @pytest.mark.parametrize(
     "text", ['["ant", "bee", "cow", "dog"]', "{0: 'ant', 1: 'bee', 2: 'cow', 3: 'dog'}", "ant,bee,cow,dog"]
 )
@@ -208,6 +252,35 @@ def test_a_graph_is_imported_and_predicts_where_no_framework_can_be_imported(tmp
         [sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_imagenets_names_are_taken_when_said_and_held_against_the_photographs(tmp_path):
+    pytest.importorskip("timm", reason="has ImageNet's names: needs `linne[train]`")
+    onnx.save(image_graph(1000, SPEC), tmp_path / "graph.onnx")
+    graph, asked = tmp_path / "graph.onnx", {"preprocess": {"scaling": "half"}, "quiet": True}
+    with pytest.raises(RecipeError, match="does not say what its 1,000 classes are") as caught:
+        linne.import_weights(graph, tmp_path / "out", **asked)
+    assert caught.value.hint.endswith("; where they are ImageNet's, --labels imagenet")
+    with pytest.raises(CheckFailed, match=r"of 3 photographs \d got a right name among the first five"):
+        linne.import_weights(graph, tmp_path / "out", labels="imagenet", **asked)
+    imported = linne.import_weights(graph, tmp_path / "out", labels="imagenet", unproved=True, **asked)
+    assert imported.labels_from == "ImageNet"
+    assert imported.bundle.labels[:2] == ("tench", "goldfish")
+    assert {"crane (n02012849)", "crane (n03126707)"} < set(imported.bundle.labels)
+
+
+def test_imagenets_names_are_not_those_of_another_number_of_classes(tmp_path):
+    pytest.importorskip("timm", reason="has ImageNet's names: needs `linne[train]`")
+    asked = {"labels": "imagenet", "preprocess": {"scaling": "half"}, "quiet": True}
+    with pytest.raises(RecipeError, match="ImageNet names 1,000 classes, and the graph has 4"):
+        linne.import_weights(written(tmp_path), tmp_path / "out", **asked)
+
+
+def test_a_file_called_imagenet_is_read_where_its_folder_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet").write_text("\n".join(LABELS))
+    asked = {"labels": "./imagenet", "preprocess": {"scaling": "half"}, "quiet": True}
+    assert linne.import_weights(written(tmp_path), tmp_path / "out", **asked).bundle.labels == LABELS
 
 
 def test_names_that_do_not_fit_the_photographs_are_refused(tmp_path):

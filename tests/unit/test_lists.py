@@ -251,10 +251,6 @@ FAULTS = {
         "has rows of no known split: line 3 ``",
         "known: train, training, val, valid, validation, dev, test, testing",
     ),
-    "path,label,split\n1.png,a,val\n2.png,b,test\n": (
-        "has rows of `test`, `val` and none of `train`",
-        "leave out the column of splits, and linne makes them",
-    ),
     "path,label,split\n1.png,cat,train\n2.png,dog,train\n3.png,cta,val\n": (
         "has labels that no training row has: line 4 `cta`",
         "did you mean `cat`?",
@@ -320,6 +316,17 @@ def test_what_cannot_be_used_is_refused_naming_its_line(tmp_path, text):
     path = write(tmp_path, text)
     found, hint = FAULTS[text]
     assert refusal(path) == (f"`{path}` {found}", hint and hint.format(path, dir=tmp_path))
+
+
+def test_a_list_of_which_nothing_trains_is_opened_to_evaluate_on_and_not_to_train(tmp_path):
+    lay(tmp_path, "a.png", "b.png", "c.png")
+    place = write(tmp_path, "path,label,split\na.png,cat,test\nb.png,dog,test\nc.png,dog,val\n")
+    with pytest.raises(SourceError, match="has rows of `val`, `test` and none of `train`") as caught:
+        open_source(str(place))
+    assert caught.value.hint.startswith("`linne evaluate` takes it; to train, leave out the column of splits")
+    source = open_source(str(place), must_train=False)
+    assert {name: len(split) for name, split in source.splits.items()} == {"val": 1, "test": 2}
+    assert "splits as the list states them: val 1, test 2" in source.notes
 
 
 def test_a_list_of_one_class_is_refused(tmp_path):

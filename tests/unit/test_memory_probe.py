@@ -180,7 +180,7 @@ def test_training_comes_to_the_same_bits_with_and_without(tmp_path, monkeypatch)
     with_it, rows = train_on_another_device(tmp_path / "with", monkeypatch)
     assert tried == [None]
     assert "micro_batch" not in rows[0]
-    monkeypatch.setattr(loop, "probe_memory", lambda *given: None)
+    monkeypatch.setattr(loop, "probe_memory", lambda *given, trust_code: None)
     without, _ = train_on_another_device(tmp_path / "without", monkeypatch)
     assert all(torch.equal(weight, without[name]) for name, weight in with_it.items())
 

@@ -13,7 +13,7 @@ from fixtures.graphs import image_graph, write_graph_bundle
 
 from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import write_export
-from linne.graphs.openvino_model import MAX_COMPILED, OpenVinoModel, to_ir
+from linne.graphs.openvino_model import MAX_COMPILED, OpenVinoModel, the_core, to_ir
 from linne.graphs.session import GraphSession
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import RunOptions
@@ -28,7 +28,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 LABELS = ("ant", "bee", "cow", "dog")
 SPEC = InputSpec(channels=3, height=12, width=10, mean=(0.5,) * 3, std=(0.25,) * 3)
 GRAPH = image_graph(len(LABELS), SPEC).SerializeToString()
-CAN = openvino.Core().get_property(openvino.Core().available_devices[0], "OPTIMIZATION_CAPABILITIES")
+CAN = the_core().get_property(the_core().available_devices[0], "OPTIMIZATION_CAPABILITIES")
 CLOSE = 1e-5
 """Of the largest logit: other kernels add in another order."""
 
@@ -123,7 +123,7 @@ def test_a_device_that_openvino_has_not_is_refused(device, message, hint):
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
-@pytest.mark.skipif(len(openvino.Core().available_devices) > 1, reason="this machine has more than a CPU for OpenVINO")
+@pytest.mark.skipif(len(the_core().available_devices) > 1, reason="this machine has more than a CPU for OpenVINO")
 def test_a_gpu_that_is_not_there_is_an_error_and_not_the_cpu():
     for device in ("gpu", "xpu:1", "npu"):
         with pytest.raises(DeviceError, match=r"OpenVINO lists no [GN]PU(\.1)? here, but CPU"):
@@ -263,3 +263,26 @@ def test_openvino_opens_no_connection_when_it_is_imported_run_and_written_with(t
     words = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "[]\n", "its converter has telemetry, which must not be reached"
+
+
+def test_a_signal_after_two_models_were_closed_is_handled_and_ends_nothing(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(GRAPH)
+    program = """
+import os, signal, sys
+from pathlib import Path
+from linne.graphs.openvino_model import OpenVinoModel
+import numpy as np
+seen = []
+signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+data = Path(sys.argv[1]).read_bytes()
+first, second = (OpenVinoModel(data, "by hand", device="cpu") for _ in range(2))
+for model in (first, second):
+    model.run(np.zeros((1, 3, 12, 10), np.float32))
+del model, first
+del second
+os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(0 if seen == [signal.SIGTERM] else "no signal was seen")
+"""
+    words = [sys.executable, "-c", program, tmp_path / "model.onnx"]
+    child = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")

@@ -14,7 +14,7 @@ from linne.errors import RecipeError  # noqa: E402
 from linne.explaining import explain  # noqa: E402
 from linne.plan_weights import designed_for  # noqa: E402
 from linne.planning import plan_anew  # noqa: E402
-from linne.weights.finding import find, spec_of  # noqa: E402
+from linne.weights.finding import bars_commerce, find, spec_of  # noqa: E402
 
 SOURCE = "synthetic:classes=3,size=12,count=90"
 MODEL = "timm/test_resnet"
@@ -41,6 +41,30 @@ def test_the_weights_of_a_plan_are_pinned_by_their_hash(weights):
     planned = plan(name=MODEL, weights=str(weights))
     assert planned.recipe.model.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert planned.reasons["model.weights_sha256"] == "of the file that is there, so that a repeat starts from the same"
+
+
+def test_a_plan_says_whose_weights_it_starts_from_also_with_a_time_budget(weights):
+    for options in ({}, {"optim.minutes": 0.01, **SMALL}):
+        origin = plan(options, name=MODEL, weights=str(weights)).started_from
+        assert (origin.weights, origin.licence) == (str(weights), None)
+    assert plan(name="small").started_from is None
+
+
+@pytest.mark.parametrize(
+    ("licence", "bars"),
+    [
+        ("cc-by-nc-4.0", True),
+        ("fair-noncommercial-research-license", True),
+        ("apple-amlr", True),
+        ("https://github.com/facebookresearch/SWAG/blob/main/LICENSE", True),
+        ("apache-2.0", False),
+        ("apple-ascl", False),
+        ("nvidia-open-model-license", False),
+        (None, False),
+    ],
+)
+def test_licences_that_bar_commerce_are_known_by_their_names(licence, bars):
+    assert bars_commerce(licence) is bars
 
 
 def test_other_weights_than_those_of_the_recipe_are_refused(weights):

@@ -303,11 +303,3 @@ def test_what_the_result_says_is_json(bundle: Bundle) -> None:
 def test_a_source_that_is_not_there_is_missed_at_once(bundle: Bundle) -> None:
     with pytest.raises(SourceError, match="/nowhere/photos"):
         linne.export(bundle.path, "onnx", precision="int8", calibrate="/nowhere/photos", quiet=True)
-
-
-def test_openvino_is_for_int8_and_the_graph_for_the_rest(bundle: Bundle) -> None:
-    pytest.importorskip("openvino", reason="needs `linne[openvino]`")
-    with pytest.raises(RecipeError) as caught:
-        linne.export(bundle.path, "openvino", precision="fp16", quiet=True)
-    assert caught.value.message == "`openvino` is exported in int8, not in fp16: OpenVINO reads the export to ONNX"
-    assert caught.value.hint == f"linne export {bundle.path} --to onnx"

@@ -130,6 +130,27 @@ def assert_goes_on(tmp_path: Path, recipe: Recipe, steps_before: int) -> None:
     assert len(again.progress.unread) == 16
 
 
+def test_the_pretrained_weights_that_a_run_mixes_in_come_from_the_checkpoint(tmp_path):
+    recipe = make_recipe(optimizer="sgd").override({"model.weights": "default", "model.mixout": 0.3})
+    whole = Training(tmp_path / "whole", recipe)
+    whole.steps(16)
+    cut = Training(tmp_path / "cut", recipe)
+    cut.steps(9)
+    checkpoint = cut.write()
+    again = Training(tmp_path / "again", recipe)
+    mixout = again.state.mixout
+    mixout.load({name: torch.zeros_like(tensor) for name, tensor in mixout.state().items()})  # no file is read again
+    again.progress = again.recorder.restore(checkpoint)
+    again.steps(7)
+    assert_same(whole, again)
+    assert all(torch.equal(tensor, mixout.state()[name]) for name, tensor in whole.state.mixout.state().items())
+
+    plain = Training(tmp_path / "plain", make_recipe(optimizer="sgd"))
+    with pytest.raises(RecipeError, match=r"holds no pretrained weights for model\.mixout to mix in") as caught:
+        again.recorder.restore(plain.write())
+    assert caught.value.hint == "train anew in another folder, with --output DIR, or use --set model.mixout=0"
+
+
 def test_momentum_lies_in_memory_as_before_so_that_the_same_kernels_take_it(tmp_path):
     training = Training(tmp_path, make_recipe(optimizer="sgd"))
     training.steps(2)

@@ -185,8 +185,8 @@ def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path):
         ("a.pth", b"<!DOCTYPE html><html>", "is a web page, not weights"),
         ("a.pth", b"\x89HDF\r\n", "is an HDF5 file, as Keras writes"),
         ("a.pth", b"something", "is not a file that `torch.save` wrote"),
-        ("a.h5", b"", "is a Keras file, which names code that it needs"),
-        ("a.keras", b"", "is a Keras file, which names code that it needs"),
+        ("a.h5", b"", "is a Keras file, whose layers torch networks do not have"),
+        ("a.keras", b"", "is a Keras file, whose layers torch networks do not have"),
         ("a.joblib", b"", "is a pickle, which runs code when it is read"),
         ("a.jpeg", b"", "is not a kind of weights that is read"),
     ],
@@ -221,6 +221,7 @@ def test_torch_files_are_read_only_by_a_torch_without_the_hole(version, safe):
     with pytest.raises(LinneError, match="CVE-2026-24747") as failure:
         require_safe(version, Path("a.pth"))
     assert '"torch>=2.10"' in str(failure.value.hint)
+    assert "`linne import` the file there: the bundle that it makes opens here" in str(failure.value.hint)
 
 
 def test_what_is_not_there_is_said(tmp_path):
@@ -341,6 +342,10 @@ def test_a_sharded_set_is_read_whole_and_only_from_its_own_folder(tmp_path):
     whole = b"".join(path.read_bytes() for path in (index, *(tmp_path / file for file in sorted(names.values()))))
     assert weights.sha256 == hashlib.sha256(whole).hexdigest()
 
+    index.write_text(json.dumps({"weight_map": {**names, "conv.bias": "model-1-of-2.safetensors"}}))
+    said = "lists `conv.bias` in `model-1-of-2.safetensors`, which does not hold it"
+    assert refusal(tmp_path)[0] == f"`{index}` {said}"
+    index.write_text(json.dumps({"weight_map": names}))
     (tmp_path / "model-2-of-2.safetensors").unlink()
     assert "names `model-2-of-2.safetensors`, which is not there" in refusal(tmp_path)[0]
     index.write_text(json.dumps({"weight_map": {"conv.bias": "../model.safetensors"}}))

@@ -7,15 +7,16 @@ from pathlib import Path
 import click
 
 from linne.cli import console
-from linne.cli.settings import output_format
+from linne.cli.settings import output_format, trust_code
 
 
 @click.command("doctor")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Prove this one; repeatable. Default `auto`.")
 @click.option("--quick", is_flag=True, help="Look only: touch no device, start no child.")
+@trust_code
 @output_format("text", "json")
-def command(bundle: Path | None, devices: tuple[str, ...], quick: bool, style: str) -> None:
+def command(bundle: Path | None, devices: tuple[str, ...], quick: bool, trust_code: bool, style: str) -> None:
     """Prove that this machine's accelerator stack computes right answers, and say what to fix.
 
     Looks at the system, the packages and whether their versions go together, and every GPU there
@@ -32,7 +33,7 @@ def command(bundle: Path | None, devices: tuple[str, ...], quick: bool, style: s
     """
     from linne.doctor import examine
 
-    report = examine(devices=devices or ("auto",), quick=quick, bundle=bundle)
+    report = examine(devices=devices or ("auto",), quick=quick, bundle=bundle, trust_code=trust_code)
     if style == "json":
         console.data_json(report.to_dict())
     else:

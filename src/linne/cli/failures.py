@@ -20,6 +20,7 @@ INTERRUPTED = 130
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib"), "train"),
     **dict.fromkeys(("datasets", "transformers"), "hf"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
     "pyarrow": "lists",
     "nncf": "openvino",
     "optuna": "sweep",

@@ -119,8 +119,14 @@ def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     )
     required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
     device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
-    trust = click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
-    return views(device(required(trust(command))))
+    return views(device(required(trust_code(command))))
+
+
+def trust_code(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with `--trust-code`, for every verb that may build a network."""
+    return click.option(
+        "--trust-code", is_flag=True, help="Run the Python of your own network, `python:FILE.py:NAME`."
+    )(command)
 
 
 def how_to_run(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import read_settings, settle, train_options
+from linne.cli.settings import read_settings, settle, train_options, trust_code
 
 
 @click.command("sweep")
@@ -31,6 +31,7 @@ from linne.cli.settings import read_settings, settle, train_options
 @click.option("--status", is_flag=True, help="Print what the sweep in FOLDER has found so far.")
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="Run the workers on the nodes of a Ray cluster.")
 @train_options
+@trust_code
 @click.option("--quiet", is_flag=True, help="Say nothing while it runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(source: str, search: tuple[tuple[str, str], ...], status: bool, as_json: bool, **options: Any) -> None:

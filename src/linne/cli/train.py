@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import FLAGS, read_resume, read_settings, settle
+from linne.cli.settings import FLAGS, read_resume, read_settings, settle, trust_code
 
 
 @click.command("train")
@@ -80,7 +80,7 @@ from linne.cli.settings import FLAGS, read_resume, read_settings, settle
     metavar="MINUTES",
     help="End a training in which nothing moves for so long (60), with its stacks in stuck.txt; 0 waits for ever.",
 )
-@click.option("--trust-code", is_flag=True, help="Run the Python file that `python:FILE.py:NAME` names as the network.")
+@trust_code
 @click.option("--quiet", is_flag=True, help="Say nothing while training; print where the result is.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(

@@ -15,7 +15,7 @@ from typing import cast
 from unicodedata import normalize
 
 from linne.data.manifest import follow, read_manifest, save_manifest
-from linne.data.names import printable
+from linne.data.names import listed, printable
 from linne.data.source import Source, Split
 from linne.data.split import Divided, Examples, SplitPlan, divide, fingerprint
 from linne.errors import RecipeError, SourceError, suggest
@@ -81,6 +81,7 @@ def open_source(
     splits_file: Path | None = None,
     quarantine: Path | None = None,
     root: Path | None = None,
+    must_train: bool = True,
 ) -> Source:
     """Return the source that a user typed as `name`, opened and split; no image is decoded.
 
@@ -96,6 +97,7 @@ def open_source(
         fold: Which one, from 1.
         splits_file: Splits that `save_manifest` wrote, to have again instead of making new ones.
         quarantine: A list of examples to leave out, as `linne data check --quarantine` writes it.
+        must_train: Whether to refuse a list of which no row trains; there is nothing to split in one.
         root: Where named sets are kept, instead of `$LINNE_DATA` and the user's data folder.
 
     Raises:
@@ -112,12 +114,9 @@ def open_source(
     )
     kind, location, notes = _parse(name)
     examples = _opener(kind)(location, root)
-    left_out: Mapping[str, str] = {}
-    if quarantine is not None:
-        from linne.data.quarantine import leave_out, read_quarantine
-
-        left_out = read_quarantine(quarantine)
-        examples = leave_out(examples, left_out)
+    if must_train:
+        _require_train(name, examples)
+    examples, left_out = _without_quarantined(examples, quarantine)
     if splits_file is None:
         labels, divided = examples.labels, divide(examples, plan)
     else:
@@ -139,6 +138,25 @@ def open_source(
         same_size=examples.same_size,
         notes=(*notes, *examples.notes, *divided.notes),
     )
+
+
+def _without_quarantined(examples: Examples, quarantine: Path | None) -> tuple[Examples, Mapping[str, str]]:
+    """Return the examples that are not on the list, and why the others are, by name."""
+    if quarantine is None:
+        return examples, {}
+    from linne.data.quarantine import leave_out, read_quarantine
+
+    left_out = read_quarantine(quarantine)
+    return leave_out(examples, left_out), left_out
+
+
+def _require_train(name: str, examples: Examples) -> None:
+    """Raise SourceError for a list of which no row trains."""
+    if "train" not in examples.given:
+        raise SourceError(
+            f"`{printable(name)}` has rows of {listed(list(examples.given))} and none of `train`",
+            hint="`linne evaluate` takes it; to train, leave out the column of splits, and linne makes them",
+        )
 
 
 def _check_alone(**others: object) -> None:

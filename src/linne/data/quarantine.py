@@ -113,8 +113,11 @@ def leave_out(examples: Examples, names: Mapping[str, str]) -> Examples:
             f"{listed(sorted(names), 2)}",
             hint="is it another source's list?",
         )
-    train = given.get("train")
-    emptied = set(examples.given["train"].labels_N.tolist()) - set([] if train is None else train.labels_N.tolist())
+    before, after = (
+        set() if split is None else set(split.labels_N.tolist())
+        for split in (examples.given.get("train"), given.get("train"))
+    )
+    emptied = before - after
     if emptied:
         labels = [examples.labels[label] for label in sorted(emptied)]
         raise SourceError(

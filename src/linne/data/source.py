@@ -92,7 +92,7 @@ class Source:
     labels: tuple[str, ...]
     """Class names; an example's label is a position in this tuple."""
     splits: Mapping[str, Split]
-    """`train` always, `val` and `test` where the set or the split gives them."""
+    """`val` and `test` where the set or the split gives them; `train`, but where it was opened to evaluate on."""
     fingerprint: str
     """sha256 over what the examples are: changes when an example, its label or its split does."""
     channels: int

@@ -26,7 +26,7 @@ class Examples:
 
     labels: tuple[str, ...]
     given: Mapping[str, Split]
-    """`train` always; `val` and `test` only where the publisher or the user made them."""
+    """`val` and `test` only where the publisher or the user made them; `train`, but in a list to evaluate on."""
     channels: int
     image_size: tuple[int, int]
     same_size: bool
@@ -136,7 +136,7 @@ def _cut(given: Mapping[str, Split], place_N: NDArray[np.int8]) -> dict[str, Spl
     splits = dict(given)
     for place, name in enumerate(SPLITS):
         chosen_N = place_N == place
-        if name == "train" or chosen_N.any():
+        if chosen_N.any() or (name == "train" and name in given):
             splits[name] = select(given["train"], chosen_N, name)
     return {name: splits[name] for name in SPLITS if name in splits}
 
@@ -144,6 +144,8 @@ def _cut(given: Mapping[str, Split], place_N: NDArray[np.int8]) -> dict[str, Spl
 def _places(examples: Examples, plan: SplitPlan) -> tuple[NDArray[np.int8], list[str]]:
     """Return for each example of the files' train its place in `SPLITS`, and a note for each decision."""
     given = examples.given
+    if "train" not in given:
+        return np.zeros(0, np.int8), []
     if plan.folds is not None and "val" in given:
         raise SourceError(
             f"folds={plan.folds} would make a val split, and this source has its own",

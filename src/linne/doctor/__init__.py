@@ -30,6 +30,7 @@ def examine(
     devices: Sequence[str] = ("auto",),
     quick: bool = False,
     bundle: Path | str | None = None,
+    trust_code: bool = False,
     limit_s: float | None = None,
 ) -> DoctorReport:
     """Return what is found on `machine`, this one by default: system, accelerators, packages, proof, runtimes.
@@ -38,6 +39,7 @@ def examine(
         devices: What the proof computes on, as `--device` names it; `auto` takes what training would.
         quick: Look only, at files: no device is touched, no program is started.
         bundle: The folder of a bundle whose answers are replayed on each of the devices.
+        trust_code: Whether the Python file may be run that a bundle of the user's own network names.
         limit_s: Seconds for each child that proves a device, in place of its own limit (60 s on the CPU, 240 s
             elsewhere).
     """
@@ -57,7 +59,7 @@ def examine(
     if bundle is not None:
         from linne.doctor.replay import bundle_section  # with numpy and Pillow, which nothing else here needs
 
-        sections.append(bundle_section(machine, bundle, devices, quick, proof))
+        sections.append(bundle_section(machine, bundle, devices, quick, proof, trust_code=trust_code))
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return DoctorReport(
         sections=tuple(sections), summary=summarise(sections, looked.gpus), version=__version__, created=created

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.doctor.child import Heard, first_event, listen
+from linne.child import Heard, first_event, listen
 from linne.doctor.gpu import AMD, Gpu, as_bus_id, as_gfx, as_word, join
 from linne.doctor.report import Check
 from linne.doctor.sysfs import as_int, as_size

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from linne.child import said_of, say
 from linne.device import Device
-from linne.doctor.child import said_of, say
 from linne.errors import LinneError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

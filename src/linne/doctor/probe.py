@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 from linne.doctor.tiny_model import EXPECTED
 
 Compute = Callable[[dict[str, Any]], None]

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from linne.bundle import open_bundle
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 from linne.errors import LinneError
 from linne.inference.backends import load_backend
 from linne.inference.backends.base import RunOptions
@@ -21,6 +21,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--trust-code", action="store_true")
     asked = parser.parse_args(words)
     try:
         backend = load_backend(asked.backend)
@@ -30,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         bundle = open_bundle(asked.bundle)
         say("starts", backend=asked.backend)
-        how = RunOptions(device=asked.device)
+        how = RunOptions(device=asked.device, trust_code=asked.trust_code)
         predictor = Predictor(bundle, backend.open(bundle, how), asked.backend, "asked for", how=how)
         worst = predictor.worst_canary()
     except LinneError as error:

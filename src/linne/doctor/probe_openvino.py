@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 from linne.doctor.probe import asked_device, load, try_device
 from linne.doctor.tiny_model import as_numbers, tiny_input, tiny_model
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 from linne.doctor.probe import asked_device, load, try_device
 from linne.doctor.tiny_model import EXPECTED, WEIGHTS, as_numbers, tiny_input
 

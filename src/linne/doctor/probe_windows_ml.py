@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from linne.doctor.child import said_of, say
+from linne.child import said_of, say
 from linne.doctor.probe import asked_device, load, try_device, version_of
 from linne.doctor.probe_onnx_plugins import open_plugin
 from linne.graphs.plugins import READY

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from linne.child import Heard, first_event, listen
 from linne.doctor import advice
-from linne.doctor.child import Heard, first_event, listen
 from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu
 from linne.doctor.report import Check, Section, Status
 from linne.doctor.wheel import architecture_checks

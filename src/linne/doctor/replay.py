@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.bundle import Bundle, open_bundle
-from linne.doctor.child import Heard, first_event, listen
+from linne.child import Heard, first_event, listen
 from linne.doctor.proof import Finding, Verdict, judge
 from linne.doctor.report import Check, Section, Status
 from linne.errors import BundleError
@@ -39,13 +39,14 @@ def bundle_section(
     quick: bool,
     proof: Section,
     *,
+    trust_code: bool = False,
     command: Sequence[str] | None = None,
     limit_s: float = _LIMIT_S,
 ) -> Section:
     """Return a check of the bundle's files, of its answers by each backend on each device, and of its recipe.
 
-    `proof` is what was proved of the devices, so that the recipe's is not proved twice; `command` stands in for the
-    child that replays in tests, and `limit_s` is its time.
+    `proof` is what was proved of the devices, so that the recipe's is not proved twice; `trust_code` lets the child run
+    the Python that the bundle names. `command` stands in for it in tests, and `limit_s` is its time.
     """
     try:
         bundle = open_bundle(folder)
@@ -58,7 +59,8 @@ def bundle_section(
         text = "not replayed, because of `--quick`"
         checks.append(Check(name="Answers", status="note", found=text, fix=f"linne doctor {folder}"))
         return Section(title=TITLE, checks=tuple(checks))
-    checks += _answers(machine, bundle, devices, command or machine.child(PROBE), limit_s)
+    words = (*(command or machine.child(PROBE)), *(("--trust-code",) if trust_code else ()))
+    checks += _answers(machine, bundle, devices, words, limit_s)
     checks.append(_recipe(machine, bundle, proof))
     return Section(title=TITLE, checks=tuple(checks))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from linne.doctor.child import Heard, first_event, listen
+from linne.child import Heard, first_event, listen
 from linne.doctor.gpu import AMD, INTEL, NVIDIA, Gpu
 from linne.doctor.report import Check, Section, Status
 from linne.doctor.tiny_model import EXPECTED, is_right

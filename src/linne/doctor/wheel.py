@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from linne.child import Heard, first_event
 from linne.doctor import advice
-from linne.doctor.child import Heard, first_event
 from linne.doctor.compatibility import Answer, arch_in_wheel
 from linne.doctor.gpu import AMD, NVIDIA, Gpu
 from linne.doctor.report import Check, Status

@@ -28,7 +28,8 @@ FP32_SHARE = 1e-4
 order, are a few millionths apart on every network tried; a constant folded wrongly is off by hundredths."""
 FP16_SHARE = 2e-2
 """The same in fp16, whose numbers have 11 bits: 5e-4 for one rounding, 1e-3 after all layers of ResNet-18, and 8e-3 of
-MobileNetV2 for pictures of which it is not sure. An overflow answers with what is not a number."""
+MobileNetV2 for pictures of which it is not sure. On a CPU, ONNX Runtime rounds weights and computes in fp32: overflow
+does not show there, which is why `exporting.half` looks for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         say(trial.note)
     say(f"answering {len(trial.images_NHWC)} images with the bundle: {trial.what}")
     expected_NK = answers_of(bundle, trial, trust_code=wish.trust_code)
-    graph = graph_in_fp32(bundle, wish, trial, expected_NK, say)
+    begin = fp32_graph if images is None else graph_in_fp32
+    graph = begin(bundle, wish, trial, expected_NK, say)
     share = FP32_SHARE
     if wish.precision == "fp16":
         share = FP16_SHARE
@@ -109,8 +110,19 @@ def _require_sense(bundle: Bundle, wish: Wish) -> None:
 
 
 def graph_in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
-    """Return the bundle's export in fp32 where int8 is asked for and there is one, else a new graph; verified."""
-    return _kept_graph(bundle, wish, trial, expected_NK, say) or fp32_graph(bundle, wish, trial, expected_NK, say)
+    """Return the bundle's graph in fp32, verified: one that there is, unless it is to be written in a certain way."""
+    if wish.exporter != "auto" or wish.opset is not None or not has_graph(bundle):
+        return fp32_graph(bundle, wish, trial, expected_NK, say)
+    found = graph_of(bundle)
+    name = str(found.path.relative_to(bundle.path))
+    say(f"taking `{name}`")
+    try:
+        content = found.path.read_bytes()
+    except OSError as error:
+        raise LinneError(f"`{name}` cannot be read: {error.strerror}") from error
+    agreement = compare(trial, expected_NK, GraphSession(content, name).run, share=FP32_SHARE)
+    require_agreement(agreement, f"`{name}`")
+    return Graph(content, agreement, {"graph": name, "opset": _opset(content)})
 
 
 def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
@@ -148,19 +160,6 @@ def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, sa
         f"bundle `{bundle.path}` has no export to ONNX that answers as it does; {'; '.join(problems)}",
         hint=None if wish.exporter == "auto" else "--exporter auto tries the other one as well",
     )
-
-
-def _kept_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph | None:
-    """Return the export in fp32 that is there to make int8 of; None where there is none, or another is asked for."""
-    if wish.precision != "int8" or bundle.network_file == GRAPH or not has_graph(bundle):
-        return None
-    if wish.exporter != "auto" or wish.opset is not None:
-        return None
-    content = graph_of(bundle).path.read_bytes()
-    say("quantising the bundle's export `onnx-fp32`")
-    agreement = compare(trial, expected_NK, GraphSession(content, MAIN).run, share=FP32_SHARE)
-    require_agreement(agreement, "the export `onnx-fp32`")
-    return Graph(content, agreement, {"opset": _opset(content), "made_of": "onnx-fp32"})
 
 
 def _in_int8(

@@ -18,8 +18,9 @@ from linne.graphs.wire import MAX_BYTES, require_whole
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Layout = Literal["NCHW", "NHWC"]
+Layout = Literal["NCHW", "NHWC", "NHW"]
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
+"""Of four dimensions; three are rows and columns of grey images, as in Keras' first tutorial."""
 TYPES = ("FLOAT", "FLOAT16", "DOUBLE", "UINT8")
 """Of inputs that an image can be."""
 LEAST_PROBABILITY = 1e-38
@@ -88,13 +89,15 @@ def image_input(model: ModelProto, name: str, *, layout: str | None = None) -> I
     tensor = item.type.tensor_type
     kind = TensorProto.DataType.Name(tensor.elem_type)
     shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
-    if len(shape) != 4 or kind not in TYPES:
+    if len(shape) not in (3, 4) or kind not in TYPES:
         said = " x ".join("?" if size is None else str(size) for size in shape)
         raise LinneError(
             f"the graph `{name}` takes `{item.name}`, {kind.lower()} of shape {said or 'unknown'}, expected a batch of "
-            "images: float, half, double or uint8 of four dimensions"
+            "images: float, half, double or uint8 of four dimensions, or of three for grey ones"
         )
-    chosen = _layout(shape, name, layout)
+    chosen: Layout = "NHW" if len(shape) == 3 else _layout(shape, name, layout)
+    if chosen == "NHW":
+        shape = [*shape, 1]
     axis = 1 if chosen == "NCHW" else 3
     height, width = shape[2:] if chosen == "NCHW" else shape[1:3]
     return ImageInput(
@@ -154,15 +157,27 @@ def before_softmax(model: ModelProto, output: str) -> str | None:
 
     Softmax(x) is the same for x and x plus a number, so its input are logits like any others.
     """
-    makers = {made: node for node in model.graph.node for made in node.output}
-    node = makers.get(output)
-    while node is not None and node.op_type in RESHAPERS and node.domain in ("", "ai.onnx"):
-        node = makers.get(node.input[0])
-    if node is None or node.op_type not in ("Softmax", "LogSoftmax") or node.domain not in ("", "ai.onnx"):
+    node = _last_of(model, output, ("Softmax", "LogSoftmax"))
+    if node is None:
         return None
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
     # Before operator set 13 the default was 1, which for N x K is the last as well.
     return str(node.input[0]) if axis in (1, -1) else None
+
+
+def before_sigmoid(model: ModelProto, output: str) -> str | None:
+    """Return what goes into the Sigmoid that makes `output`, or None where none does."""
+    node = _last_of(model, output, ("Sigmoid",))
+    return None if node is None else str(node.input[0])
+
+
+def _last_of(model: ModelProto, output: str, kinds: tuple[str, ...]) -> Any:
+    """Return the node that makes `output`, nodes that change no number aside, if it is one of `kinds`; else None."""
+    makers: dict[str, Any] = {made: node for node in model.graph.node for made in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in RESHAPERS and node.domain in ("", "ai.onnx"):
+        node = makers.get(node.input[0])
+    return node if node is not None and node.op_type in kinds and node.domain in ("", "ai.onnx") else None
 
 
 def bundle_form(
@@ -175,6 +190,7 @@ def bundle_form(
     batch: int | None,
     flip: bool = False,
     as_logarithm: bool = False,
+    as_two: bool = False,
 ) -> bytes:
     """Return the graph in the form that bundles keep; `model` is left as it is.
 
@@ -183,6 +199,7 @@ def bundle_form(
         batch: how many images at once; None leaves the number open.
         flip: whether the graph takes BGR; RGB is turned around before it.
         as_logarithm: whether the output are probabilities, of which logarithms are taken.
+        as_two: whether the output is one number, the second class's logit where the first one's is 0.
 
     Raises:
         LinneError: what comes out is no sound graph.
@@ -194,12 +211,12 @@ def bundle_form(
     changed.CopyFrom(model)
     graph = changed.graph
     names = _Names(graph)
-    ahead, entry = _steps_before(taken, flip, names)
+    ahead, entry = _steps_before(taken, [height, width], flip, names)
     size: list[Any] = ["N" if batch is None else batch, taken.channels, height, width]
     kept = [item for item in graph.input if item.name != taken.name]  # initialisers that old files list
     del graph.input[:]
     graph.input.extend([helper.make_tensor_value_info(entry, TensorProto.FLOAT, size), *kept])
-    behind, leaves = _steps_behind(output, as_logarithm, names)
+    behind, leaves = _steps_behind(output, as_logarithm, as_two, names)
     nodes = [*ahead, *graph.node, *behind]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -281,38 +298,50 @@ class _Names:
         return name
 
 
-def _steps_before(taken: ImageInput, flip: bool, names: _Names) -> tuple[list[Any], str]:
+def _steps_before(taken: ImageInput, size: list[int], flip: bool, names: _Names) -> tuple[list[Any], str]:
     """Return the nodes from RGB float32 N x C x H x W to what the graph takes, and the name of the former."""
     from onnx import TensorProto, helper
 
-    steps: list[tuple[str, Mapping[str, Any]]] = []
+    # Each with its attributes, and the numbers that go into it beside the images.
+    steps: list[tuple[str, Mapping[str, Any], list[int]]] = []
     if flip:
-        steps.append(("Gather", {"axis": 1}))
+        steps.append(("Gather", {"axis": 1}, [2, 1, 0]))
     if taken.layout == "NHWC":
-        steps.append(("Transpose", {"perm": [0, 2, 3, 1]}))
+        steps.append(("Transpose", {"perm": [0, 2, 3, 1]}, []))
+    if taken.layout == "NHW":
+        steps.append(("Reshape", {}, [0, *size]))  # 0: as many images as there are
     if taken.type != "FLOAT":
-        steps.append(("Cast", {"to": TensorProto.DataType.Value(taken.type)}))
+        steps.append(("Cast", {"to": TensorProto.DataType.Value(taken.type)}, []))
     nodes: list[Any] = []
     entry = current = names.new("images") if steps else taken.name
-    for position, (kind, attributes) in enumerate(steps):
+    for position, (kind, attributes, numbers) in enumerate(steps):
         made = taken.name if position == len(steps) - 1 else names.new(f"images_{kind.lower()}")
         more = []
-        if kind == "Gather":
-            order = names.new("bgr")
-            value = helper.make_tensor(order, TensorProto.INT64, [3], [2, 1, 0])
-            nodes.append(helper.make_node("Constant", [], [order], value=value))
-            more = [order]
+        if numbers:
+            given = names.new("bgr" if kind == "Gather" else "shape")
+            value = helper.make_tensor(given, TensorProto.INT64, [len(numbers)], numbers)
+            nodes.append(helper.make_node("Constant", [], [given], value=value))
+            more = [given]
         nodes.append(helper.make_node(kind, [current, *more], [made], **attributes))
         current = made
     return nodes, entry
 
 
-def _steps_behind(output: str, as_logarithm: bool, names: _Names) -> tuple[list[Any], str]:
+def _steps_behind(output: str, as_logarithm: bool, as_two: bool, names: _Names) -> tuple[list[Any], str]:
     """Return the nodes from `output` to float32 logits N x K, and the name of those."""
     from onnx import TensorProto, helper
 
     flat, logits = names.new("flat"), names.new("logits")
     nodes = [helper.make_node("Flatten", [output], [flat], axis=1)]
+    if as_two:  # softmax of 0 and x is 1 - sigmoid(x) and sigmoid(x)
+        single, both = names.new("second"), names.new("both")
+        value = helper.make_tensor(both, TensorProto.FLOAT, [1, 2], [0.0, 1.0])
+        nodes += [
+            helper.make_node("Cast", [flat], [single], to=TensorProto.FLOAT),
+            helper.make_node("Constant", [], [both], value=value),
+            helper.make_node("MatMul", [single, both], [logits]),
+        ]
+        return nodes, logits
     if not as_logarithm:
         return [*nodes, helper.make_node("Cast", [flat], [logits], to=TensorProto.FLOAT)], logits
     single, least, held = names.new("probabilities"), names.new("least"), names.new("held")

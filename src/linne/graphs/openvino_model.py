@@ -6,6 +6,7 @@ otherwise, and in bf16 where fp16 was asked for, each without a word (seen with 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,7 @@ class OpenVinoModel:
 
         if isinstance(network, bytes):
             require_whole(network, name)
-        core = openvino.Core()
+        core = the_core()
         try:
             if isinstance(network, bytes):
                 self._model: Any = core.read_model(network)
@@ -215,10 +216,23 @@ def to_ir(network: bytes, name: str, folder: Path, *, fp16: bool) -> str:
 
     require_whole(network, name)
     try:
-        openvino.save_model(openvino.Core().read_model(network), folder / MAIN, compress_to_fp16=fp16)
+        openvino.save_model(the_core().read_model(network), folder / MAIN, compress_to_fp16=fp16)
     except Exception as error:  # its own kinds
         raise LinneError(f"`{name}` cannot be written for OpenVINO {_version(openvino)}: {_said(error)}") from error
     return MAIN
+
+
+@functools.cache
+def the_core() -> Any:
+    """Return OpenVINO itself, the same for the whole process.
+
+    Each `Core` sets the stack on which signals are handled, and puts back the one before when it goes. Where two of
+    them overlap, that is one which is gone: the next Ctrl-C ends the process by SIGSEGV (OpenVINO 2026.4, on a
+    processor with AVX-512).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _candidates(device: str, listed: Sequence[str], require_accelerator: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Batches of images cut to the size that a graph with a fixed batch takes."""
+"""Batches of any size through a graph that takes one size only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from linne.preprocess import Floats
 
 
 def pieces_of(images: NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """Return `images` in pieces of `size`; what the last one lacks is zeros."""
-    pieces = [images[start : start + size] for start in range(0, len(images), size)]
+    """Return `images` in pieces of `size`; what the last one lacks is zeros. No images are one piece of zeros."""
+    pieces = [images[start : start + size] for start in range(0, max(len(images), 1), size)]
     missing = size - len(pieces[-1])
     if missing:
         pieces[-1] = np.concatenate([pieces[-1], np.zeros((missing, *images.shape[1:]), images.dtype)])

@@ -145,9 +145,7 @@ class GraphSession:
         Raises:
             LinneError: ONNX Runtime fails on it.
         """
-        if self.batch_size is None or len(images) == 0:
-            return self._run(images)
-        return run_in_pieces(self._run, images, self.batch_size)
+        return self._run(images) if self.batch_size is None else run_in_pieces(self._run, images, self.batch_size)
 
     def run_all(self, images: Floats) -> dict[str, NDArray[Any]]:
         """Return every output of the graph by name, for a batch that it takes at once.

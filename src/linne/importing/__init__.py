@@ -1,6 +1,7 @@
 """Pretrained weights or a graph in, a bundle out: from then on they are evaluated, served and exported like one's own.
 
-Weights go into a network that linne builds (`weights`); a graph is taken as it is (`graph`), and needs no framework.
+Weights go into a network that linne builds (`weights`); a graph is taken as it is (`graph`), and needs no framework. Of
+a Keras model (`from_keras`) and a SavedModel (`from_saved_model`) their own library makes a graph, in a child process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ CACHE_FORMAT = 1
 """Changes when a bundle that is made of the same weights would be another one."""
 GRAPHS = (".onnx",)
 """Endings of files that hold a graph. With a network's name only their tensors are taken."""
+KERAS = (".keras", ".h5", ".hdf5")
+"""Endings of files that Keras writes."""
+SAVED_MODEL = "saved_model.pb"
+"""In a folder that TensorFlow writes: its program."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +77,12 @@ class Imported:
         }
 
 
-def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path:
+def bundle_of(model: str, typed: str | None, say: Callable[[str], None], *, trust_code: bool = False) -> Path:
     """Return a bundle of the network `model` with pretrained weights, made now or found in the cache.
 
     Args:
         typed: which weights, as `weights.finding` reads it; None takes those that `model` names, or the default ones.
+        trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
     Raises:
         LinneError: as `import_weights`.
@@ -86,7 +92,7 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     wanted = asked_for(tag, typed) or DEFAULT
     found = find(wanted, full_name)
     path = found.fetched(say)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [*(sorted(path.iterdir()) if path.is_dir() else [path]), *models.code_of(full_name)]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     identity = json.dumps([CACHE_FORMAT, full_name, str(path.resolve()), facts])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -94,7 +100,9 @@ def bundle_of(model: str, typed: str | None, say: Callable[[str], None]) -> Path
     folder = cache_folder() / "pretrained" / f"{name}-{key}"
     if not (folder / MANIFEST).exists():
         say(f"making a bundle of {found.name} in {folder}")
-        for line in import_weights(wanted, folder, model=full_name, preprocess={}, say=say).lines():
+        for line in import_weights(
+            wanted, folder, model=full_name, preprocess={}, trust_code=trust_code, say=say
+        ).lines():
             say(line)
     return folder
 
@@ -104,36 +112,61 @@ def import_weights(
     output: Path,
     *,
     model: str | None,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
+    trust_code: bool = False,
     say: Callable[[str], None],
 ) -> Imported:
     """Return the new bundle `output` of what `typed` names: a graph, or weights of the network `model`.
 
     Args:
-        typed: an ONNX file, or weights as `weights.finding` reads it.
-        model: None for a graph, and where the weights are a folder that says it.
-        labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
+        typed: an ONNX file, a `.keras` file, a SavedModel, or weights as `weights.finding` reads it.
+        model: None for a graph or a model, and where the weights are a folder that says it.
+        labels: a file with the names of the classes: one a line, or JSON; or `imagenet`; otherwise what comes with
+            the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says, and the words of
             `importing.inputs`.
-        output_name: which output of a graph that has several.
+        output_name: which output of a graph or model that has several.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
+        trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
     Raises:
         LinneError: something given cannot be used, or parts of the network would keep random weights.
         CheckFailed: the answers to photographs show that something is wrong.
     """
     path = Path(typed).expanduser()
-    if model is None and path.suffix.lower() in GRAPHS:
-        from linne.importing.graph import import_graph
-
-        return import_graph(
-            path, output, labels=labels, preprocess=preprocess, output_name=output_name, must_prove=must_prove
-        )
+    if model is None and (take := _importer(path)) is not None:
+        return take(path, output, labels=labels, preprocess=preprocess, output_name=output_name, must_prove=must_prove)
     if output_name is not None:
         raise RecipeError("an output is chosen of a graph, and these are weights", hint="leave --output-name out")
     from linne.importing.weights import import_into
 
-    return import_into(typed, output, model=model, labels=labels, preprocess=preprocess, must_prove=must_prove, say=say)
+    return import_into(
+        typed,
+        output,
+        model=model,
+        labels=labels,
+        preprocess=preprocess,
+        must_prove=must_prove,
+        trust_code=trust_code,
+        say=say,
+    )
+
+
+def _importer(path: Path) -> Callable[..., Imported] | None:
+    """Return what makes a bundle of a file that holds a network itself; None for weights of one that linne builds."""
+    if path.suffix.lower() in GRAPHS:
+        from linne.importing.graph import import_graph
+
+        return import_graph
+    if path.suffix.lower() in KERAS:
+        from linne.importing.from_keras import import_keras
+
+        return import_keras
+    if (path / SAVED_MODEL).is_file():
+        from linne.importing.from_saved_model import import_saved_model
+
+        return import_saved_model
+    return None

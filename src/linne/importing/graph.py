@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,19 @@ import numpy as np
 
 from linne.bundle import GRAPH_PROVIDER, canary_batch, write_bundle
 from linne.errors import CheckFailed, LinneError, RecipeError
-from linne.graphs.editing import ImageInput, before_softmax, bundle_form, choose_output, image_input, read_graph
+from linne.graphs.editing import (
+    ImageInput,
+    before_sigmoid,
+    before_softmax,
+    bundle_form,
+    choose_output,
+    image_input,
+    read_graph,
+)
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.importing import Imported
-from linne.importing.inputs import SCALING_WORDS, Preparation, preparation, preparation_in
-from linne.importing.labels import labels_in, read_labels
+from linne.importing.inputs import Preparation, preparation, preparation_in, scaling_unsaid
+from linne.importing.labels import how_to_name, labels_in, named
 from linne.preprocess import Floats, InputSpec
 from linne.weights.answers import SCALINGS, photographs, prove_names
 
@@ -29,45 +37,56 @@ SUM_TOLERANCE = 1e-3
 """Around 1, within which answers sum up to probabilities; half precision adds a thousand of them to 4e-4."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeOf:
+    """The file that a graph was made of."""
+
+    name: str
+    """What to call it to a person."""
+    sha256: str
+    notes: tuple[str, ...] = ()
+    """What was found while the graph was made, for people."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what made it."""
+
+
 def import_graph(
     path: Path,
     output: Path,
     *,
-    labels: Path | None,
+    labels: str | Path | None,
     preprocess: Mapping[str, Any],
     output_name: str | None = None,
     must_prove: bool = True,
-    name: str | None = None,
+    made_of: MadeOf | None = None,
 ) -> Imported:
     """Return the new bundle `output` of the ONNX file `path`; arguments as of `importing.import_weights`.
 
     Args:
-        name: what to call the file to a person, where it was made of another one.
+        made_of: the file that the ONNX file was made of, which a person knows; None where it is the ONNX file itself.
 
     Raises:
         LinneError: the file or something given cannot be used.
         CheckFailed: the answers to photographs show that something is wrong.
     """
-    name = name or str(path)
     if not path.is_file():
         raise LinneError(f"no graph at `{path}`: there is no such file")
+    origin = made_of or MadeOf(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    name = origin.name
     if (reason := why_no_runtime()) is not None:
         raise LinneError(f"`{path}` cannot be imported: {reason}")
     model = read_graph(path)
     taken = image_input(model, name, layout=preparation({"layout": preprocess.get("layout")}).layout)
-    written = preparation_in(_metadata(model), name)
-    if "scaling" in preprocess:  # a word for both
-        written = {key: value for key, value in written.items() if key not in ("mean", "std")}
-    said = preparation({**written, **preprocess}, taken.channels)
+    said = _said(model, name, preprocess, taken)
     spec = _input_of(name, taken, said)
     graph, session, notes = _in_bundle_form(model, name, taken, spec, said.bgr, choose_output(model, name, output_name))
+    notes = [*origin.notes, *notes]
     num_classes = session.run(photographs(spec)).shape[1]
     names, labels_from = _labels(labels, model, name, num_classes)
     proof = prove_names(session.run, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{name}`: {proof.problem}", hint=proof.hint)
     ref: dict[str, Any] = {"provider": GRAPH_PROVIDER, "name": Path(name).stem, "num_classes": num_classes}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     bundle = write_bundle(
         output,
         labels=names,
@@ -78,12 +97,26 @@ def import_graph(
         canary_logits_NK=session.run(canary_batch(spec)),
         metrics={},
         provenance={
-            "imported": {"weights": name, "sha256": digest, "licence": None, "proof": asdict(proof), "notes": notes},
-            "versions": _versions(),
+            "imported": {
+                "weights": name,
+                "sha256": origin.sha256,
+                "licence": None,
+                "proof": asdict(proof),
+                "notes": notes,
+            },
+            "versions": {**_versions(), **origin.versions},
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
     return Imported(bundle=bundle, fit=None, proof=proof, labels_from=labels_from, licence=None, notes=tuple(notes))
+
+
+def _said(model: ModelProto, name: str, preprocess: Mapping[str, Any], taken: ImageInput) -> Preparation:
+    """Return how images are prepared as far as it is typed, or else written in the file."""
+    written = preparation_in(_metadata(model), name)
+    if "scaling" in preprocess:  # a word for both
+        written = {key: value for key, value in written.items() if key not in ("mean", "std")}
+    return preparation({**written, **preprocess}, taken.channels)
 
 
 def _input_of(name: str, taken: ImageInput, said: Preparation) -> InputSpec:
@@ -105,11 +138,7 @@ def _input_of(name: str, taken: ImageInput, said: Preparation) -> InputSpec:
     if taken.type == "UINT8" and not {"mean", "std"} & said.fields.keys():
         fields |= {"mean": raw.mean[: taken.channels], "std": raw.std[: taken.channels]}
     if "mean" not in fields or "std" not in fields:
-        words = ", ".join(f"`{word}` ({scaling.name})" for word, scaling in SCALING_WORDS.items())
-        raise RecipeError(
-            f"nobody says how pixels are scaled for `{name}`",
-            hint=f"use --preprocess with one of {words}, or mean=... and std=... of pixels of 0 to 1",
-        )
+        raise scaling_unsaid(name)
     spec = InputSpec(**fields)
     if taken.type == "UINT8" and (any(spec.mean) or set(spec.std) != {raw.std[0]}):
         raise RecipeError(f"the graph `{name}` takes pixels of 0 to 255 as they are", hint="use --preprocess raw")
@@ -122,14 +151,14 @@ def _in_bundle_form(
     model: ModelProto, name: str, taken: ImageInput, spec: InputSpec, bgr: bool, output: str
 ) -> tuple[bytes, GraphSession, list[str]]:
     """Return the graph as bundles keep it, opened, and what was done to it, for people."""
-    size = {"height": spec.height, "width": spec.width}
     before = before_softmax(model, output)
     batch, notes = taken.batch, _notes(taken, spec, bgr)
     if before is not None:
         notes.append(f"logits are what goes into the Softmax before `{output}`")
 
-    def form(*, as_logarithm: bool = False) -> tuple[bytes, GraphSession]:
-        made = bundle_form(model, taken, before or output, **size, batch=batch, flip=bgr, as_logarithm=as_logarithm)
+    def form(**changes: bool) -> tuple[bytes, GraphSession]:
+        given = {"flip": bgr, **changes}
+        made = bundle_form(model, taken, before or output, height=spec.height, width=spec.width, batch=batch, **given)
         return made, GraphSession(made, name)
 
     made, session = form()
@@ -138,11 +167,15 @@ def _in_bundle_form(
         notes.append("images go through it one at a time: it does not answer several as it answers each")
         made, session = form()
     answers_NK = session.run(photographs(spec))
+    if answers_NK.ndim == 2 and answers_NK.shape[1] == 1 and (single := before_sigmoid(model, output)) is not None:
+        notes.append(f"`{output}` is the second class's probability alone: the first one's logit is 0")
+        before = single
+        return *form(as_two=True), notes
     if answers_NK.ndim != 2 or answers_NK.shape[1] < 2:
         raise LinneError(
             f"the graph `{name}` answers an image with {answers_NK.shape[1]} numbers, expected one for each of two or "
             "more classes",
-            hint="an output for two classes in one number has to become two in the program that exports it",
+            hint="one number for two classes is taken where a Sigmoid makes it: add one in the program that exports it",
         )
     if before is None and _are_probabilities(answers_NK):
         notes.append(f"`{output}` are probabilities, of which the bundle takes logarithms")
@@ -154,7 +187,7 @@ def _notes(taken: ImageInput, spec: InputSpec, bgr: bool) -> list[str]:
     how_many = "any number of images" if taken.batch is None else f"{taken.batch} at once"
     colours = "grey" if spec.channels == 1 else "BGR, for which the bundle turns RGB around" if bgr else "RGB"
     notes = [f"input `{taken.name}`: {how_many}, {taken.layout}, {spec.height} x {spec.width}, {colours}"]
-    fit = "stretched to" if spec.crop_mode == "squash" else f"resized to cover {1 / spec.crop_pct:.4g} times"
+    fit = f"{'stretched to' if spec.crop_mode == 'squash' else 'resized to cover'} {1 / spec.crop_pct:.4g} times"
     return [
         *notes,
         f"images are {fit} that size ({spec.interpolation}); `crop_pct=0.875` cuts borders off",
@@ -182,17 +215,17 @@ def _metadata(model: ModelProto) -> dict[str, str]:
     return {item.key: item.value for item in model.metadata_props}
 
 
-def _labels(file: Path | None, model: ModelProto, name: str, num_classes: int) -> tuple[tuple[str, ...], str]:
+def _labels(said: str | Path | None, model: ModelProto, name: str, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
     found = labels_in(_metadata(model))
-    if file is not None:
-        names, who = read_labels(file), f"`{file}`"
+    if said is not None:
+        names, who = named(said)
     elif found is not None:
         names, who = found[0], f"the file's own `{found[1]}`"
     else:
         raise RecipeError(
             f"`{name}` does not say what its {num_classes:,} classes are",
-            hint="use --labels FILE, with one name a line in the order of the classes",
+            hint=how_to_name(num_classes),
         )
     if len(names) != num_classes:
         raise RecipeError(f"{who} names {len(names):,} classes, and the graph has {num_classes:,}")

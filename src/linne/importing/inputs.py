@@ -70,6 +70,20 @@ def preparation(said: Mapping[str, Any], channels: int = 3) -> Preparation:
     return Preparation(fields, layout, order == "bgr" or scaling == "caffe")
 
 
+def says_scaling(said: Mapping[str, Any]) -> bool:
+    """Return whether `said` holds anything of how pixels are scaled."""
+    return bool({"scaling", "mean", "std"} & said.keys())
+
+
+def scaling_unsaid(name: str) -> RecipeError:
+    """Return the error for the file `name`, of which nobody says how pixels are scaled."""
+    words = ", ".join(f"`{word}` ({scaling.name})" for word, scaling in SCALING_WORDS.items())
+    return RecipeError(
+        f"nobody says how pixels are scaled for `{name}`",
+        hint=f"use --preprocess with one of {words}, or mean=... and std=... of pixels of 0 to 1",
+    )
+
+
 def preparation_in(metadata: Mapping[str, str], name: str) -> Mapping[str, Any]:
     """Return what an ONNX file called `name` itself says of how images are prepared for it, but their size.
 

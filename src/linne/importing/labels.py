@@ -8,15 +8,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from linne.data.sources.synsets import names_of_imagenet
 from linne.errors import RecipeError
 from linne.models.provider import numbered
 
+IMAGENET = "imagenet"
+"""Typed in place of a file for ImageNet's names: said, and never guessed from their number."""
+NUM_IMAGENET = 1000
 MAX_LABELS_BYTES = 16 * 2**20
 IN_GRAPHS = ("names", "labels", "classes", "class_names", "id2label", "label_names")
 """Under which exporters write them into an ONNX file."""
 
 
-def read_labels(file: Path) -> tuple[str, ...]:
+def named(labels: str | Path) -> tuple[tuple[str, ...], str]:
+    """Return the names that `labels` stands for, and who says so: the word `imagenet`, or a file.
+
+    A file that is called like the word is typed with its folder: `./imagenet`.
+
+    Raises:
+        RecipeError: the file cannot be read, or nothing that is installed knows ImageNet's names.
+    """
+    if labels != IMAGENET:
+        return _read_labels(Path(labels)), f"`{labels}`"
+    names = names_of_imagenet()
+    if names is None:
+        raise RecipeError(
+            "ImageNet's names come with timm, which is not installed", hint="pip install timm, or use --labels FILE"
+        )
+    return names, "ImageNet"
+
+
+def how_to_name(num_classes: int) -> str:
+    """Return the hint for a network of so many classes that nobody names."""
+    hint = "use --labels FILE, with one name a line in the order of the classes"
+    return f"{hint}; where they are ImageNet's, --labels {IMAGENET}" if num_classes == NUM_IMAGENET else hint
+
+
+def _read_labels(file: Path) -> tuple[str, ...]:
     """Return the names in a text with one a line, or in JSON: a list, or {"0": name} as `id2label` is written.
 
     A name that is there twice is numbered, as in `crane (2)`: ImageNet has some.

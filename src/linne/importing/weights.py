@@ -18,12 +18,13 @@ from linne.device import describe_versions
 from linne.errors import CheckFailed, RecipeError
 from linne.importing import Imported
 from linne.importing.inputs import preparation
-from linne.importing.labels import read_labels
+from linne.importing.labels import how_to_name, named
 from linne.importing.samples import as_in_sample, sample_model
 from linne.models.fetching import fetch_description
+from linne.models.provider import ModelRef
 from linne.preprocess import Floats, InputSpec
 from linne.weights import Fit, Weights, fit_weights, num_classes_in, read_weights
-from linne.weights.finding import Found, asked_for, find, offers_for, spec_of
+from linne.weights.finding import Found, asked_for, find, licence_of, offers_for, spec_of
 from linne.weights.proving import prove
 
 
@@ -32,18 +33,20 @@ def import_into(
     output: Path,
     *,
     model: str | None,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     preprocess: Mapping[str, Any],
     must_prove: bool = True,
+    trust_code: bool = False,
     say: Callable[[str], None],
 ) -> Imported:
     """Return the new bundle `output` of the network `model` with the weights `typed`, as `weights.finding` reads it.
 
     Args:
         model: None where the weights are a folder that says it.
-        labels: a file with the names of the classes: one a line, or JSON; otherwise what comes with the weights.
+        labels: as `importing.labels.named` reads them; otherwise what comes with the weights.
         preprocess: fields of `InputSpec` that are to be other than the weights' provider says.
         must_prove: whether to refuse weights whose answers to photographs show that something is wrong.
+        trust_code: whether the Python file may be run that `python:FILE.py:NAME` names as the network.
 
     Raises:
         LinneError: something given cannot be used, or parts of the network would keep random weights.
@@ -61,16 +64,16 @@ def import_into(
     if sample == model:
         weights = as_in_sample(weights)
     spec = input_of(found, weights, preprocess)
-    num_classes = num_classes_in(weights, model)
+    num_classes = num_classes_in(weights, model, trust_code=trust_code)
     names, labels_from = _labels(labels, weights, found, num_classes)
-    ref = models.describe(model, num_classes=num_classes, channels=spec.channels, height=spec.height, width=spec.width)
-    network = models.build(ref)
+    ref = _described(model, num_classes, spec, trust_code)
+    network = models.build(ref, trust_code=trust_code)
     fit = fit_weights(network, weights, full_name=model)
     _require_whole(fit, weights, model)
     proof = prove(network, spec, names)
     if proof.problem is not None and must_prove:
         raise CheckFailed(f"`{weights.origin}` as `{model}`: {proof.problem}", hint=proof.hint)
-    licence = None if found.offered is None else found.offered.licence
+    licence = licence_of(found, weights)
     config = models.config(ref, names, spec.to_dict())
     bundle = write_bundle(
         output,
@@ -88,6 +91,18 @@ def import_into(
         },
     )
     return Imported(bundle=bundle, fit=fit, proof=proof, labels_from=labels_from, licence=licence)
+
+
+def _described(model: str, num_classes: int, spec: InputSpec, trust_code: bool) -> ModelRef:
+    """Return the reference of the network at the input of its weights."""
+    return models.describe(
+        model,
+        num_classes=num_classes,
+        channels=spec.channels,
+        height=spec.height,
+        width=spec.width,
+        trust_code=trust_code,
+    )
 
 
 def _require_whole(fit: Fit, weights: Weights, model: str) -> None:
@@ -147,27 +162,27 @@ def input_of(found: Found, weights: Weights, changes: Mapping[str, Any]) -> Inpu
     return InputSpec(**{"channels": 3, **said.fields})
 
 
-def _labels(file: Path | None, weights: Weights, found: Found, num_classes: int) -> tuple[tuple[str, ...], str]:
+def _labels(said: str | Path | None, weights: Weights, found: Found, num_classes: int) -> tuple[tuple[str, ...], str]:
     """Return the names of the classes, and who says so."""
-    if file is not None:
-        named, who = read_labels(file), f"`{file}`"
+    if said is not None:
+        names, who = named(said)
     elif weights.labels is not None:
-        named, who = weights.labels, f"`{weights.origin}`"
+        names, who = weights.labels, f"`{weights.origin}`"
     elif found.offered is not None and (offered := found.offered.labels()) is not None:
-        named, who = offered, found.offered.full_name
+        names, who = offered, found.offered.full_name
     else:
         # An architecture's default weights say what its publisher trains on; the photographs show whether it is so.
         offers = [offer for offer in offers_for(found.full_name) if offer.num_classes == num_classes]
-        guess = next((names for offer in offers if (names := offer.labels()) is not None), None)
+        guess = next((theirs for offer in offers if (theirs := offer.labels()) is not None), None)
         if guess is None:
             raise RecipeError(
                 f"`{weights.origin}` does not say what its {num_classes} classes are",
-                hint="use --labels FILE, with one name a line in the order of the classes",
+                hint=how_to_name(num_classes),
             )
-        named, who = guess, f"{offers[0].full_name}, which has as many"
-    if len(named) != num_classes:
-        raise RecipeError(f"{who} names {len(named)} classes, and the weights have {num_classes}")
-    return named, who
+        names, who = guess, f"{offers[0].full_name}, which has as many"
+    if len(names) != num_classes:
+        raise RecipeError(f"{who} names {len(names)} classes, and the weights have {num_classes}")
+    return names, who
 
 
 def _answers(network: nn.Module, spec: InputSpec) -> Floats:

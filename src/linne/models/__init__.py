@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import RecipeError, suggest
@@ -40,6 +41,7 @@ __all__ = [
     "Variant",
     "WebFile",
     "build",
+    "code_of",
     "config",
     "describe",
     "describe_recipe",
@@ -128,6 +130,12 @@ def full_name_and_tag(typed: str) -> tuple[str, str | None]:
     """
     name, tag = split_tag(typed)
     return full_name(*resolve(name)), tag
+
+
+def code_of(full_name: str) -> list[Path]:
+    """Return the file in which the user's own network of this name is written; none for every other."""
+    provider, _, place = full_name.partition(":")
+    return [Path(place.rpartition(":")[0]).expanduser()] if provider == "python" else []
 
 
 def is_name(typed: str) -> bool:

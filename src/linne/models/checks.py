@@ -105,6 +105,18 @@ def _together(wished: Wishes) -> dict[str, Any]:
     return {name: value for arguments in wished.values() for name, value in arguments.items()}
 
 
+def shapes_alone(build: Build, ref: ModelRef) -> nn.Module:
+    """Return the network with shapes and no numbers, where it can be built like that; draws no random number."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build(ref)
+        except (NotImplementedError, RuntimeError):  # some networks look at numbers while they are built
+            return build(ref)
+
+
 def why_not(build: Build, ref: ModelRef, size: tuple[int, int] | None = None) -> Exception | None:
     """Return the error with which `ref`'s network refuses its input, or None when it gives logits N x K.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from linne.download import MAX_BYTES, fetch, is_offline
 from linne.errors import LinneError, SourceError
 from linne.models.provider import HubFile, Pretrained, WebFile
+from linne.models.shards import INDEX, read_index
 from linne.transfer import Progress
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
@@ -116,14 +117,22 @@ def _torch_hub_file(where: WebFile) -> Path:
 
 
 def find_on_hub(where: HubFile) -> Path | None:
-    """Return the first of the files that is in the cache of Hugging Face's client, or None."""
+    """Return the first of the files that is in the cache of Hugging Face's client, or None.
+
+    An index counts where the files that it names are there as well.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     for filename in where.filenames:
         found = try_to_load_from_cache(where.repository, filename, revision=where.revision)
-        if isinstance(found, str):
+        if isinstance(found, str) and all((Path(found).parent / name).is_file() for name in _shards(Path(found))):
             return Path(found)
     return None
+
+
+def _shards(found: Path) -> list[str]:
+    """Return the names of the files that `found` is the index of; none where it is no index."""
+    return sorted(set(read_index(found).values())) if found.name.endswith(INDEX) else []
 
 
 def fetch_description(name: str, say: Say) -> None:
@@ -148,7 +157,7 @@ def fetch_description(name: str, say: Say) -> None:
 
 
 def fetch_from_hub(where: HubFile, errand: Errand, licence: str | None, say: Say) -> Path:
-    """Return the first of the files that the hub has, fetched into its client's cache.
+    """Return the first of the files that the hub has, fetched into its client's cache; with an index what it names.
 
     Raises:
         SourceError: it cannot be had, or linne or the client is told to stay offline.
@@ -157,6 +166,10 @@ def fetch_from_hub(where: HubFile, errand: Errand, licence: str | None, say: Say
     if found is None:
         names = " nor ".join(f"`{filename}`" for filename in where.filenames)
         raise errand.failed(f"`{where.repository}` on the Hugging Face hub has no {names}")
+    for name in _shards(found):
+        shard = HubFile(repository=where.repository, filenames=(name,), revision=where.revision)
+        if find_on_hub(shard) is None:
+            fetch_from_hub(shard, errand, licence, say)
     return found
 
 

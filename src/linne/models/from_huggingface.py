@@ -12,13 +12,20 @@ from linne.errors import BundleError, RecipeError, suggest
 from linne.models import checks, config_json
 from linne.models.fetching import find_on_hub
 from linne.models.provider import HubFile, InputDefaults, ModelRef, Pretrained, Variant
+from linne.models.shards import INDEX
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+)
+"""The safe format first; an index where they are in several files."""
 IMAGE_SIZE = 224
 """Tried as well for hints where a configuration does not say a size."""
 

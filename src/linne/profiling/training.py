@@ -19,6 +19,7 @@ from linne.device import Device
 from linne.device.fallbacks import Fallbacks
 from linne.errors import LinneError
 from linne.log import Narrator
+from linne.models.layout import layer_against_channels_last
 from linne.planning import Plan
 from linne.profiling.measured import summarise
 from linne.profiling.parts import Parts, announce
@@ -159,7 +160,9 @@ def _other_ways(plan: Plan, trust_code: bool) -> list[tuple[str, Any]]:
         ways.append(("device.precision", other))
     ref = models.describe_recipe(recipe, plan.source.num_classes, trust_code=trust_code)
     network = models.build(ref, trust_code=trust_code)
+    classes, kind = plan.source.num_classes, plan.device.kind
     may_gain = plan.device.can.channels_last.holds or recipe.device.channels_last
+    may_gain = may_gain and layer_against_channels_last(recipe, classes, kind, trust_code=trust_code) is None
     if may_gain and any(isinstance(module, nn.Conv2d) for module in network.modules()):
         ways.append(("device.channels_last", not recipe.device.channels_last))
     return ways

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linne.errors import LinneError
+from linne.log import Narrator
 
 if TYPE_CHECKING:
     from linne.sweeping.results import SweepReport
@@ -39,6 +40,7 @@ def sweep(
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     ray_address: str | None = None,
+    trust_code: bool = False,
     quiet: bool = False,
 ) -> SweepReport:
     """Search for a better recipe for `source` and return what was found.
@@ -58,6 +60,7 @@ def sweep(
         seeds: Train the best three, and the recipe as it was, again with so many other seeds.
         output: The sweep's folder; `sweeps/SOURCE-MODEL` without it.
         ray_address: Run the workers on the nodes of this Ray cluster; they have to share the folder.
+        trust_code: Whether trainings may run the user's own Python. The folder does not keep it: each call says it.
 
     The other arguments are those of `linne.train`.
 
@@ -65,7 +68,6 @@ def sweep(
         LinneError: something given cannot be used, or the sweep cannot go on.
     """
     _prepare()
-    from linne.log import Narrator
     from linne.sweeping.asking import Question, take_up
 
     until = _end_of(budget_minutes)
@@ -90,8 +92,8 @@ def sweep(
         num_workers=workers,
         output=None if output is None else Path(output),
     )
-    folder = take_up(question, Narrator(quiet=quiet))
-    return _conclude(folder, _run(folder, workers, until, ray_address, quiet=quiet), budget_minutes)
+    folder = take_up(question, Narrator(quiet=quiet), trust_code=trust_code)
+    return _conclude(folder, _run(folder, workers, until, ray_address, trust_code, quiet=quiet), budget_minutes)
 
 
 def _prepare() -> None:
@@ -112,7 +114,9 @@ def _end_of(budget_minutes: float | None) -> float | None:
     return time.time() + 60 * budget_minutes
 
 
-def _run(folder: Path, workers: int, until: float | None, ray_address: str | None, *, quiet: bool) -> int | None:
+def _run(
+    folder: Path, workers: int, until: float | None, ray_address: str | None, trust_code: bool, *, quiet: bool
+) -> int | None:
     """Run the workers, and return the number of the signal that stopped them, if one did."""
     from linne.sweeping.live import Display
 
@@ -121,11 +125,11 @@ def _run(folder: Path, workers: int, until: float | None, ray_address: str | Non
         if ray_address is None:
             from linne.sweeping.supervisor import run_workers
 
-            run_workers(folder, workers, until, display)
+            run_workers(folder, workers, until, display, trust_code=trust_code)
         else:
             from linne.sweeping.on_ray import run_on_ray
 
-            run_on_ray(folder, ray_address, workers, until, display)
+            run_on_ray(folder, ray_address, workers, until, display, trust_code=trust_code)
     except KeyboardInterrupt:
         return signal.SIGINT
     return None

@@ -45,8 +45,10 @@ class Question:
     output: Path | None
 
 
-def take_up(question: Question, narrator: Narrator) -> Path:
+def take_up(question: Question, narrator: Narrator, *, trust_code: bool = False) -> Path:
     """Return the folder of the sweep that `question` asks for, begun now or before.
+
+    `trust_code` lets the user's own Python be run; it is not written down, so that each call says it for itself.
 
     Raises:
         LinneError: something given cannot be used, or the folder's sweep was asked something else.
@@ -78,7 +80,7 @@ def take_up(question: Question, narrator: Narrator) -> Path:
             _raise_counts(folder, question)
             narrator.line(f"sweep   {folder}, continued")
         else:
-            _begin(folder, question, given, reasons, typed, asked, narrator)
+            _begin(folder, question, given, reasons, typed, asked, narrator, trust_code)
     return folder
 
 
@@ -136,13 +138,14 @@ def _begin(
     typed: Mapping[str, Any],
     asked: Mapping[str, Any],
     narrator: Narrator,
+    trust_code: bool,
 ) -> None:
     """Write the folder: the recipe that trials change, the splits they share, what is searched."""
     from linne.planning import earlier_run, make_plan
     from linne.run_start import save_splits, say_plan, warn_of_data
     from linne.run_start import write_plan as write_recipe
 
-    plan = make_plan(given, reasons, earlier_run(question.recipe, given))
+    plan = make_plan(given, reasons, earlier_run(question.recipe, given), trust_code=trust_code)
     if "val" not in plan.source.splits:
         raise RecipeError(
             "no images are held out to compare trials by", hint="use --set data.val_fraction=0.1, or a validation split"

@@ -32,6 +32,7 @@ def run_on_ray(
     until: float | None,
     display: Display,
     *,
+    trust_code: bool = False,
     trainer: Sequence[str] = TRAINER,
 ) -> None:
     """Run workers for `folder` on each node of the Ray cluster at `address`, until there is nothing left to do.
@@ -49,7 +50,7 @@ def run_on_ray(
     if not was_there:
         _connect(ray, address)
     try:
-        running = _start(ray, folder, workers_per_node, until, trainer)
+        running = _start(ray, folder, workers_per_node, until, trust_code, trainer)
         failures = _follow(ray, running, journal, plan, display)
     finally:
         if not was_there:
@@ -77,7 +78,9 @@ def _connect(ray: Any, address: str) -> None:
         raise nobody from error
 
 
-def _start(ray: Any, folder: Path, workers_per_node: int, until: float | None, trainer: Sequence[str]) -> list[Any]:
+def _start(
+    ray: Any, folder: Path, workers_per_node: int, until: float | None, trust_code: bool, trainer: Sequence[str]
+) -> list[Any]:
     """Start the workers, so many on each node that is alive, and return Ray's handles of them."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -86,18 +89,18 @@ def _start(ray: Any, folder: Path, workers_per_node: int, until: float | None, t
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     return [
         remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(folder.resolve()), until, tuple(trainer)
+            str(folder.resolve()), until, trust_code, tuple(trainer)
         )
         for node in nodes
         for _ in range(workers_per_node)
     ]
 
 
-def _work(folder: str, until: float | None, trainer: tuple[str, ...]) -> str:
+def _work(folder: str, until: float | None, trust_code: bool, trainer: tuple[str, ...]) -> str:
     """Be a worker, in a process of Ray's."""
     from linne.sweeping.worker import work
 
-    return work(Path(folder), until, trainer=trainer)
+    return work(Path(folder), until, trust_code=trust_code, trainer=trainer)
 
 
 def _follow(ray: Any, running: list[Any], journal: Journal, plan: Any, display: Display) -> list[str]:

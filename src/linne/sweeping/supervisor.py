@@ -13,7 +13,7 @@ from linne.sweeping import lifeline
 from linne.sweeping.folder import read_plan
 from linne.sweeping.journal import Journal
 from linne.sweeping.live import Display
-from linne.sweeping.trial import LOGS
+from linne.sweeping.trial import LOGS, TRUST
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = lifeline.PATIENCE_SECONDS + 30
@@ -21,7 +21,13 @@ PATIENCE_SECONDS = lifeline.PATIENCE_SECONDS + 30
 
 
 def run_workers(
-    folder: Path, num_workers: int, until: float | None, display: Display, *, trainer: Sequence[str] = ()
+    folder: Path,
+    num_workers: int,
+    until: float | None,
+    display: Display,
+    *,
+    trust_code: bool = False,
+    trainer: Sequence[str] = (),
 ) -> None:
     """Run workers in `folder` until there is nothing left to do, or no time.
 
@@ -32,7 +38,7 @@ def run_workers(
     journal, plan = Journal(folder), read_plan(folder)
     (folder / LOGS).mkdir(exist_ok=True)
     words = [sys.executable, "-m", "linne.sweeping.worker", str(folder.resolve())]
-    words += ["-" if until is None else str(until), *trainer]
+    words += ["-" if until is None else str(until), *([TRUST] if trust_code else []), *trainer]
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     workers = [lifeline.start(words, output=null, errors=pipe, folder=Path.cwd()) for _ in range(num_workers)]
     try:

@@ -19,6 +19,7 @@ from linne.sweeping.space import shown
 
 TRAINER = (sys.executable, "-m", "linne.sweeping.lifeline")
 """What runs `linne`'s command line in a process that ends with its worker."""
+TRUST = "--trust-code"
 POLL_SECONDS = 0.1
 LOGS = "logs"
 Row = Mapping[str, Any]
@@ -41,7 +42,16 @@ class Outcome:
 class TrialProcess:
     """A training that runs."""
 
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], cwd: str, trainer: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        settings: Mapping[str, Any],
+        cwd: str,
+        trainer: Sequence[str],
+        *,
+        trust_code: bool,
+    ) -> None:
         """Start it in the run folder `name` of the sweep's `folder`."""
         folder = folder.resolve()
         self._run = folder / name
@@ -50,6 +60,7 @@ class TrialProcess:
         words = [*trainer, "train", "--recipe", str(folder / "recipe.json"), "--output", str(self._run)]
         for path, value in settings.items():
             words += ["--set", f"{path}={repr(value) if isinstance(value, float) else shown(value)}"]
+        words += [TRUST] if trust_code else []
         self._start = time.monotonic()
         self._read = 0
         try:

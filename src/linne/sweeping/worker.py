@@ -23,16 +23,19 @@ from linne.sweeping.folder import FULL, SweepPlan, full, read_plan
 from linne.sweeping.journal import Journal, Task
 from linne.sweeping.presence import Presence
 from linne.sweeping.results import Ended
-from linne.sweeping.trial import TRAINER, Outcome, TrialProcess
+from linne.sweeping.trial import TRAINER, TRUST, Outcome, TrialProcess
 
 WAIT_SECONDS = 1.0
 
 
-def work(folder: Path, until: float | None = None, *, trainer: Sequence[str] = TRAINER) -> str:
+def work(
+    folder: Path, until: float | None = None, *, trust_code: bool = False, trainer: Sequence[str] = TRAINER
+) -> str:
     """Do the trainings of the sweep in `folder` until none is left, and return why there is no more: `done`, `no time`.
 
     Args:
         until: A Unix time at which the running training is ended, and after which none is begun.
+        trust_code: Whether trainings may run the user's own Python; said by who starts the worker, not by the folder.
         trainer: What is put before the words `train ...` to start one.
 
     Raises:
@@ -48,7 +51,7 @@ def work(folder: Path, until: float | None = None, *, trainer: Sequence[str] = T
         while True:
             task = journal.claim(presence, until)
             if isinstance(task, Task):
-                _do(task, journal, presence, plan, until, trainer)
+                _do(task, journal, presence, plan, until, trust_code, trainer)
             elif task != "wait":
                 return task
             else:
@@ -64,10 +67,16 @@ def _told(folder: Path, error: OSError) -> Exception:
 
 
 def _do(
-    task: Task, journal: Journal, presence: Presence, plan: SweepPlan, until: float | None, trainer: Sequence[str]
+    task: Task,
+    journal: Journal,
+    presence: Presence,
+    plan: SweepPlan,
+    until: float | None,
+    trust_code: bool,
+    trainer: Sequence[str],
 ) -> None:
     """Run one training to its end, and write down what came of it."""
-    process = TrialProcess(journal.folder, task.name, task.settings, plan.cwd, trainer)
+    process = TrialProcess(journal.folder, task.name, task.settings, plan.cwd, trainer, trust_code=trust_code)
     asked: Ended | None = None
     try:
         for epochs in process.follow():
@@ -120,7 +129,10 @@ def _how(outcome: Outcome, asked: Ended | None, value: float | None) -> Ended:
 
 
 def main(words: Sequence[str]) -> int:
-    """Work in the folder `words[0]` until the Unix time `words[1]`, `-` for no limit, and return an exit code."""
+    """Work in the folder `words[0]` until the Unix time `words[1]`, `-` for no limit, and return an exit code.
+
+    A third word `--trust-code` lets trainings run the user's own Python; the others are the trainer's.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # once is enough: the training is being ended
@@ -129,7 +141,9 @@ def main(words: Sequence[str]) -> int:
     try:
         signal.signal(signal.SIGTERM, interrupt)
         lifeline.watch()
-        work(Path(words[0]), None if words[1] == "-" else float(words[1]), trainer=words[2:] or TRAINER)
+        trainer = [word for word in words[2:] if word != TRUST] or TRAINER
+        until = None if words[1] == "-" else float(words[1])
+        work(Path(words[0]), until, trust_code=TRUST in words[2:3], trainer=trainer)
     except LinneError as error:
         sys.stderr.write(f"{error.message}\n{error.hint or ''}\n")
         return error.exit_code

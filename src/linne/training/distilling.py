@@ -50,16 +50,17 @@ class Teacher:
         return logits_NK.float()
 
 
-def make_teacher(recipe: Recipe, device: Device) -> Teacher | None:
-    """Return the teacher that `recipe` names, or None without one.
+def make_teacher(recipe: Recipe, device: Device, *, trust_code: bool = False) -> Teacher | None:
+    """Return the teacher that `recipe` names, which with `trust_code` may be the user's own Python; None without one.
 
     Raises:
         BundleError: it cannot be read.
+        RecipeError: its network cannot be built.
     """
     if recipe.distill.bundle is None:
         return None
     bundle = open_bundle(Path(recipe.distill.bundle))
-    return Teacher(network_of(bundle), bundle.input, recipe, device)
+    return Teacher(network_of(bundle, trust_code=trust_code), bundle.input, recipe, device)
 
 
 def distillation_loss(logits_NK: torch.Tensor, teachers_NK: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -295,6 +295,7 @@ def _check_shardable(recipe: Recipe) -> None:
         "optim.average_epochs": optim.average_epochs is not None,
         "model.freeze": recipe.model.freeze is not None,
         "model.lora_rank": recipe.model.lora_rank is not None,
+        "model.mixout": recipe.model.mixout > 0,
         "augment.size_tune_epochs": recipe.augment.size_tune_epochs is not None,
         "optim.sam_rho": optim.sam_rho is not None,
         "optim.clip_agc": optim.clip_agc is not None,

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from linne import models
@@ -118,7 +116,7 @@ def train(
             agreement = Agreement(world, interrupt, watchdog, parted=recipe.device.parallel == "fsdp", clock=clock)
             if device_check and device.is_accelerator:
                 prove_device(model, batches["train"], recipe, device, fallbacks, narrator)
-            state = _first_state(model, class_counts(source), batches["train"], recipe, device, narrator, world)
+            state = _first_state(model, source, batches["train"], recipe, device, narrator, world, trust_code)
             recorder = Recorder(run, recipe, source, device, state, batches)
             progress = Progress.begin(state, device) if checkpoint is None else recorder.restore(checkpoint)
             config = recipe.checkpoint if world.is_first else replace(recipe.checkpoint, keep=None)
@@ -161,16 +159,19 @@ def _placed(
 
 def _first_state(
     model: nn.Module,
-    counts_K: NDArray[np.int64],
+    source: Source,
     batches: Batches,
     recipe: Recipe,
     device: Device,
     narrator: Narrator,
     world: World,
+    trust_code: bool,
 ) -> TrainState:
     """Return the state before the first step, as many images at once as fit the memory of every process."""
-    at_once = probe_memory(model, batches, recipe, device, counts_K, narrator, world)
-    state = TrainState.create(model, recipe, device, counts_K, distributed.spread(model, recipe, device, world))
+    counts_K = class_counts(source)
+    at_once = probe_memory(model, batches, recipe, device, counts_K, narrator, world, trust_code=trust_code)
+    forward = distributed.spread(model, recipe, device, world)
+    state = TrainState.create(model, recipe, device, counts_K, forward, trust_code=trust_code)
     state.micro_batch, state.together = at_once, world.size > 1
     return state
 

@@ -42,12 +42,14 @@ def probe_memory(
     counts_K: NDArray[np.int64],
     narrator: Narrator,
     world: World,
+    *,
+    trust_code: bool = False,
 ) -> int | None:
     """Return how many images to compute at once, the same in all processes; None for whole batches.
 
     Nothing is tried on the CPU, where the system lends more than it has and ends the process instead of refusing; nor
     before FSDP has parted the weights, which may be there because one device cannot hold them. `model` is on `device`,
-    not yet spread over processes, and is left as it was, to the bit.
+    not yet spread over processes, and is left as it was, to the bit. With `trust_code` the teacher may be Python.
 
     Raises:
         LinneError: a single image does not fit, on one of them.
@@ -59,7 +61,7 @@ def probe_memory(
     largest = math.ceil(math.ceil(batches.num_examples / len(batches)) / world.size)
     try:
         with _as_it_was(model, device):
-            found = _try(model, largest, recipe, device, counts_K)
+            found = _try(model, largest, recipe, device, counts_K, trust_code)
     except LinneError as error:
         problem = [error.message, error.hint]
     told = world.from_all([found, problem])
@@ -72,10 +74,12 @@ def probe_memory(
     return smallest
 
 
-def _try(model: nn.Module, count: int, recipe: Recipe, device: Device, counts_K: NDArray[np.int64]) -> int | None:
+def _try(
+    model: nn.Module, count: int, recipe: Recipe, device: Device, counts_K: NDArray[np.int64], trust_code: bool
+) -> int | None:
     """Return how many of `count` images can be computed at once, beside all that training keeps."""
     eager = replace(recipe, device=replace(recipe.device, compile=False))  # compiled, a network takes less
-    state = TrainState.create(model, eager, device, counts_K, forward=model)
+    state = TrainState.create(model, eager, device, counts_K, forward=model, trust_code=trust_code)
     state.train_mode()
     batch = _batch_of(count, recipe, device)
 

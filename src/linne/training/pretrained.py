@@ -16,7 +16,7 @@ from linne.log import Narrator
 from linne.models.loading import load_weights
 from linne.recipe import Recipe
 from linne.weights import fit_weights, read_weights
-from linne.weights.finding import find
+from linne.weights.finding import bars_commerce, find, licence_of
 from linne.weights.proving import prove
 from linne.weights.roles import roles_of
 
@@ -49,8 +49,13 @@ def start_from_weights(model: nn.Module, recipe: Recipe, labels: Sequence[str], 
         load_weights(model, drawn, strict=False)
         others = drawn.keys() - set(fit.fresh)
         fit = dataclasses.replace(fit, kept=fit.kept - len(others), fresh=(*fit.fresh, *sorted(others)))
-    licence = "" if found.offered is None else f" (licence: {found.offered.licence or 'not stated'})"
-    narrator.line(f"weights {found.name}{licence}")
+    licence = licence_of(found, weights)
+    stated = f" (licence: {licence or 'not stated'})" if licence or found.offered else ""
+    narrator.line(f"weights {found.name}{stated}")
+    if bars_commerce(licence):
+        narrator.warn(
+            f"`{licence}` allows no commercial use of these weights, nor perhaps of what is trained from them"
+        )
     for line in fit.lines():
         narrator.line(f"        {line}")
     if recipe.model.prove_weights:

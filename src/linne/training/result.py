@@ -67,6 +67,7 @@ def _write(
         shutil.rmtree(left, ignore_errors=True)
     spec = input_spec(recipe)
     config = models.load_provider(ref.provider).config(ref, source.labels, spec.to_dict())
+    started_from = run.started_from()
     metrics = {"val": asdict(kept.scores)} if kept.scores is not None else {}
     bundle = write_bundle(
         place.with_name("bundle-next") if before else place,
@@ -88,6 +89,7 @@ def _write(
                 **{f"num_{name}": len(split) for name, split in source.splits.items()},
                 "splits_sha256": run.splits_sha256(),
             },
+            **({} if started_from is None else {"started_from": started_from}),
             "epoch": kept.epoch,
             "finished": finished,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

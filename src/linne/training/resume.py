@@ -22,6 +22,7 @@ from linne.training.distributed import parted_as, whole
 from linne.training.ema import MovingAverage
 from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
+from linne.training.mixout import Mixout
 from linne.training.patience import Patience
 from linne.training.progress import Progress
 from linne.training.schedule import Plateau
@@ -105,6 +106,11 @@ class Recorder:
             RecipeError: the checkpoint is of another model or optimiser.
         """
         state, saved = self.state, checkpoint.state
+        if state.mixout is not None and saved.get("mixout") is None:
+            raise RecipeError(
+                f"checkpoint `{checkpoint.path}` holds no pretrained weights for model.mixout to mix in",
+                hint="train anew in another folder, with --output DIR, or use --set model.mixout=0",
+            )
         try:
             own, weights = state.model.state_dict(), saved["model"]
             # In the network's order, not the file's: processes part weights together, one after another.
@@ -113,7 +119,7 @@ class Recorder:
             load_weights(state.model, {name: parted_as(own.get(name), weights[name]) for name in order})
             state.stepper.load(saved["optimizer"])
             for name, part in _parts(state).items():
-                if part is not None and saved[name] is not None:
+                if part is not None and saved.get(name) is not None:
                     part.load(saved[name])
             if state.ema is not None and saved["ema"] is None:  # asked for in mid-run: it begins at these weights
                 load_weights(state.ema.model, saved["model"])
@@ -192,13 +198,17 @@ def set_random_state(saved: Mapping[str, Any], device: Device) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
 
 
-def _parts(state: TrainState) -> dict[str, MovingAverage | EpochMean | ScheduleFreeMean | Plateau | Patience | None]:
+Part = MovingAverage | EpochMean | ScheduleFreeMean | Plateau | Patience | Mixout
+
+
+def _parts(state: TrainState) -> dict[str, Part | None]:
     """Return what has a state of its own beside the network and the optimiser, where the recipe asks for it."""
     return {
         "ema": state.ema,
         "late_average": state.late_average,
         "plateau": state.plateau,
         "patience": state.patience,
+        "mixout": state.mixout,
     }
 
 

@@ -31,7 +31,7 @@ def throwaway_state(
     ref = models.describe_recipe(recipe, source.num_classes, trust_code=trust_code)
     model = models.build(models.in_training(ref, recipe), trust_code=trust_code)
     prepare(model, recipe, batches, ALONE)
-    state = TrainState.create(model, recipe, device, class_counts(source))
+    state = TrainState.create(model, recipe, device, class_counts(source), trust_code=trust_code)
     state.start_epoch()
     return state
 

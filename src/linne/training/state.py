@@ -23,6 +23,7 @@ from linne.training.epoch_mean import EpochMean
 from linne.training.finite import Skips
 from linne.training.freezing import Freezing, Tuning, make_freezing
 from linne.training.losses import Loss, make_loss
+from linne.training.mixout import Mixout
 from linne.training.optimizer import Stepper, make_optimizer
 from linne.training.patience import Patience
 from linne.training.running_statistics import batch_norms
@@ -78,6 +79,7 @@ class TrainState:
     """Those that a backward pass runs again where activations are not kept; None where they are."""
     clip: Clip | None
     sharpness: Sharpness | None
+    mixout: Mixout | None
     plateau: Plateau | None
     patience: Patience | None
     ema: MovingAverage | None
@@ -115,11 +117,13 @@ class TrainState:
         device: Device,
         counts_K: NDArray[np.int64] | None = None,
         forward: nn.Module | None = None,
+        *,
+        trust_code: bool = False,
     ) -> TrainState:
         """Return the state before the first step, with `model` on `device`.
 
         `counts_K` says how many training images each class has, for losses that ask. `forward` is what to call instead
-        of `model`, which then is on the device already.
+        of `model`, which then is on the device already. With `trust_code` the teacher may be a Python file.
         """
         if forward is None:
             forward = model = place(model, recipe, device)
@@ -143,12 +147,13 @@ class TrainState:
             stepper=Stepper(optimizer),
             parameters=parameters,
             freezing=freezing,
-            teacher=make_teacher(recipe, device),
+            teacher=make_teacher(recipe, device, trust_code=trust_code),
             still_norms=batch_norms(model) if recipe.model.keep_statistics else [],
             recomputed_norms=batch_norms(model) if recipe.device.checkpoint_activations else None,
             loss=make_loss(optim, counts_K, torch.device(device.torch_device)),
             clip=make_clip(model, parameters, optim, joined=joined),
             sharpness=None if optim.sam_rho is None else Sharpness(model, parameters, optim.sam_rho, joined=joined),
+            mixout=Mixout(model, recipe.model.mixout, recipe.seed, device) if recipe.model.mixout else None,
             plateau=Plateau(optim) if optim.schedule == "plateau" else None,
             patience=None if optim.patience is None else Patience(optim.patience),
             ema=None if optim.ema_decay is None else MovingAverage(model, optim.ema_decay, joined=joined),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import torch
@@ -67,8 +68,10 @@ def add_gradients(state: TrainState, batch: Batch, recipe: Recipe, device: Devic
 
     Leaves no gradients behind when it raises.
     """
+    mixed = contextlib.nullcontext() if state.mixout is None else state.mixout.mixed(state.step)
     try:
-        loss = _backward(state, batch, recipe, device, largest)
+        with mixed:
+            loss = _backward(state, batch, recipe, device, largest)
         if state.sharpness is not None:
             with state.sharpness.uphill():
                 _backward(state, batch, recipe, device, largest)

@@ -32,7 +32,7 @@ def verify_each(
     """Return how each of `tried` compares with `reference`; one of several that cannot run on this device is said.
 
     Raises:
-        LinneError: as `verify_one`; where there is but one, also that the device cannot run it.
+        LinneError: as `verify_one`; where there is but one, also that the device cannot run it; or it can run none.
     """
     reports = []
     for name, how in tried:
@@ -43,6 +43,8 @@ def verify_each(
             if len(tried) == 1:
                 raise
             say(f"{name} in {how.precision} is not verified: {error.message}")
+    if not reports:
+        raise LinneError("nothing could be verified: none of the ways to run the bundle can be run here")
     return reports
 
 

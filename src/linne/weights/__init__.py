@@ -41,6 +41,8 @@ class Weights:
     """The full name of the network they say they are for: `timm/resnet18`, `hf:vit`; None where unsaid."""
     part: str | None = None
     """Which entry of a checkpoint they are, where it is not the file as a whole: `state_dict_ema`."""
+    licence: str | None = None
+    """As a bundle states that of the published weights it was made or trained from; None where unsaid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +103,17 @@ def fit_weights(network: nn.Module, weights: Weights, *, full_name: str) -> Fit:
     return fit(network, weights, full_name=full_name)
 
 
-def num_classes_in(weights: Weights, full_name: str) -> int:
+def num_classes_in(weights: Weights, full_name: str, *, trust_code: bool = False) -> int:
     """Return how many classes the classifier in `weights` has, if they are of the network `full_name`.
+
+    With `trust_code` that may be a Python file.
 
     Raises:
         RecipeError: they hold no classifier of that network.
     """
     from linne.weights.counting import num_classes_in as count
 
-    return count(weights, full_name)
+    return count(weights, full_name, trust_code=trust_code)
 
 
 def input_for_channels(spec: InputSpec, channels: int) -> InputSpec:

@@ -24,6 +24,7 @@ class Beside:
     labels: tuple[str, ...] | None = None
     input: InputSpec | None = None
     model: str | None = None
+    licence: str | None = None
 
 
 def read_beside(folder: Path) -> Beside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ from linne import models
 from linne.errors import RecipeError, suggest
 from linne.models.provider import InputDefaults, Pretrained, WebFile
 from linne.preprocess import InputSpec
+from linne.weights import Weights
 
 DEFAULT = "default"
 """What is typed for the weights that a network's provider would take."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".onnx")
 """Of names that mean a file, also where there is none."""
+_BARS_COMMERCE = re.compile(r"\bnc\b|non-?commercial|apple-amlr|facebookresearch/swag/")
+"""Apple's for its research models, and SWAG's, which torchvision names by its address, do not say it in their names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +57,16 @@ class Found:
         path = fetch_pretrained(self.offered, say)
         # On Hugging Face's hub what is said about weights lies beside them.
         return path.parent if self.offered.provider == "hf" and path.is_file() else path
+
+
+def licence_of(found: Found, weights: Weights) -> str | None:
+    """Return the licence of weights that were found and read, as their provider or their bundle states it, or None."""
+    return weights.licence if found.offered is None else found.offered.licence
+
+
+def bars_commerce(licence: str | None) -> bool:
+    """Return whether a licence, named as providers do, is known to allow no commercial use."""
+    return licence is not None and _BARS_COMMERCE.search(licence.lower()) is not None
 
 
 def asked_for(tag: str | None, typed: str | None) -> str | None:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from linne.bundle import open_bundle
-from linne.bundle_format import parse_json
 from linne.errors import LinneError
+from linne.models.provider import full_name
+from linne.models.shards import INDEX, read_index
 from linne.weights import Weights
 from linne.weights.beside import Beside, read_beside
 from linne.weights.entries import tensors_in
 
 TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-KERAS = (
-    "a Keras file, which names code that it needs; where it is yours, "
-    "`KERAS_BACKEND=torch python -c \"import keras; m = keras.models.load_model('FILE', compile=False); "
-    "m(keras.ops.zeros((1, *m.input_shape[1:]))); m.export('model.onnx', format='onnx')\"`, "
-    "then `linne import model.onnx`"
-)
+IMPORTED = "`linne import` without --model makes a bundle of it"
+KERAS = f"a Keras file, whose layers torch networks do not have; {IMPORTED}"
 REFUSED = {
     ".h5": KERAS,
     ".hdf5": KERAS,
@@ -38,9 +35,6 @@ REFUSED = {
 KINDS = ".safetensors, .pth, .pt, .bin, .tar, .ckpt or .onnx; a bundle, a run, or a folder with config.json"
 MAX_FILE_BYTES = 64 * 2**30
 """The largest image classifier known to timm, 4.4 billion numbers, has 18 GB; a checkpoint three times that."""
-MAX_INDEX_BYTES = 64 * 2**20
-MAX_SHARDS = 1000
-_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -73,9 +67,8 @@ def _read_folder(folder: Path) -> Weights:
             return _read_file(folder / name, str(folder), read_beside(folder))
     if (folder / "saved_model.pb").is_file():
         raise LinneError(
-            f"`{folder}` is a SavedModel of TensorFlow, which holds a program",
-            hint=f"where it is yours, `python -m tf2onnx.convert --saved-model {folder} --output model.onnx`, "
-            "then `linne import model.onnx`",
+            f"`{folder}` is a SavedModel of TensorFlow, which is a program and no weights of a torch network",
+            hint=IMPORTED,
         )
     raise LinneError(
         f"no weights in the folder `{folder}`",
@@ -85,14 +78,21 @@ def _read_folder(folder: Path) -> Weights:
 
 def _read_bundle(folder: Path, origin: str) -> Weights:
     bundle = open_bundle(folder)
-    provider, name = bundle.model.get("provider"), bundle.model.get("name")
-    full_name = str(name) if provider == "linne" else f"{provider}/{name}"
-    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name)
+    provider, name = (str(bundle.model.get(key)) for key in ("provider", "name"))
+    licence = _licence_in(bundle.provenance)
+    beside = Beside(labels=bundle.labels, input=bundle.input, model=full_name(provider, name), licence=licence)
     return _read_file(folder / bundle.network_file, origin, beside)
 
 
+def _licence_in(provenance: Mapping[str, Any]) -> str | None:
+    """Return the licence of what a bundle was imported or trained from, which goes on with its weights."""
+    origin = provenance.get("imported") or provenance.get("started_from")
+    licence = origin.get("licence") if isinstance(origin, Mapping) else None
+    return licence if isinstance(licence, str) else None
+
+
 def _read_file(path: Path, origin: str, beside: Beside) -> Weights:
-    if path.name.endswith(".index.json"):
+    if path.name.endswith(INDEX):
         return _read_shards(path, origin, beside)
     tensors, part = _load(path)
     return _weights(tensors, origin, [path], beside, part)
@@ -104,7 +104,7 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     if suffix in REFUSED:
         what, _, way_out = REFUSED[suffix].partition("; ")
         raise LinneError(f"`{path}` is {what}", hint=way_out)
-    _check_size(path)
+    _check_size(path, path.stat().st_size)
     if suffix == ".safetensors":
         return _load_safetensors(path), None
     if suffix in TORCH:
@@ -120,26 +120,24 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
 
 def _read_shards(index: Path, origin: str, beside: Beside) -> Weights:
     """Return the weights in the files that `index` lists, each tensor from the one it names."""
-    _check_size(index, MAX_INDEX_BYTES)
-    where = parse_json(index.read_bytes(), index.name).get("weight_map")
-    if not isinstance(where, dict) or not where:
-        raise LinneError(f"`{index}` has no `weight_map`", hint="copy or download it again")
-    names = sorted({str(name) for name in where.values()})
-    if len(names) > MAX_SHARDS:
-        raise LinneError(f"`{index}` lists {len(names):,} files, expected at most {MAX_SHARDS:,}")
-    tensors: dict[str, torch.Tensor] = {}
-    for name in names:
-        shard = index.parent / name
-        if not _SHARD.fullmatch(name):
-            raise LinneError(f"`{index}` names `{name}`, expected a file beside it")
+    where = read_index(index)
+    shards = [index.parent / name for name in sorted(set(where.values()))]
+    for shard in shards:
         if not shard.is_file():
-            raise LinneError(f"`{index}` names `{name}`, which is not there", hint="copy or download the whole folder")
+            raise LinneError(
+                f"`{index}` names `{shard.name}`, which is not there", hint="copy or download the whole folder"
+            )
+    _check_size(index.parent, sum(shard.stat().st_size for shard in shards))
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in shards:
         found, _ = _load(shard)
-        tensors |= {key: value for key, value in found.items() if where.get(key) == name}
-    missing = [key for key in where if key not in tensors]
-    if missing:
-        raise LinneError(f"`{index}` lists `{missing[0]}`, which its file does not hold", hint="download it again")
-    return _weights(tensors, origin, [index, *(index.parent / name for name in names)], beside, None)
+        tensors |= {name: tensor for name, tensor in found.items() if where.get(name) == shard.name}
+    missing = next((name for name in where if name not in tensors), None)
+    if missing is not None:
+        raise LinneError(
+            f"`{index}` lists `{missing}` in `{where[missing]}`, which does not hold it", hint="download it again"
+        )
+    return _weights(tensors, origin, [index, *shards], beside, None)
 
 
 def _weights(
@@ -155,6 +153,7 @@ def _weights(
         input=beside.input,
         model=beside.model,
         part=part,
+        licence=beside.licence,
     )
 
 
@@ -168,10 +167,9 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _check_size(path: Path, limit: int = MAX_FILE_BYTES) -> None:
-    size = path.stat().st_size
-    if size > limit:
-        raise LinneError(f"`{path}` has {size:,} bytes, and the limit is {limit:,}")
+def _check_size(path: Path, size_bytes: int) -> None:
+    if size_bytes > MAX_FILE_BYTES:
+        raise LinneError(f"`{path}` has {size_bytes:,} bytes, and the limit is {MAX_FILE_BYTES:,}")
 
 
 def file_sha256(*files: Path) -> str:

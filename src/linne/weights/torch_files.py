@@ -82,7 +82,8 @@ def require_safe(version: str, path: Path) -> None:
         raise LinneError(
             f"`{path}` is a torch file, and torch {version} has a hole (CVE-2026-24747) by which such a file "
             "could run code",
-            hint='pip install "torch>=2.10", or convert the file to .safetensors on a machine that has it',
+            hint='pip install "torch>=2.10"; or, where another environment has it, `linne import` the file there: the '
+            "bundle that it makes opens here",
         )
 
 
@@ -103,7 +104,7 @@ def _check_members(path: Path) -> None:
     if {"config.json", "metadata.json"} <= set(names) or any(name.endswith(".weights.h5") for name in names):
         raise LinneError(
             f"`{path}` is a Keras model, whose layers torch networks do not have",
-            hint="export it to ONNX with Keras (`model.export('model.onnx', format='onnx')`)",
+            hint="call it `.keras`, and `linne import` without --model makes a bundle of it",
         )
     if "data.pkl" not in inside:
         raise LinneError(f"`{path}` is an archive without `data.pkl`, so `torch.save` did not write it")
@@ -125,7 +126,10 @@ def _check_legacy(path: Path) -> None:
     if head[257:262] == b"ustar" or head[:4] in (b"sys_", b"pick"):
         what, hint = "a tar archive of a torch before 0.1.10", SAVE_AGAIN
     elif head.startswith(b"\x89HDF"):
-        what, hint = "an HDF5 file, as Keras writes", "export it to ONNX with Keras"
+        what, hint = (
+            "an HDF5 file, as Keras writes",
+            "save it by Keras as `.keras`, of which `linne import` makes a bundle",
+        )
     elif head[:1] == b"\x80" or head[:2] in (b"x\x9c", b"x\x01", b"\x1f\x8b"):
         what, hint = "a pickle (joblib or Python's own), which runs code when it is read", SAVE_AGAIN
     elif head.startswith(b"version https://git-lfs"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from linne.child import Heard
 from linne.doctor.accelerators import accelerator_section, look
 from linne.doctor.amd_library import ask_amd_library, read_answer
-from linne.doctor.child import Heard
 from linne.doctor.machine import Machine
 
 FAKE = (Path(__file__).parents[2] / "fixtures" / "stand_ins" / "amdsmi.py").read_text("utf-8")

@@ -13,7 +13,7 @@ from machines import amd, nvidia, others
 from machines.children import PROBES
 from test_tools import FACTS
 
-from linne.doctor.child import Heard, events_in
+from linne.child import Heard, events_in
 from linne.doctor.gpu import Gpu
 from linne.doctor.proof import judge
 from linne.doctor.runtimes import RUNTIMES

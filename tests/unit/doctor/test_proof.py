@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from linne.doctor.child import Heard
+from linne.child import Heard
 from linne.doctor.proof import judge, proof_section
 
 MACHINE = SimpleNamespace(environ=dict(os.environ))

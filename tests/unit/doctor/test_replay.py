@@ -11,7 +11,7 @@ import pytest
 import linne
 from linne.bundle import write_bundle
 from linne.canary import canary_images
-from linne.doctor.child import Heard
+from linne.child import Heard
 from linne.doctor.machine import Machine
 from linne.doctor.replay import bundle_section, judge_answers
 from linne.doctor.report import Check, Section

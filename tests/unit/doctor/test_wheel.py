@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from linne.child import Heard
 from linne.doctor import battery
-from linne.doctor.child import Heard
 from linne.doctor.gpu import AMD, NVIDIA, Gpu
 from linne.doctor.machine import Machine
 from linne.doctor.proof import proof_section

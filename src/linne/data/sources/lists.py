@@ -199,4 +199,4 @@ def _say_columns(roles: Mapping[str, str], others: Sequence[str], table: Table) 
 def _say_splits(splits_N: Ints) -> list[str]:
     counts = np.bincount(splits_N, minlength=len(SPLITS)).tolist()
     said = [f"{name} {count:,}" for name, count in zip(SPLITS, counts, strict=True) if count]
-    return [f"splits as the list states them: {', '.join(said)}"] if len(said) > 1 else []
+    return [f"splits as the list states them: {', '.join(said)}"] if len(said) > 1 or not counts[0] else []

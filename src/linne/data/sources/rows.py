@@ -122,7 +122,7 @@ def number_splits(rows: Rows, texts: Sequence[str] | None) -> Ints:
     """Return each row's split as a position in `SPLITS`; all of them are train where the list states none.
 
     Raises:
-        SourceError: a row's split is not known, or none is train.
+        SourceError: a row's split is not known.
     """
     if texts is None:
         return np.zeros(len(rows.places_N), np.int64)
@@ -131,11 +131,6 @@ def number_splits(rows: Rows, texts: Sequence[str] | None) -> Ints:
     if unknown:
         hint = suggest(texts[unknown[0]], SPLIT_NAMES) or f"known: {', '.join(SPLIT_NAMES)}"
         raise rows.refuse("has rows of no known split", unknown, lambda at: f"`{printable(texts[at])}`", hint)
-    if "train" not in name_by_text.values():
-        raise SourceError(
-            f"`{rows.shown}` has rows of {listed(sorted(name_by_text))} and none of `train`",
-            hint="leave out the column of splits, and linne makes them",
-        )
     number_by_text = {text: SPLITS.index(name) for text, name in name_by_text.items() if name}
     return np.fromiter(map(number_by_text.__getitem__, texts), np.int64, len(texts))
 
@@ -173,12 +168,12 @@ def check_classes(rows: Rows, labels: Sequence[str], labels_N: Ints, splits_N: I
     """Return a note for each split that lacks classes.
 
     Raises:
-        SourceError: val or test has a class that train lacks, or there is only one.
+        SourceError: val or test has a class that train lacks, where there is one; or there is only one class.
     """
     counts_SK = np.zeros((len(SPLITS), len(labels)), np.int64)
     np.add.at(counts_SK, (splits_N, labels_N), 1)
     untrained = np.flatnonzero(counts_SK[0, labels_N] == 0).tolist()
-    if untrained:
+    if untrained and counts_SK[0].any():
         trained = [label for label, count in zip(labels, counts_SK[0].tolist(), strict=True) if count]
         raise rows.refuse(
             "has labels that no training row has",

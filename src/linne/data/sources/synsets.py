@@ -34,11 +34,25 @@ def read_words(path: Path) -> dict[str, str]:
 
 def words_of_timm() -> dict[str, str]:
     """Return the words that timm's tables have, without importing timm; none where it is not installed."""
+    path = _table_of_timm("imagenet_synset_to_lemma.txt")
+    return {} if path is None else read_words(path)
+
+
+def names_of_imagenet() -> tuple[str, ...] | None:
+    """Return ImageNet's 1,000 classes in order, named as its source names them; None where timm is not installed.
+
+    timm's tables are read, and timm is not imported.
+    """
+    path = _table_of_timm("imagenet_synsets.txt")
+    return None if path is None else class_names(path.read_text(encoding="utf-8").split(), words_of_timm())
+
+
+def _table_of_timm(name: str) -> Path | None:
     found = find_spec("timm")
     if found is None or found.origin is None:
-        return {}
-    path = Path(found.origin).parent / "data/_info/imagenet_synset_to_lemma.txt"
-    return read_words(path) if path.is_file() else {}
+        return None
+    path = Path(found.origin).parent / "data/_info" / name
+    return path if path.is_file() else None
 
 
 def class_names(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:

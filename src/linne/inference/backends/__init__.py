@@ -14,6 +14,7 @@ BACKENDS = {
     "onnxruntime": "linne.inference.backends.onnx_runtime:OnnxRuntimeBackend",
     "torch": "linne.inference.backends.pytorch:TorchBackend",
     "openvino": "linne.inference.backends.openvino:OpenVinoBackend",
+    "migraphx": "linne.inference.backends.migraphx:MigraphxBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
 """In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it.

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from linne.doctor.child import listen, report_line
+from linne.child import listen, report_line
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
