@@ -125,6 +125,7 @@ def test_a_budget_that_cannot_be_held_ends_in_exit_code_3_and_nothing_is_written
     assert result.exit_code == 3
     assert "error: int8 does not hold 0.5 points on 136 images, split val of digits" in result.stderr
     assert "minmax      0 in float (0 % of the work)" in result.stderr
+    assert "--max-drop " in result.stderr
     assert "--keep-float NAME for layers you know; or --precision fp16" in result.stderr
     assert exports_of(bundle) == ()
     assert not list(bundle.path.glob("exports/*"))

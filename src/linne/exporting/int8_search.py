@@ -8,6 +8,7 @@ budget, with half of the multiplications at most.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -245,8 +246,8 @@ class Search:
         )
 
     def _hint(self) -> str:
-        least = 100 * min(item.lost for item in self.tried)
-        return f"--max-drop {least:.2g} would hold; or --keep-float NAME for layers you know; or --precision fp16"
+        least = math.ceil(1e4 * min(item.lost for item in self.tried)) / 100
+        return f"--max-drop {least:g} would hold; or --keep-float NAME for layers you know; or --precision fp16"
 
 
 def named(layers: Sequence[Layer], patterns: Sequence[str]) -> tuple[str, ...]:
