@@ -239,6 +239,8 @@ class Search:
 
     def _failure(self) -> str:
         examples = self._reference.examples.name
+        if self._max_drop * self.tried[0].report.num_images < 1:
+            examples += " (of so few not one may be lost)"
         table = "\n".join(f"  {item.line()}" for item in self.tried)
         return (
             f"int8 does not hold {100 * self._max_drop:g} points on {examples}, with at most "
