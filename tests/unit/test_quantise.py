@@ -184,6 +184,17 @@ def test_calibration_reads_the_training_split_alone_and_the_decision_the_validat
     assert store.read == set(range(40, 50))
 
 
+def test_without_a_validation_split_training_images_decide_and_never_those_of_test(bundle: Bundle) -> None:
+    store = Noting()
+    labels_N = np.arange(60) % 10
+    parts = {"train": np.arange(50), "test": np.arange(50, 60)}
+    splits = {name: Split(name, store, at, labels_N[at]) for name, at in parts.items()}
+    examples = examples_of(bundle, Source("noting", bundle.labels, splits, "", 1, (8, 8), True))
+    assert examples.name == "50 images, split train of noting"
+    assert len(list(examples.batches(pillow_resize))) > 0
+    assert store.read == set(range(50))
+
+
 def test_images_of_other_classes_decide_by_their_answers(bundle: Bundle, source: Source) -> None:
     others = Source("others", tuple("abcdefghij"[::-1]), source.splits, "", 1, (8, 8), True)
     examples = examples_of(bundle, others)

@@ -80,20 +80,23 @@ def balanced(labels_N: Ints, count: int, seed: int) -> Ints:
 def examples_of(bundle: Bundle, source: Source) -> Examples:
     """Return the images of the validation split that decide; without labels where the source's classes are others.
 
+    Where there is no such split they are of the training split: on those a network is surer than on others.
+
     Raises:
-        SourceError: the source has no validation split.
+        SourceError: there are none.
     """
-    split_of(source, "val")
+    split = "val" if "val" in source.splits else "train"
+    split_of(source, split)
     try:
         class_mapping(source, bundle.labels)
     except BundleError:
-        return _without_labels(bundle, source)
-    return of_source(bundle, source, "val", NUM_CHECKED)
+        return _without_labels(bundle, source, split)
+    return of_source(bundle, source, split, NUM_CHECKED)
 
 
-def _without_labels(bundle: Bundle, source: Source) -> Examples:
-    """Return the images of the validation split for their answers alone."""
-    whole = source.splits["val"]
+def _without_labels(bundle: Bundle, source: Source, split: str) -> Examples:
+    """Return the images of a split for their answers alone."""
+    whole = source.splits[split]
     picked_N = spread(len(whole), NUM_CHECKED)
     part = replace(whole, indices_N=whole.indices_N[picked_N], labels_N=whole.labels_N[picked_N])
 
@@ -101,4 +104,4 @@ def _without_labels(bundle: Bundle, source: Source) -> Examples:
         for images, positions, skipped in chunks(part, bundle.input, resize):
             yield Batch(images, [part.example_name(position) for position in positions], None, len(skipped))
 
-    return Examples(f"{len(part):,} images, split val of {source.name}, whose classes are others", batches)
+    return Examples(f"{len(part):,} images, split {split} of {source.name}, whose classes are others", batches)

@@ -37,6 +37,8 @@ def images_for(bundle: Bundle, wish: Int8, say: Callable[[str], None]) -> Images
     for note in wish.source.notes:
         say(note)
     examples = examples_of(bundle, wish.source)
+    if "val" not in wish.source.splits:
+        say("there is no split `val`: training images decide, of which the network is surer than of others")
     return Images(calibration_of(bundle, wish.source, wish.num_images, wish.seed), examples)
 
 
