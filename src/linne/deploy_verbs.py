@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from linne.errors import LinneError
 from linne.host import prepare_for_torch
@@ -29,6 +29,10 @@ def export(
     bake_preprocessing: bool = False,
     exporter: Exporter = "auto",
     opset: int | None = None,
+    calibrate: str | Source | None = None,
+    calibration_images: int | None = None,
+    max_drop: float | None = None,
+    keep_float: Sequence[str] = (),
     replace: bool = False,
     trust_code: bool = False,
     quiet: bool = False,
@@ -37,10 +41,15 @@ def export(
 
     Args:
         to: "onnx", "openvino", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" and "openvino" also "fp16".
+        precision: "fp32", or of "onnx" and "openvino" also "fp16" and "int8".
         bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.
+        calibrate: Of int8: the source on whose training split ranges are measured, and on whose validation split the
+            accuracy is; None for what the bundle was trained on.
+        calibration_images: Of int8: how many ranges are measured on; None for 500, as many of each class.
+        max_drop: Of int8: what of the accuracy may be lost, as a fraction; None for 0.005.
+        keep_float: Of int8: names of layers that stay in float, or patterns.
         replace: Put it in the place of an export of the same name.
         trust_code: Whether the Python file may be run that a bundle of your own network names.
         quiet: Say nothing on stderr.
@@ -51,11 +60,28 @@ def export(
     """
     prepare_for_torch()
     from linne.bundle import open_bundle
-    from linne.exporting import export_bundle
-    from linne.exporting.wish import Wish
+    from linne.exporting import IN_INT8, export_bundle
+    from linne.exporting.wish import Int8, Wish, require_int8
+    from linne.trained_on import to_calibrate
 
-    wish = Wish(precision=precision, pixels=bake_preprocessing, exporter=exporter, opset=opset, trust_code=trust_code)
-    return export_bundle(open_bundle(bundle), to, wish, replace=replace, say=Narrator(quiet=quiet).line)
+    opened = open_bundle(bundle)
+    int8: dict[str, Any] = {
+        "num_images": calibration_images,
+        "max_drop": max_drop,
+        "keep_float": tuple(keep_float) or None,
+    }
+    given = {name: value for name, value in int8.items() if value is not None}
+    require_int8(precision, [*given, *(["source"] if calibrate is not None else [])])
+    quantises = precision == "int8" and to in IN_INT8
+    wish = Wish(
+        precision=precision,
+        pixels=bake_preprocessing,
+        exporter=exporter,
+        opset=opset,
+        trust_code=trust_code,
+        int8=Int8(source=to_calibrate(opened, calibrate), **given) if quantises else None,
+    )
+    return export_bundle(opened, to, wish, replace=replace, say=Narrator(quiet=quiet).line)
 
 
 def verify(

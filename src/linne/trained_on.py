@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.errors import SourceError
+from linne.errors import RecipeError, SourceError
 
 if TYPE_CHECKING:
     from linne.bundle import Bundle
@@ -44,6 +44,33 @@ def as_in_training(bundle: Bundle, name: str, splits_file: str | Path | None) ->
         changed = "the source is not what the bundle was trained beside: images, labels or splits have changed"
         source = replace(source, notes=(f"warning: {changed}", *source.notes))
     return source
+
+
+def to_calibrate(bundle: Bundle, asked: str | Source | None) -> Source:
+    """Return the source to calibrate with, split as it was when the bundle was trained: its own, or what is asked for.
+
+    Raises:
+        RecipeError: nothing is asked for, and the bundle does not say what it was trained on.
+        SourceError: it cannot be opened.
+    """
+    if asked is not None and not isinstance(asked, str):
+        return asked
+    known = bundle.provenance.get("source", {}).get("name")
+    name = asked or known
+    if not isinstance(name, str):
+        raise RecipeError(
+            f"bundle `{bundle.path}` does not say what it was trained on, and int8 needs images to measure ranges on",
+            hint="--calibrate SOURCE names images such as the network will see, a thousand or more",
+        )
+    try:
+        return as_in_training(bundle, name, None)
+    except SourceError as error:
+        if asked is not None:
+            raise
+        raise SourceError(
+            f"what the bundle was trained on is needed to measure ranges: {error.message}",
+            hint="--calibrate SOURCE says where it is now",
+        ) from error
 
 
 def _splits_of_training(data: Mapping[str, Any], name: str, beside: Path) -> Path | None:

@@ -39,7 +39,7 @@ def test_weights_in_fp16_answer_nearly_as_the_bundle_does(bundle):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"precision": "int8"}, "`openvino` is exported in fp32 and fp16, not in int8"),
+        ({"precision": "bf16"}, "`openvino` is exported in fp32, fp16 and int8, not in bf16"),
         ({"bake_preprocessing": True}, "`--bake-preprocessing` goes with `--to onnx`, not with `openvino`"),
     ],
 )

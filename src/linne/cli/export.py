@@ -7,14 +7,18 @@ from typing import Any
 
 import click
 
-from linne.cli import console
+from linne.cli import complete, console
 
 
 @click.command("export")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--to", required=True, metavar="KIND", help="`onnx`, `openvino`, `torch-export` or `torchscript`.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of the numbers."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the numbers.",
 )
 @click.option("--bake-preprocessing", is_flag=True, help="Of onnx: take pixels, uint8 N x H x W x C, and scale them.")
 @click.option(
@@ -25,25 +29,42 @@ from linne.cli import console
     help="Of onnx: which of torch's writers; `auto` keeps the first that verifies.",
 )
 @click.option("--opset", type=click.IntRange(min=1), metavar="N", help="Of onnx: its operator set; else 18.")
+@click.option(
+    "--calibrate",
+    metavar="SOURCE",
+    shell_complete=complete.sources,
+    help="Of int8: whose images ranges and accuracy are measured on; else what it was trained on.",
+)
+@click.option(
+    "--calibration-images", type=click.IntRange(min=1), metavar="N", help="Of int8: to measure ranges on; else 500."
+)
+@click.option(
+    "--max-drop", type=click.FloatRange(0, 100), metavar="POINTS", help="Of int8: accuracy that may be lost; else 0.5."
+)
+@click.option("--keep-float", multiple=True, metavar="NODE", help="Of int8: a layer that stays in float; repeatable.")
 @click.option("--replace", is_flag=True, help="Put it in the place of an export of the same name.")
 @click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(bundle: Path, *, as_json: bool, **options: Any) -> None:
+def command(bundle: Path, *, as_json: bool, max_drop: float | None, **options: Any) -> None:
     """Write BUNDLE for another runtime, into its folder `exports/`.
 
     What was written is opened again and compared with the bundle on 64 images, in batches of 1, 3
     and 64. Where logits or labels differ, nothing is kept, and the exit code is 3.
 
+    In int8 the ranges of numbers are measured on training images, and the accuracy that is lost on
+    validation images. Where it is too much, the layers that cost most stay in float.
+
     \b
     linne export runs/photos-small-1/bundle --to onnx
     linne export runs/photos-small-1/bundle --to onnx --precision fp16
+    linne export runs/photos-small-1/bundle --to onnx --precision int8
     linne export runs/photos-small-1/bundle --to onnx --bake-preprocessing
     linne export runs/photos-small-1/bundle --to torch-export
     """
     from linne.deploy_verbs import export
 
-    result = export(bundle, **options)
+    result = export(bundle, max_drop=None if max_drop is None else max_drop / 100, **options)
     if as_json:
         console.data_json(result.to_dict())
         return

@@ -22,6 +22,7 @@ EXTRAS = {
     **dict.fromkeys(("datasets", "transformers"), "hf"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
     "pyarrow": "lists",
+    "nncf": "openvino",
     "optuna": "sweep",
     "ray": "ray",
 }

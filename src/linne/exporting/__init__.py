@@ -28,6 +28,9 @@ KINDS: Mapping[str, str] = {
 }
 """What can come after `--to`, and who makes it: `make(bundle, wish, say) -> Made`, verified."""
 
+IN_INT8 = ("onnx", "openvino")
+"""Those of them that can be in int8."""
+
 
 def export_bundle(
     bundle: Bundle, kind: str, wish: Wish, *, replace: bool = False, say: Callable[[str], None]

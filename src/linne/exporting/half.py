@@ -30,7 +30,7 @@ def to_half(content: bytes, trial: Trial) -> tuple[bytes, Mapping[str, float]]:
     import onnx
 
     model = onnx.load_model_from_string(content)
-    _name_nodes(model)
+    name_nodes(model)
     largest = largest_numbers(model, trial)
     kept = {}
     for node in model.graph.node:
@@ -40,14 +40,14 @@ def to_half(content: bytes, trial: Trial) -> tuple[bytes, Mapping[str, float]]:
     try:
         changed = _convert(model, list(kept))
         _join_casts(changed)
-        _sort(changed)
+        sort_nodes(changed)
         onnx.checker.check_model(changed)
     except Exception as error:  # the converter's own kinds
         raise LinneError(f"the graph cannot be converted to fp16: {type(error).__name__}: {error}") from error
     return bytes(changed.SerializeToString()), kept
 
 
-def _name_nodes(model: ModelProto) -> None:
+def name_nodes(model: ModelProto) -> None:
     """Give each node a name that no other has: what stays in fp32 goes by names."""
     taken: set[str] = set()
     for position, node in enumerate(model.graph.node):
@@ -140,7 +140,7 @@ def _drop_unused(model: Any) -> None:
             model.graph.node.remove(node)
 
 
-def _sort(model: Any) -> None:
+def sort_nodes(model: Any) -> None:
     """Put every node after those whose outputs it reads, as ONNX asks; the converter writes its Casts at the end."""
     makers = {name: position for position, node in enumerate(model.graph.node) for name in node.output}
     nodes, order, done = list(model.graph.node), [], set[int]()

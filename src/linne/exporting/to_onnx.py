@@ -17,8 +17,10 @@ from linne.exporting.answers import answers_of, network_to_export
 from linne.exporting.graph_notes import describe, tidy
 from linne.exporting.half import to_half
 from linne.exporting.pixels import with_pixels
+from linne.exporting.quantise import INT8_SHARE, Images, images_for, to_budget
 from linne.exporting.torch_talk import first_line, quietly
 from linne.exporting.wish import Made, Wish
+from linne.exports import graph_of, has_graph
 from linne.graphs.session import INSTALL, GraphSession, why_no_runtime
 from linne.graphs.wire import require_whole
 from linne.preprocess import Floats, InputSpec
@@ -31,7 +33,7 @@ IMAGES, LOGITS = "images", "logits"
 OPSET = 18
 """The operator set in which torch's dynamo exporter writes its operators; others it converts. Every runtime of 2024 on
 reads it."""
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 Say = Callable[[str], None]
 
 
@@ -52,16 +54,21 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         CheckFailed: no graph answers as the bundle does.
     """
     _require_sense(bundle, wish)
+    images = images_for(bundle, wish.for_int8, say) if wish.precision == "int8" else None
     trial = trial_of(bundle)
     if trial.note is not None:
         say(trial.note)
     say(f"answering {len(trial.images_NHWC)} images with the bundle: {trial.what}")
     expected_NK = answers_of(bundle, trial, trust_code=wish.trust_code)
-    graph = fp32_graph(bundle, wish, trial, expected_NK, say)
+    begin = fp32_graph if images is None else graph_in_fp32
+    graph = begin(bundle, wish, trial, expected_NK, say)
     share = FP32_SHARE
     if wish.precision == "fp16":
         share = FP16_SHARE
         graph = _in_half(graph, trial, expected_NK, say)
+    elif images is not None:
+        share = INT8_SHARE
+        graph = _in_int8(graph, bundle, wish, images, trial, expected_NK, say)
     if wish.pixels:
         content, taken = with_pixels(graph.content, trial)
         content = describe(content, bundle, taken)
@@ -82,7 +89,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
 def _require_sense(bundle: Bundle, wish: Wish) -> None:
     """Raise LinneError for what cannot be made, before anything is computed."""
     if wish.precision not in PRECISIONS:
-        raise RecipeError(f"`onnx` is exported in {' and '.join(PRECISIONS)}, not in {wish.precision}")
+        raise RecipeError(f"`onnx` is exported in fp32, fp16 and int8, not in {wish.precision}")
     if (reason := why_no_runtime()) is not None:
         raise LinneError(f"an export cannot be verified: {reason}")
     try:
@@ -100,6 +107,22 @@ def _require_sense(bundle: Bundle, wish: Wish) -> None:
         )
     if wish.exporter != "auto" or wish.opset is not None:
         raise RecipeError("`--exporter` and `--opset` are for torch's networks, and this bundle is a graph already")
+
+
+def graph_in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
+    """Return the bundle's graph in fp32, verified: one that there is, unless it is to be written in a certain way."""
+    if wish.exporter != "auto" or wish.opset is not None or not has_graph(bundle):
+        return fp32_graph(bundle, wish, trial, expected_NK, say)
+    found = graph_of(bundle)
+    name = str(found.path.relative_to(bundle.path))
+    say(f"taking `{name}`")
+    try:
+        content = found.path.read_bytes()
+    except OSError as error:
+        raise LinneError(f"`{name}` cannot be read: {error.strerror}") from error
+    agreement = compare(trial, expected_NK, GraphSession(content, name).run, share=FP32_SHARE)
+    require_agreement(agreement, f"`{name}`")
+    return Graph(content, agreement, {"graph": name, "opset": _opset(content)})
 
 
 def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
@@ -137,6 +160,16 @@ def fp32_graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, sa
         f"bundle `{bundle.path}` has no export to ONNX that answers as it does; {'; '.join(problems)}",
         hint=None if wish.exporter == "auto" else "--exporter auto tries the other one as well",
     )
+
+
+def _in_int8(
+    graph: Graph, bundle: Bundle, wish: Wish, images: Images, trial: Trial, expected_NK: Floats, say: Say
+) -> Graph:
+    """Return the graph in int8, within its budget."""
+    content, facts = to_budget(bundle, graph.content, wish.for_int8, images, trust_code=wish.trust_code, say=say)
+    content = describe(content, bundle, bundle.input)
+    agreement = compare(trial, expected_NK, GraphSession(content, MAIN).run, share=INT8_SHARE)
+    return Graph(content, agreement, {**graph.facts, **facts})
 
 
 def _why_no_dynamo() -> str | None:

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from linne.bundle import Bundle
 from linne.errors import LinneError, RecipeError
-from linne.exporting.agreement import FP16_SHARE, FP32_SHARE, Trial, compare, require_agreement, trial_of
+from linne.exporting.agreement import FP16_SHARE, FP32_SHARE, compare, require_agreement, trial_of
 from linne.exporting.answers import answers_of
-from linne.exporting.to_onnx import Graph, Say, fp32_graph
+from linne.exporting.to_onnx import Say, graph_in_fp32
+from linne.exporting.to_openvino_int8 import make_int8
 from linne.exporting.wish import Made, Wish
-from linne.exports import graph_of, has_graph
 from linne.graphs.openvino_model import OpenVinoModel, to_ir, why_no_openvino
-from linne.graphs.session import GraphSession
-from linne.preprocess import Floats
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
@@ -30,11 +28,13 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         CheckFailed: they do not answer as the bundle does.
     """
     if wish.precision not in PRECISIONS:
-        raise RecipeError(f"`openvino` is exported in {' and '.join(PRECISIONS)}, not in {wish.precision}")
+        raise RecipeError(f"`openvino` is exported in fp32, fp16 and int8, not in {wish.precision}")
     if wish.pixels:
         raise RecipeError("`--bake-preprocessing` goes with `--to onnx`, not with `openvino`")
     if (reason := why_no_openvino()) is not None:
         raise LinneError(f"an export to OpenVINO cannot be made: {reason}")
+    if wish.precision == "int8":
+        return make_int8(bundle, wish, say)
     import openvino
 
     trial = trial_of(bundle)
@@ -42,7 +42,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         say(trial.note)
     say(f"answering {len(trial.images_NHWC)} images with the bundle: {trial.what}")
     expected_NK = answers_of(bundle, trial, trust_code=wish.trust_code)
-    graph = _graph(bundle, wish, trial, expected_NK, say)
+    graph = graph_in_fp32(bundle, wish, trial, expected_NK, say)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         main = to_ir(graph.content, "the graph", folder, fp16=wish.precision == "fp16")
@@ -60,19 +60,3 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         agreement=agreement,
         facts={**graph.facts, "openvino": str(openvino.__version__), "weights": wish.precision},
     )
-
-
-def _graph(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
-    """Return the bundle's graph in fp32: one that there is, unless it is to be written in a certain way."""
-    if wish.exporter != "auto" or wish.opset is not None or not has_graph(bundle):
-        return fp32_graph(bundle, wish, trial, expected_NK, say)
-    found = graph_of(bundle)
-    name = str(found.path.relative_to(bundle.path))
-    say(f"taking `{name}`")
-    try:
-        content = found.path.read_bytes()
-    except OSError as error:
-        raise LinneError(f"`{name}` cannot be read: {error.strerror}") from error
-    agreement = compare(trial, expected_NK, GraphSession(content, name).run, share=FP32_SHARE)
-    require_agreement(agreement, f"`{name}`")
-    return Graph(content, agreement, {"graph": name})

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from linne.errors import RecipeError, suggest
 from linne.exporting.agreement import Agreement
 from linne.exports import Export, Precision
 from linne.preprocess import Floats
+from linne.verifying import MAX_DROP
+
+if TYPE_CHECKING:
+    from linne.data.source import Source
 
 Exporter = Literal["auto", "dynamo", "script"]
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
+NUM_IMAGES = 500
+"""To measure ranges on, unless something else is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Int8:
+    """What int8 may cost, and on which images that is found out."""
+
+    source: Source
+    """Whose training split ranges are measured on, and whose validation split decides."""
+    num_images: int = NUM_IMAGES
+    max_drop: float = MAX_DROP["int8"]
+    """Of the accuracy, as a fraction."""
+    keep_float: tuple[str, ...] = ()
+    """Names of layers that stay in float, or patterns."""
+    seed: int = 0
+    """Of the draw of images."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise RecipeError(f"calibration_images is {self.num_images}, expected 1 or more")
+        if not 0 <= self.max_drop <= 1:
+            raise RecipeError(f"max_drop is {self.max_drop:g}, expected a fraction from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +55,8 @@ class Wish:
     """ONNX's operator set; None for the usual one."""
     trust_code: bool = False
     """Whether the Python file may be run that a bundle of the user's own network names."""
+    int8: Int8 | None = None
+    """In int8, where it cannot be None."""
 
     def __post_init__(self) -> None:
         if self.exporter not in EXPORTERS:
@@ -35,6 +64,17 @@ class Wish:
                 f"no exporter `{self.exporter}`",
                 hint=suggest(self.exporter, EXPORTERS) or f"use {', '.join(EXPORTERS)}",
             )
+
+    @property
+    def for_int8(self) -> Int8:
+        """What is asked of int8.
+
+        Raises:
+            RecipeError: nothing is.
+        """
+        if self.int8 is None:
+            raise RecipeError("int8 needs images to measure ranges on")
+        return self.int8
 
     def require_plain(self, kind: str) -> None:
         """Raise RecipeError for what only `--to onnx` can do."""
@@ -51,6 +91,22 @@ class Wish:
         for option, said in given.items():
             if said:
                 raise RecipeError(f"`{option}` goes with `--to onnx`, not with `{kind}`")
+
+
+OPTIONS = {
+    "source": "--calibrate",
+    "num_images": "--calibration-images",
+    "max_drop": "--max-drop",
+    "keep_float": "--keep-float",
+}
+"""What int8 alone can be told, as it is typed."""
+
+
+def require_int8(precision: str, asked: Collection[str]) -> None:
+    """Raise RecipeError where what is for int8 alone, keys of `OPTIONS`, is asked of another precision."""
+    if precision != "int8":
+        for name in asked:
+            raise RecipeError(f"`{OPTIONS[name]}` goes with `--precision int8`, not with {precision}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
