@@ -124,7 +124,7 @@ def try_family(names: list[str], threads: int | None) -> dict[str, Any]:
         assert trained.report is not None
         assert trained.bundle is not None
         bundle = linne.open_bundle(trained.bundle)
-        gap = linne.Predictor.open(bundle, device="cpu").worst_canary().gap
+        gap = linne.Predictor.open(bundle, how=linne.RunOptions(device="cpu")).worst_canary().gap
         report = linne.evaluate(trained.bundle, source, device="cpu")
         files = [Path(folder) / f"{number}.png" for number in range(TESTED)]
         for file, image in zip(files, test[0], strict=True):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from linne.exporting.wish import Exported
     from linne.importing import Imported
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Prediction, Predictor
     from linne.model_verbs import import_weights, list_models, list_weights
     from linne.preprocess import InputSpec
@@ -74,6 +75,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "RecipeError",
+    "RunOptions",
     "Source",
     "SourceError",
     "Split",
@@ -129,6 +131,7 @@ _MODULES = {
     ),
     "linne.exporting.wish": ("Exported",),
     "linne.importing": ("Imported",),
+    "linne.inference.backends.base": ("RunOptions",),
     "linne.inference.predictor": ("Prediction", "Predictor"),
     "linne.model_verbs": ("import_weights", "list_models", "list_weights"),
     "linne.preprocess": ("InputSpec",),
