@@ -36,6 +36,7 @@ from torch import nn  # noqa: E402
 
 from linne.data.source import Source, Split  # noqa: E402
 from linne.evaluation import evaluate  # noqa: E402
+from linne.inference.backends.base import RunOptions  # noqa: E402
 from linne.inference.predictor import Predictor  # noqa: E402
 from linne.log import Narrator, Run  # noqa: E402
 from linne.models.small import build_small  # noqa: E402
@@ -114,7 +115,7 @@ def linne_run(seed: int, split_seed: int, overrides: dict[str, Any]) -> dict[str
             trained = train(plan.recipe, plan.source, run, Narrator(quiet=True))
         run.close()
         assert trained.bundle is not None
-        found, _ = evaluate(Predictor.open(trained.bundle, device="cpu"), plan.source, "test")
+        found, _ = evaluate(Predictor.open(trained.bundle, how=RunOptions(device="cpu")), plan.source, "test")
     return {"seconds": [timing.to_dict()], "accuracy": [found.accuracy], "epochs": plan.recipe.optim.epochs}
 
 

@@ -75,6 +75,7 @@ def linne_side(options: argparse.Namespace) -> None:
     """Train the same network with linne's loop, an epoch each time the parent says so."""
     measure.use_checkout()
     from linne.evaluation import evaluate
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Predictor
     from linne.log import Narrator, Run
     from linne.planning import collect, make_plan
@@ -109,7 +110,7 @@ def linne_side(options: argparse.Namespace) -> None:
         run.close()
         measure.wait_for_go()
         assert trained.bundle is not None
-        found, _ = evaluate(Predictor.open(trained.bundle, device="cpu"), plan.source, "test")
+        found, _ = evaluate(Predictor.open(trained.bundle, how=RunOptions(device="cpu")), plan.source, "test")
     measure.say(accuracy=found.accuracy)
 
 

@@ -35,6 +35,7 @@ SIDES: dict[str, dict[str, Any]] = {
 def train(source: Any, changes: dict[str, Any], epochs: int, seeds: Iterator[int]) -> dict[str, float]:
     """Return seconds and accuracies of one training with the next seed."""
     from linne.evaluation import evaluate
+    from linne.inference.backends.base import RunOptions
     from linne.inference.predictor import Predictor
     from linne.log import Narrator, Run
     from linne.planning import make_plan
@@ -48,7 +49,7 @@ def train(source: Any, changes: dict[str, Any], epochs: int, seeds: Iterator[int
         with measure.timed() as timing:
             trained = run_training(plan.recipe, plan.source, run, Narrator(quiet=True))
         run.close()
-        report, _ = evaluate(Predictor.open(trained.bundle, device="cpu"), plan.source, "test")
+        report, _ = evaluate(Predictor.open(trained.bundle, how=RunOptions(device="cpu")), plan.source, "test")
     scores = {"test": report.accuracy, "val": trained.kept.scores.accuracy, "kept": trained.kept.epoch}
     print(f"{changes}, {epochs} epochs: {timing.cpu:.0f} CPU-s, {scores}", file=sys.stderr, flush=True)
     return {**timing.to_dict(), **scores}
