@@ -129,7 +129,7 @@ class ParityReport:
                 f"{100 * self.max_drop:g} allowed"
             )
             if self.passed and high > 100 * self.max_drop and self.num_agree < self.num_images:
-                lines.append("  so few images cannot show that no more is lost: give more with --max-images")
+                lines.append("  so few images cannot show that no more is lost")
         if self.num_skipped:
             lines.append(f"  {self.num_skipped:,} images could not be read and are left out")
         for item in self.changed[:NUM_CHANGED]:

@@ -146,6 +146,8 @@ class Predictor:
             reason = f"tuned for {choice.goal} on {str(choice.measured.get('created', 'a day unknown'))[:10]}"
         predictor = cls(bundle, backend_class.open(bundle, how), name, reason, tta, how)
         predictor.notes = () if passed_over is None else (passed_over,)
+        if reason.startswith("not "):  # a better backend is passed over
+            predictor.notes += (f"runs on {predictor.backend.description}: {reason}",)
         if choice is not None:
             predictor.notes = (f"runs on {predictor.backend.description}, {reason}",)
             predictor.batch_size = choice.batch if choice.goal == "throughput" else BATCH_IMAGES
