@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.fixtures.cpp_images import bad_files, jpegs, pngs
-from tests.fixtures.graphs import change_weight, image_graph, write_graph_bundle
+from fixtures.cpp_images import bad_files, jpegs, pngs
+from fixtures.graphs import change_weight, image_graph, write_graph_bundle
 
 from linne.bundle import canary_batch, write_bundle
 from linne.data.images.decode import to_input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +319,10 @@ def test_what_the_result_says_is_json(bundle: Bundle) -> None:
 def test_a_source_that_is_not_there_is_missed_at_once(bundle: Bundle) -> None:
     with pytest.raises(SourceError, match="/nowhere/photos"):
         linne.export(bundle.path, "onnx", precision="int8", calibrate="/nowhere/photos", quiet=True)
+
+
+def test_int8_can_be_made_in_a_process_that_has_made_fp16_before(bundle: Bundle) -> None:
+    path = list(sys.path)
+    linne.export(bundle.path, "onnx", precision="fp16", quiet=True)
+    linne.export(bundle.path, "onnx", precision="int8", quiet=True)
+    assert sys.path == path, "where ONNX Runtime's tools lie is nobody else's concern"

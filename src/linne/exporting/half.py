@@ -9,6 +9,7 @@ import numpy as np
 
 from linne.errors import LinneError
 from linne.exporting.agreement import Trial
+from linne.exporting.runtime_tools import importable
 from linne.graphs.session import GraphSession
 
 if TYPE_CHECKING:
@@ -94,13 +95,8 @@ def largest_numbers(model: ModelProto, trial: Trial) -> dict[str, float]:
 
 def _convert(model: ModelProto, kept: list[str]) -> Any:
     """Return the graph as ONNX Runtime's own converter writes it in fp16."""
-    import sys
-
-    before = list(sys.path)
-    # Its package puts its folder, with names as plain as `float16` and `benchmark`, before whoever imports next.
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    sys.path[:] = before
+    with importable():
+        from onnxruntime.transformers.float16 import convert_float_to_float16
     return convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
 
 

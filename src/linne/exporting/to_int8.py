@@ -19,6 +19,7 @@ import numpy as np
 from linne.errors import LinneError
 from linne.exporting.half import name_nodes, sort_nodes
 from linne.exporting.ranges import Ranges
+from linne.exporting.runtime_tools import importable
 from linne.exporting.torch_talk import first_line, quietly
 from linne.graphs.opening import ERRORS_ONLY
 
@@ -104,8 +105,10 @@ def quantised(
         LinneError: ONNX Runtime's tools cannot write it.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
-    from onnxruntime.quantization.calibrate import TensorsData
+
+    with importable():
+        from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+        from onnxruntime.quantization.calibrate import TensorsData
 
     nodes = [name for layer in layers if layer.name not in in_float for name in layer.nodes]
     changed = onnx.ModelProto()
