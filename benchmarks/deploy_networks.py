@@ -59,7 +59,7 @@ def main() -> None:
             f"{options.turns} turns of {options.seconds:g} s each, in processes of their own; warm but for `first ms`",
             "ratio to torch as it comes: median of the turns' ratios and its 95 % interval",
             "weights are drawn: as fast as trained ones in fp32",
-            "roof: multiply-adds of convolutions and linear layers, over the best rate of a 2048 x 2048 fp32 product by "
+            "roof: multiply-adds of convolutions and linear layers, over the best rate of a 2048 x 2048 product by "
             "torch, NumPy and ONNX Runtime",
         ],
         packages=["torch", "onnxruntime", "openvino"],
