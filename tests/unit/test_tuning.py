@@ -167,6 +167,12 @@ def test_the_fastest_is_not_taken_where_its_answers_are_wrong(bundle: Bundle) ->
     assert any("not used, it loses 3.00 points" in line for line in report.lines())
 
 
+def test_nothing_is_changed_about_a_way_that_is_hopelessly_slow(bundle: Bundle) -> None:
+    _, _, started = found(bundle, lambda one: 10.0 if one.backend == "onnxruntime" else 150.0)
+    assert way("torch") in started
+    assert not [one for one in started if one.backend == "torch" and one != way("torch")]
+
+
 def test_what_cannot_be_run_is_passed_over_and_named(bundle: Bundle) -> None:
     said: list[str] = []
     chosen, report, _ = found(bundle, lambda one: -1.0 if one.backend == "torch" else 10.0, said=said)

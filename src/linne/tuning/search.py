@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,8 @@ from linne.tuning.statistics import LEAST_PAIRS, Comparison, compare, times_of
 
 BRIEF_S = 1.0
 """Of each candidate in the first rounds."""
+HOPELESS = 10.0
+"""Times as slow as the fastest, beyond which nothing is changed about a way as it comes: no option gains so much."""
 TURN_S = 0.5
 TURNS = 12
 """Of the last round: two of twelve pairs may be odd, and the interval still stands."""
@@ -154,15 +156,25 @@ def _try_all(
 ) -> int:
     """Run candidates briefly while there is time: as they come, with one thing changed, with all that helped."""
     tried = 0
-    for candidate in dict.fromkeys([baseline, *plain, *first_round(plain, batches, threads)]):
-        if task.out_of_time and tried:
-            task.say("the time is up: what is not tried yet is left out")
-            return tried
-        tried += 1
-        task.briefly(candidate)
-    for one in plain:
-        if one not in task.brief or task.out_of_time:
-            continue
+
+    def in_time(candidates: Iterable[Candidate]) -> bool:
+        nonlocal tried
+        for candidate in candidates:
+            if task.out_of_time and tried:
+                task.say("the time is up: what is not tried yet is left out")
+                return False
+            tried += 1
+            task.briefly(candidate)
+        return True
+
+    if not in_time(dict.fromkeys([baseline, *plain])):
+        return tried
+    near = [one for one in plain if one in task.brief and task.brief[one] <= HOPELESS * min(task.brief.values())]
+    if not in_time(first_round(near, batches, threads)):
+        return tried
+    for one in near:
+        if task.out_of_time:
+            break
         family = (one.backend, one.how.precision)
         better = [
             other
