@@ -23,6 +23,8 @@ from linne.training.checkpoint_format import Checkpoint, find_checkpoints, read_
 from linne.training.distributed import joined
 from linne.training.loop import Trained
 
+pytestmark = pytest.mark.long
+
 SOURCE = "synthetic:classes=3,size=12,count=118"
 FAST = {
     "data.batch_size": 30,  # three steps an epoch
@@ -108,10 +110,7 @@ CHANGES = [
 ]
 
 
-LONGER = [pytest.param(changes, marks=pytest.mark.long) for changes in CHANGES[2:]]
-
-
-@pytest.mark.parametrize("changes", [*CHANGES[:2], *LONGER], ids=str)
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_everything_is_as_it_was_but_the_learning_rate(monkeypatch, changes):
     kept = {"checkpoint.every_steps": 4, "checkpoint.keep_after": True}
     _, whole = train_here("whole", **kept, **changes)
@@ -211,7 +210,6 @@ def poisoned_together(policy: str, parallel: str) -> tuple:
     return trained.ending, trained.problem, trained.kept.epoch, weights
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("policy", "parallel"), [("raise", "ddp"), ("skip", "ddp"), ("rewind", "ddp"), ("rewind", "fsdp")]
 )
@@ -240,7 +238,6 @@ def train_with_budget(output: str, **given) -> linne.TrainResult:
     return linne.train(**{"source": SOURCE, "recipe": "plan.py:plan", **given}, output=output, quiet=True)
 
 
-@pytest.mark.long
 def test_a_training_with_a_budget_goes_back_ends_in_time_and_repeats_to_the_bit_where_numbers_fail_again(monkeypatch):
     with monkeypatch.context() as patch:
         poison(patch, {8: 1})
