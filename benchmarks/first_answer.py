@@ -65,7 +65,7 @@ def main() -> None:
                 options.ultralytics,
                 "-c",
                 ULTRALYTICS,
-                yolo(options, folder),
+                yolo(options.ultralytics, folder),
                 photo,
             ]
         for command in commands.values():
@@ -135,12 +135,12 @@ def timm_file(folder: Path) -> str:
     return str(path)
 
 
-def yolo(options: object, folder: Path) -> str:
+def yolo(python: str, folder: Path) -> str:
     """Return a file of Ultralytics' smallest classifier, drawn by its own program."""
     path = folder / "yolo11n-cls.pt"
     if not path.exists():
         make = "import sys; from ultralytics import YOLO; YOLO('yolo11n-cls.yaml').save(sys.argv[1])"
-        measure.run_child([options.ultralytics, "-c", make, str(path)])  # type: ignore[attr-defined]
+        measure.run_child([python, "-c", make, str(path)])
     return str(path)
 
 

@@ -104,4 +104,5 @@ def _without_labels(bundle: Bundle, source: Source, split: str) -> Examples:
         for images, positions, skipped in chunks(part, bundle.input, resize):
             yield Batch(images, [part.example_name(position) for position in positions], None, len(skipped))
 
-    return Examples(f"{len(part):,} images, split {split} of {source.name}, whose classes are others", batches)
+    name = f"{len(part):,} images, split {split} of {source.name}, whose classes are others"
+    return Examples(name, batches, f"{name} {source.fingerprint}")

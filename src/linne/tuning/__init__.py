@@ -63,6 +63,7 @@ def tune_bundle(
         bundle=bundle,
         goal=goal,
         examples=reference.examples.name,
+        judged_by=f"{reference.examples.identity}, {max_drop}",
         log=TuningLog(bundle),
         verify=verify,
         say=say,

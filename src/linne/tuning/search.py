@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linne.bundle import Bundle
-from linne.errors import LinneError
+from linne.errors import CheckFailed, LinneError
 from linne.report_tuning import TuningReport, Way
 from linne.tuned import Goal, machine_name
 from linne.tuning.candidate import Candidate, first_round, second_round
@@ -37,6 +37,8 @@ class Search:
     goal: Goal
     examples: str
     """What answers are verified on, for people."""
+    judged_by: str
+    """What a verdict depends on besides the candidate: the images and what may be lost."""
     log: TuningLog
     verify: Verify
     say: Callable[[str], None]
@@ -74,14 +76,14 @@ class Search:
 
     def passes(self, candidate: Candidate) -> bool:
         """Return whether the candidate's answers are right, from the log where it was verified before."""
-        known = self.log.get("verified", candidate)
+        known = self.log.get(self._judging, candidate)
         if known is None:
             try:
                 passed, words = self.verify(candidate)
             except LinneError as error:
                 passed, words = False, error.message
             known = {"passed": passed, "words": words}
-            self.log.add("verified", candidate, known)
+            self.log.add(self._judging, candidate, known)
         if not known["passed"]:
             self.failed[candidate.words] = str(known["words"])
             self.say(f"  {candidate.words} is not used: {known['words']}")
@@ -89,8 +91,12 @@ class Search:
 
     def said_of(self, candidate: Candidate) -> str:
         """Return what verification said of a candidate."""
-        known = self.log.get("verified", candidate)
+        known = self.log.get(self._judging, candidate)
         return "-" if known is None else str(known["words"])
+
+    @property
+    def _judging(self) -> str:
+        return f"verified by {self.judged_by}"
 
     @property
     def out_of_time(self) -> bool:
@@ -117,21 +123,25 @@ def search(
 
     Raises:
         LinneError: what is used without tuning cannot be run.
+        CheckFailed: nothing that can be run passes.
     """
     began = time.monotonic()
     num_tried = _try_all(task, baseline, plain, batches, threads)
     if baseline not in task.brief:
         why = task.refused.get(baseline.words, "out of time")
         raise LinneError(f"bundle `{task.bundle.path}` cannot be run as it is: {why}")
-    if not task.passes(baseline):
-        task.say("what is used without tuning does not pass itself: linne verify says more")
-    best = next((one for one in _fastest_first(task) if one == baseline or task.passes(one)), baseline)
+    best = next((one for one in _fastest_first(task) if task.passes(one)), None)
+    if best is None:
+        raise CheckFailed(
+            f"nothing that runs bundle `{task.bundle.path}` here passes: {task.failed[baseline.words]}",
+            hint="`linne verify` says more; --max-drop allows more to be lost",
+        )
     others = [one for one in dict.fromkeys([*beside, best]) if one != baseline and one in task.brief]
     for one in others:
         task.passes(one)
     ways = last_round(task, baseline, others)
     by_words = {way.words: way for way in ways}
-    chosen = best if by_words[best.words].verdict == "faster" else baseline
+    chosen = best if by_words[best.words].verdict == "faster" or not task.passes(baseline) else baseline
     report = TuningReport(
         bundle=str(task.bundle.path),
         goal=task.goal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ class Examples:
     name: str
     """For people: `1,000 of 10,000 images, split test of cifar10`."""
     batches: Callable[[Resize], Iterator[Batch]]
+    identity: str
+    """Changes when other images or other labels are compared."""
 
 
 def of_source(bundle: Bundle, source: Source, split: str, max_images: int | None) -> Examples:
@@ -61,7 +64,8 @@ def of_source(bundle: Bundle, source: Source, split: str, max_images: int | None
             yield Batch(images, names, to_bundle_K[part.labels_N[positions]], len(skipped))
 
     of = "" if len(picked_N) == len(whole) else f" of {len(whole):,}"
-    return Examples(f"{len(picked_N):,}{of} images, split {split} of {source.name}", batches)
+    name = f"{len(picked_N):,}{of} images, split {split} of {source.name}"
+    return Examples(name, batches, f"{name} {source.fingerprint}")
 
 
 def spread(total: int, most: int | None) -> Ints:
@@ -80,7 +84,17 @@ def of_files(bundle: Bundle, inputs: Sequence[str | Path], max_images: int | Non
     found = list(find_images(inputs))
     picked = [found[position] for position in spread(len(found), max_images)]
     of = "" if len(picked) == len(found) else f" of {len(found):,}"
-    return Examples(f"{len(picked):,}{of} images without labels", lambda resize: _read(picked, bundle.input, resize))
+    name = f"{len(picked):,}{of} images without labels"
+    digest = hashlib.sha256("\n".join(map(_described, picked)).encode("utf-8", "surrogateescape")).hexdigest()
+    return Examples(name, lambda resize: _read(picked, bundle.input, resize), f"{name} {digest}")
+
+
+def _described(image: NamedImage) -> str:
+    """Return what tells an image from others and from its own older content."""
+    if isinstance(image, tuple):
+        return f"{image[0]} {hashlib.sha256(image[1]).hexdigest()}"
+    facts = image.stat() if image.exists() else None
+    return f"{image.absolute()} {facts and (facts.st_size, facts.st_mtime_ns)}"
 
 
 def of_bundle(bundle: Bundle) -> Examples:
@@ -101,7 +115,7 @@ def of_bundle(bundle: Bundle) -> Examples:
         yield from _read(photographs, bundle.input, resize)
 
     name = f"{len(bundle.canaries)} canaries" + (f" and {len(photographs)} photographs" if photographs else "")
-    return Examples(name, batches)
+    return Examples(name, batches, name)
 
 
 def _read(images: Iterable[NamedImage], spec: InputSpec, resize: Resize) -> Iterator[Batch]:
