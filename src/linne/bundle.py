@@ -12,8 +12,9 @@ import dataclasses
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import linne
 from linne.bundle_card import render_card
 from linne.bundle_format import (
     FORMAT_VERSION,
+    GRAPH,
     MANIFEST,
     check_files,
     describe_file,
@@ -44,6 +46,7 @@ from linne.bundle_format import (
 )
 from linne.canary import canary_batch, canary_images
 from linne.errors import BundleError
+from linne.hash_ahead import HashAhead
 from linne.preprocess import Floats, InputSpec
 
 __all__ = [
@@ -59,7 +62,7 @@ __all__ = [
 ]
 
 TASK = "image-classification"
-CONFIG, WEIGHTS, GRAPH, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 GRAPH_PROVIDER = "onnx"
 """The provider that a bundle's `model` names where the network is `model.onnx`: nothing builds it from weights."""
 PARTIAL = ".partial-"
@@ -97,6 +100,8 @@ class Bundle:
     """Recipe, seed, command, versions, device, source, date: whatever training knew."""
     files: Mapping[str, Mapping[str, Any]]
     """{name: {"sha256", "size_bytes"}} of every file but `bundle.json`, which carries its own checksum."""
+    ahead: HashAhead | None = field(default=None, compare=False, repr=False)
+    """Where it was opened with one: what hashes the file that will run. The network's is then checked when used."""
 
     @property
     def network_file(self) -> str:
@@ -107,31 +112,46 @@ class Bundle:
         """Return every tensor of `model.safetensors` by name.
 
         Raises:
-            BundleError: it holds a graph, or the file cannot be read. It was checked on opening, not again now.
+            BundleError: it holds a graph, or the file cannot be read. Where it was not checked on opening, it is now.
         """
         if self.network_file != WEIGHTS:
             raise BundleError(
                 f"bundle `{self.path}` holds a graph, `{self.network_file}`, and no weights of a network by name",
                 hint="`linne predict` and `linne evaluate` run it; training, tracing and distilling need weights",
             )
+        self.require_network()
         try:
             return load_file(self.path / WEIGHTS)
         except (OSError, SafetensorError, TypeError) as error:
             raise BundleError(f"bundle `{self.path}`: `{WEIGHTS}` cannot be read: {error}", hint=_AGAIN) from error
 
+    def require_network(self) -> None:
+        """Raise BundleError where the network's file was not compared with its sha256 on opening, and differs."""
+        if self.ahead is not None:
+            with _explained(self.path):
+                check_files(self.path, {self.network_file: self.files[self.network_file]}, ahead=self.ahead)
 
-def open_bundle(folder: Path | str) -> Bundle:
+
+def open_bundle(folder: Path | str, *, ahead: HashAhead | None = None) -> Bundle:
     """Return the bundle in `folder`, after comparing every listed file with its size and sha256.
 
-    Files that `bundle.json` does not list are neither read nor checked.
+    Files that `bundle.json` does not list are neither read nor checked. With `ahead` the network's file, which holds
+    almost all bytes, is compared with its sha256 only when it is used: an export of it may be what runs.
 
     Raises:
         BundleError: missing, half-written, altered, contradicting itself, or of a newer format.
     """
     folder = Path(folder)
     _check_place(folder)
+    with _explained(folder):
+        return _read(folder, ahead)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Let a BundleError out of the block with the bundle in `folder` named in it, and what to do."""
     try:
-        return _read(folder)
+        yield
     except BundleError as error:
         raise BundleError(f"bundle `{folder}`: {error.message}", hint=error.hint or _AGAIN) from error
 
@@ -298,12 +318,12 @@ def _check_place(folder: Path) -> None:
         raise BundleError(f"`{folder}` is not a bundle: it has no `{MANIFEST}`", hint=hint)
 
 
-def _read(folder: Path) -> Bundle:
-    """Return the bundle in `folder` after every check."""
+def _read(folder: Path, ahead: HashAhead | None = None) -> Bundle:
+    """Return the bundle in `folder` after every check, but for that of the network's file where there is `ahead`."""
     bundle = _parse(folder, read_manifest(folder))
-    check_files(folder, bundle.files)
+    check_files(folder, bundle.files, later=() if ahead is None else (bundle.network_file,))
     _check_config(bundle, parse_json(read_bytes(folder, CONFIG), CONFIG))
-    return bundle
+    return dataclasses.replace(bundle, ahead=ahead)
 
 
 def _parse(folder: Path, manifest: Mapping[str, Any]) -> Bundle:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linne.errors import BundleError, LinneError
+from linne.graphs.kept import likely_files
+from linne.hash_ahead import HashAhead
 from linne.host import prepare_for_torch
 from linne.log import Narrator
 
@@ -128,6 +130,8 @@ def predict(
         LinneError: the bundle cannot be used, or an input names nothing.
     """
     prepare_for_torch()
+    # Before the imports, which take as long.
+    ahead = HashAhead(lambda: likely_files(Path(bundle), precision or "fp32"))
     from linne.inference.inputs import find_images
     from linne.inference.predictor import Predictor
     from linne.inference.seen import SeenImages
@@ -144,7 +148,7 @@ def predict(
     how = _how(device, precision, num_threads, backend_options, require_accelerator, trust_code)
     goal: Goal = "latency" if len(inputs) == 1 and not Path(inputs[0]).is_dir() else "throughput"
     said = precision is not None or num_threads is not None or bool(backend_options)
-    predictor = Predictor.open(folder, backend=backend, how=how, tta=tta, goal=None if said else goal)
+    predictor = Predictor.open(folder, backend=backend, how=how, tta=tta, goal=None if said else goal, ahead=ahead)
     for note in predictor.notes:
         narrator.line(note)
     seen = None if save_inputs is None else SeenImages(Path(save_inputs))

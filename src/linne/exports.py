@@ -20,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import linne
-from linne.bundle import GRAPH, PARTIAL, Bundle
+from linne.bundle import PARTIAL, Bundle
 from linne.bundle_format import (
+    EXPORT_MANIFEST,
+    EXPORTS,
+    GRAPH,
     check_files,
     describe_file,
     exact_keys,
@@ -37,8 +40,6 @@ from linne.bundle_format import (
 )
 from linne.errors import BundleError
 
-FOLDER = "exports"
-MANIFEST = "export.json"
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -96,7 +97,7 @@ def identity_of(bundle: Bundle) -> str:
 
 def has_export(bundle: Bundle, kind: str, precision: str) -> bool:
     """Return whether there is an export by its name; nothing in it is read."""
-    return (bundle.path / FOLDER / export_name(kind, precision) / MANIFEST).is_file()
+    return (bundle.path / EXPORTS / export_name(kind, precision) / EXPORT_MANIFEST).is_file()
 
 
 def exports_of(bundle: Bundle) -> tuple[Export, ...]:
@@ -105,13 +106,13 @@ def exports_of(bundle: Bundle) -> tuple[Export, ...]:
     Raises:
         BundleError: as `open_export`.
     """
-    folder = bundle.path / FOLDER
+    folder = bundle.path / EXPORTS
     names = sorted(path.name for path in folder.iterdir() if _is_export(path)) if folder.is_dir() else []
     return tuple(open_export(bundle, *name.rsplit("-", 1)) for name in names)
 
 
 def _is_export(path: Path) -> bool:
-    return not path.name.startswith(".") and "-" in path.name and (path / MANIFEST).is_file()
+    return not path.name.startswith(".") and "-" in path.name and (path / EXPORT_MANIFEST).is_file()
 
 
 def open_export(bundle: Bundle, kind: str, precision: str) -> Export:
@@ -120,15 +121,20 @@ def open_export(bundle: Bundle, kind: str, precision: str) -> Export:
     Raises:
         BundleError: there is none, it was altered, or it was made of another state of the bundle.
     """
+    return _opened(bundle, kind, precision)
+
+
+def _opened(bundle: Bundle, kind: str, precision: str, *, but_main: bool = False) -> Export:
+    """Return an export after the checks, of its main file only the size where `but_main`."""
     name = export_name(kind, precision)
-    folder = bundle.path / FOLDER / name
+    folder = bundle.path / EXPORTS / name
     baked = " --bake-preprocessing" if kind.endswith(PIXELS) else ""
     again = f"linne export {bundle.path} --to {kind.removesuffix(PIXELS)} --precision {precision}{baked}"
-    if not (folder / MANIFEST).is_file():
+    if not (folder / EXPORT_MANIFEST).is_file():
         raise BundleError(f"bundle `{bundle.path}` has no export `{name}`", hint=again)
     try:
         export = _read(folder, bundle)
-        check_files(folder, export.files)
+        check_files(folder, export.files, later=(export.main,) if but_main else (), ahead=bundle.ahead)
     except BundleError as error:
         raise BundleError(f"export `{folder}`: {error.message}", hint=f"{again} --replace") from error
     return export
@@ -156,7 +162,7 @@ def write_export(
             `canary_logits` raise comes through.
     """
     name = export_name(kind, precision)
-    folder = bundle.path / FOLDER / name
+    folder = bundle.path / EXPORTS / name
     require_room(bundle, kind, precision, replace=replace)
     partial = folder.with_name(f".{name}{PARTIAL}{secrets.token_hex(4)}")
     try:
@@ -175,7 +181,7 @@ def write_export(
             facts=facts,
             files={file: describe_file(partial, file) for file in files},
         )
-        write_file(partial / MANIFEST, seal(_manifest(export, bundle), MANIFEST))
+        write_file(partial / EXPORT_MANIFEST, seal(_manifest(export, bundle), EXPORT_MANIFEST))
         sync_folder(partial)
         _take_place(partial, folder)
     except OSError as error:
@@ -187,7 +193,7 @@ def write_export(
 
 def require_room(bundle: Bundle, kind: str, precision: str, *, replace: bool) -> None:
     """Raise BundleError where there is an export of that name which may not be replaced: before minutes of work."""
-    folder = bundle.path / FOLDER / export_name(kind, precision)
+    folder = bundle.path / EXPORTS / export_name(kind, precision)
     if os.path.lexists(folder) and not replace:
         raise BundleError(f"there is an export `{folder}` already", hint="add --replace to make it again")
 
@@ -207,6 +213,8 @@ class GraphFile:
     """An ONNX file that computes a bundle."""
 
     path: Path
+    sha256: str
+    """As it is listed, in hexadecimal."""
     canary_logits_NK: NDArray[np.float32] | None
     """What it answered to the bundle's canaries when it was made; None for the bundle's own graph."""
 
@@ -223,9 +231,25 @@ def graph_of(bundle: Bundle, precision: str = "fp32") -> GraphFile:
         BundleError: there is none, it was altered, or it was made of another state of the bundle.
     """
     if precision == "fp32" and bundle.network_file == GRAPH:
-        return GraphFile(bundle.path / GRAPH, None)
-    export = open_export(bundle, "onnx", precision)
-    return GraphFile(export.main_file, np.array(export.canary_logits, dtype=np.float32))
+        bundle.require_network()
+        return _own_graph(bundle)
+    return _graph_in(open_export(bundle, "onnx", precision))
+
+
+def listed_graph(bundle: Bundle, precision: str = "fp32") -> GraphFile:
+    """Return the same, before its bytes are compared with their sha256: for who has kept something made of them."""
+    if precision == "fp32" and bundle.network_file == GRAPH:
+        return _own_graph(bundle)
+    return _graph_in(_opened(bundle, "onnx", precision, but_main=True))
+
+
+def _own_graph(bundle: Bundle) -> GraphFile:
+    return GraphFile(bundle.path / GRAPH, bundle.files[GRAPH]["sha256"], None)
+
+
+def _graph_in(export: Export) -> GraphFile:
+    logits_NK = np.array(export.canary_logits, dtype=np.float32)
+    return GraphFile(export.main_file, export.files[export.main]["sha256"], logits_NK)
 
 
 def _manifest(export: Export, bundle: Bundle) -> dict[str, Any]:
@@ -245,11 +269,11 @@ def _manifest(export: Export, bundle: Bundle) -> dict[str, Any]:
 
 def _read(folder: Path, bundle: Bundle) -> Export:
     """Return the export in `folder` as its `export.json` says it; its files are not compared."""
-    raw = read_bytes(folder, MANIFEST)
-    manifest = parse_json(raw, MANIFEST)
+    raw = read_bytes(folder, EXPORT_MANIFEST)
+    manifest = parse_json(raw, EXPORT_MANIFEST)
     if manifest.get("format") != FORMAT_VERSION:
         raise BundleError(f"it has format `{manifest.get('format')}`, and this linne reads format {FORMAT_VERSION}")
-    values = exact_keys(unsealed(raw, manifest, MANIFEST), _KEYS, MANIFEST)
+    values = exact_keys(unsealed(raw, manifest, EXPORT_MANIFEST), _KEYS, EXPORT_MANIFEST)
     if values["name"] != folder.name or values["name"] != export_name(values["kind"], values["precision"]):
         raise BundleError(f"it calls itself `{values['name']}`")
     if values["precision"] not in PRECISIONS:

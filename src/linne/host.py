@@ -14,6 +14,14 @@ _LONGEST_FILE = 1 << 20
 """Of what the kernel writes; /proc/cpuinfo of 256 cores has half of it."""
 
 
+def cache_folder() -> Path:
+    """Return where linne keeps what it can make again: `$LINNE_CACHE`, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    stated = os.environ.get("LINNE_CACHE")
+    return Path(stated).expanduser() if stated else user_cache_path("linne", appauthor=False)
+
+
 def prepare_for_torch() -> None:
     """Set what torch reads from the environment as it is imported: how threads wait, and that fallbacks have names.
 
@@ -94,6 +102,14 @@ def processor_name() -> str | None:
     """Return what the processor calls itself; None where the system does not say."""
     found = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
     return found[1].strip() if found else None
+
+
+def processor_features() -> str:
+    """Return what programs choose their instructions by: the processor's name and what it can do; empty if unknown."""
+    text = _text(Path("/proc/cpuinfo"))
+    found = [re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in ("model name", "flags", "Features")]
+    known = "\n".join(line[1].strip() for line in found if line)
+    return known or f"{platform.machine()} {platform.processor()}".strip()
 
 
 def nvidia_driver_version(root: Path = Path("/")) -> str | None:

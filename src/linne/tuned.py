@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from linne.bundle import Bundle
-from linne.bundle_format import exact_keys, parse_json, read_bytes, replace_file, seal, table, unsealed
+from linne.bundle_format import EXPORTS, exact_keys, parse_json, read_bytes, replace_file, seal, table, unsealed
 from linne.errors import BundleError
-from linne.exports import FOLDER, PRECISIONS, Precision, identity_of
+from linne.exports import PRECISIONS, Precision, identity_of
 from linne.host import accelerator_names, processor_name, usable_cores
 
 FILE = "tuned.json"
@@ -96,7 +96,7 @@ def choices_of(bundle: Bundle) -> tuple[Choice, ...]:
     Raises:
         BundleError: the file was altered.
     """
-    folder = bundle.path / FOLDER
+    folder = bundle.path / EXPORTS
     if not os.path.lexists(folder / FILE):
         return ()
     again = f"delete `{folder / FILE}` and tune again"
@@ -147,7 +147,7 @@ def keep_choice(bundle: Bundle, choice: Choice) -> Path:
     others = [kept for kept in choices_of(bundle) if (kept.machine, kept.device, kept.goal) != place]
     identity = identity_of(bundle)
     rows = [{"of": identity, **{key: _plain(getattr(kept, key)) for key in _KEYS[1:]}} for kept in (*others, choice)]
-    path = bundle.path / FOLDER / FILE
+    path = bundle.path / EXPORTS / FILE
     try:
         path.parent.mkdir(exist_ok=True)
         replace_file(path, seal({"format": FORMAT_VERSION, "choices": rows}, FILE))

@@ -15,7 +15,8 @@ from fixtures.graphs import write_graph_bundle
 from PIL import Image
 
 import linne
-from linne.bundle import GRAPH, Bundle, open_bundle
+from linne.bundle import Bundle, open_bundle
+from linne.bundle_format import GRAPH
 from linne.cli import cli
 from linne.errors import DeviceError, LinneError, SourceError
 from linne.exports import Precision, write_export

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from linne.data.files import Names
 from linne.data.names import printable
-from linne.data.places import cache_folder
+from linne.host import cache_folder
 
 FORMAT = 1
 LEAST_FILES = 20_000

@@ -82,14 +82,6 @@ def bases() -> list[Path]:
     return [*([Path(stated).expanduser()] if stated else []), user_data_path("linne", appauthor=False)]
 
 
-def cache_folder() -> Path:
-    """Return where linne keeps what it can make again: `$LINNE_CACHE`, or the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    stated = os.environ.get("LINNE_CACHE")
-    return Path(stated).expanduser() if stated else user_cache_path("linne", appauthor=False)
-
-
 def find(named: NamedSet, folders: list[Path]) -> dict[str, Path] | None:
     """Return the path of each of the set's files, in the first of `folders` that has them all; None without one."""
     for folder in folders:

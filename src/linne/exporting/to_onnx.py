@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.bundle import GRAPH, WEIGHTS, Bundle
+from linne.bundle import WEIGHTS, Bundle
+from linne.bundle_format import GRAPH
 from linne.errors import CheckFailed, LinneError, RecipeError
 from linne.exporting.agreement import FP16_SHARE, FP32_SHARE, Agreement, Trial, compare, require_agreement, trial_of
 from linne.exporting.answers import answers_of, network_to_export

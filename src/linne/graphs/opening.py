@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from linne.errors import DeviceError, LinneError
@@ -34,7 +35,7 @@ def session_options(runtime: Any, target: Target, require_accelerator: bool, num
     return options
 
 
-def open_checked(runtime: Any, data: bytes, name: str, target: Target, options: Any, num_threads: int) -> Any:
+def open_checked(runtime: Any, graph: bytes | Path, name: str, target: Target, options: Any, num_threads: int) -> Any:
     """Return the session, after seeing that the provider asked for is the first of those that run it.
 
     Raises:
@@ -50,8 +51,9 @@ def open_checked(runtime: Any, data: bytes, name: str, target: Target, options: 
         # The CPU's is not listed: ONNX Runtime adds it by itself, unless it is told to leave nothing to the CPU.
         providers = [(provider.name, told), *((name, _of_index(told, target)) for name in provider.beside)]
         load_libraries(provider.name, runtime)
+    given = str(graph) if isinstance(graph, Path) else graph
     try:
-        session: Any = runtime.InferenceSession(data, options, providers=providers, enable_fallback=False)
+        session: Any = runtime.InferenceSession(given, options, providers=providers, enable_fallback=False)
     except Exception as error:  # its own kinds, one for each status
         reason, version = _said(error), runtime.__version__
         if provider.name == CPU:

@@ -50,6 +50,7 @@ def open_session(
     num_threads: int | None = None,
     optimise: str = "all",
     spinning: bool = True,
+    write_to: Path | None = None,
     root: Path = Path("/"),
 ) -> GraphSession:
     """Return `graph`, called `name` in errors, on what `--device` says; arguments are those of `GraphSession`.
@@ -62,7 +63,12 @@ def open_session(
     """
     import onnxruntime
 
-    how: dict[str, Any] = {"num_threads": num_threads, "optimise": optimise, "spinning": spinning}
+    how: dict[str, Any] = {
+        "num_threads": num_threads,
+        "optimise": optimise,
+        "spinning": spinning,
+        "write_to": write_to,
+    }
     if device != "auto":
         target = target_for(device, precision)
         return GraphSession(graph, name, target=target, require_accelerator=require_accelerator, **how)
@@ -100,6 +106,7 @@ class GraphSession:
         num_threads: int | None = None,
         optimise: str = "all",
         spinning: bool = True,
+        write_to: Path | None = None,
     ) -> None:
         """Open `graph`, called `name` in errors.
 
@@ -109,6 +116,7 @@ class GraphSession:
             num_threads: of the CPU; None for this process's share of those it may use.
             optimise: a key of `OPTIMISATIONS`.
             spinning: whether threads wait busily for the next piece of work.
+            write_to: where ONNX Runtime writes the graph as it rewrote it.
 
         Raises:
             LinneError: it cannot be read, keeps tensors in other files, or has operators that are not known.
@@ -116,8 +124,7 @@ class GraphSession:
         """
         import onnxruntime
 
-        data = graph.read_bytes() if isinstance(graph, Path) else graph
-        require_whole(data, name)
+        require_whole(graph, name)
         target = target or target_for("cpu")
         require_built_in(target, onnxruntime)
         if require_accelerator and target.provider.no_accelerator is not None:
@@ -128,7 +135,9 @@ class GraphSession:
         options = session_options(onnxruntime, target, require_accelerator, threads)
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimise])
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-        session = open_checked(onnxruntime, data, name, target, options, threads)
+        if write_to is not None:
+            options.optimized_model_filepath = str(write_to)
+        session = open_checked(onnxruntime, graph, name, target, options, threads)
         self.name = name
         share, self.notes = share_of(session, name, target)
         """Of what a person should know: which accelerator is not used, and how much of the graph the CPU computes."""

@@ -6,7 +6,9 @@ the fields that lead to tensors are entered; numbers are those of onnx.proto.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from linne.errors import LinneError
 
@@ -28,11 +30,15 @@ _CHILDREN: Mapping[str, Mapping[int, str]] = {
 _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 13, 14
 
 
-def require_whole(data: bytes, name: str) -> None:
-    """Raise LinneError unless the ONNX file `data`, called `name`, keeps all of its tensors in itself.
+def require_whole(graph: bytes | Path, name: str) -> None:
+    """Raise LinneError unless the ONNX file `graph`, called `name`, keeps all of its tensors in itself.
 
     A path in a file that somebody else wrote may point anywhere.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
     """
+    data = _mapped(graph) if isinstance(graph, Path) else graph
     if len(data) > MAX_BYTES:
         raise LinneError(f"`{name}` has {len(data):,} bytes, and an ONNX file has at most {MAX_BYTES:,}")
     try:
@@ -44,6 +50,12 @@ def require_whole(data: bytes, name: str) -> None:
             f"`{name}` keeps `{outside}` in another file, which is not followed",
             hint="where you trust it: `onnx.save(onnx.load(FILE), 'whole.onnx')` makes one file of up to 2 GB",
         )
+
+
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """Return the content of a file; only the few bytes that are looked at are read."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
 def _outside(data: memoryview, kind: str, depth: int) -> Iterator[str]:

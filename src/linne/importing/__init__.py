@@ -17,8 +17,8 @@ from linne import models
 from linne.bundle import Bundle
 from linne.bundle_format import MANIFEST
 from linne.data.names import listed
-from linne.data.places import cache_folder
 from linne.errors import RecipeError
+from linne.host import cache_folder
 from linne.models.fetching import fetch_description
 from linne.weights import Fit
 from linne.weights.finding import DEFAULT, asked_for, find

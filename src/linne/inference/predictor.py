@@ -17,6 +17,7 @@ import numpy as np
 from linne.bundle import Bundle, open_bundle
 from linne.data.images.decode import decode_file, read_file, to_input
 from linne.errors import BundleError, ImageError, LinneError
+from linne.hash_ahead import HashAhead
 from linne.inference.backends import choose_backend, load_backend
 from linne.inference.backends.base import Backend, RunOptions, require_known
 from linne.inference.seen import SeenImages
@@ -124,10 +125,12 @@ class Predictor:
         how: RunOptions | None = None,
         tta: Views | None = None,
         goal: Goal | None = None,
+        ahead: HashAhead | None = None,
     ) -> Predictor:
         """Return a predictor that has just reproduced the bundle's canaries.
 
-        With a `goal`, `auto` takes what `linne tune` found for it on this machine; else what computes in fp32.
+        With a `goal`, `auto` takes what `linne tune` found for it on this machine; else what computes in fp32. `ahead`
+        is as `open_bundle` takes it.
 
         Raises:
             BundleError: the bundle cannot be trusted, or answers its canaries differently.
@@ -135,7 +138,7 @@ class Predictor:
         """
         how = how or RunOptions()
         if not isinstance(bundle, Bundle):
-            bundle = open_bundle(bundle)
+            bundle = open_bundle(bundle, ahead=ahead)
         choice, passed_over = _tuned(bundle, how, goal) if goal is not None and backend == "auto" else (None, None)
         if choice is not None:
             backend = choice.backend

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from linne.data.loading.loader import Batches
-from linne.data.places import cache_folder
 from linne.device import Device
 from linne.device.fallbacks import Fallbacks, without_a_kernel
 from linne.errors import CheckFailed, DeviceError
+from linne.host import cache_folder
 from linne.log import Narrator
 from linne.recipe import Recipe
 

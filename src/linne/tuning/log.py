@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from linne.bundle import Bundle
-from linne.exports import FOLDER, exports_of, identity_of
+from linne.bundle_format import EXPORTS
+from linne.exports import exports_of, identity_of
 from linne.tuned import machine_name, versions_of
 from linne.tuning.candidate import Candidate
 
@@ -20,7 +21,7 @@ class TuningLog:
 
     def __init__(self, bundle: Bundle) -> None:
         """Read what there is; lines that cannot be read, as a kill may leave one, are passed over."""
-        self.path = bundle.path / FOLDER / FILE
+        self.path = bundle.path / EXPORTS / FILE
         exported = {export.name: export.files[export.main]["sha256"] for export in exports_of(bundle)}
         self._place = {"of": identity_of(bundle), "machine": machine_name(), "exports": exported}
         self._rows: dict[str, Mapping[str, Any]] = {}

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linne import metrics
-from linne.bundle import GRAPH, Bundle
+from linne.bundle import Bundle
+from linne.bundle_format import GRAPH
 from linne.errors import LinneError, SourceError
 from linne.exports import Precision, has_export
 from linne.inference.backends import BACKENDS, NEVER_AUTO, choose_backend, load_backend

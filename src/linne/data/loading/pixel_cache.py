@@ -26,8 +26,8 @@ from linne import preprocess
 from linne.data.files import FileStore
 from linne.data.images import decode, headers, jpeg, modes, png
 from linne.data.names import printable
-from linne.data.places import cache_folder
 from linne.data.source import Split
+from linne.host import cache_folder
 from linne.preprocess import InputSpec, Resize, UInt8
 
 LEAST_FREE_SHARE = 0.1

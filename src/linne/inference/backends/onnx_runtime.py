@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError
-from linne.exports import Precision, graph_of, has_graph
+from linne.exports import GraphFile, Precision, graph_of, has_graph, listed_graph
+from linne.graphs.kept import LEAST_BYTES, MOST_BYTES, KeptGraph
 from linne.graphs.session import GraphSession, open_session, why_no_runtime
+from linne.host import accelerator_files
 from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, Resize, pillow_resize
 
@@ -51,18 +55,9 @@ class OnnxRuntimeBackend:
 
         Warns of nodes that the provider leaves to the CPU, and of accelerators that `auto` could not use.
         """
-        graph = graph_of(bundle, how.precision)
+        graph = listed_graph(bundle, how.precision)
         try:
-            session = open_session(
-                graph.path,
-                str(graph.path.relative_to(bundle.path)),
-                device=how.device,
-                precision=how.precision,
-                require_accelerator=how.require_accelerator,
-                num_threads=how.num_threads,
-                optimise=how.options.get("optimise", "all"),
-                spinning=how.options.get("spinning", "true") == "true",
-            )
+            session = _session(bundle, graph, how)
         except DeviceError:
             raise
         except (LinneError, OSError) as error:
@@ -81,3 +76,31 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Let go of the graph; ONNX Runtime gives its memory back."""
         self.session = None
+
+
+def _session(bundle: Bundle, graph: GraphFile, how: RunOptions) -> GraphSession:
+    """Return the open graph: on the CPU as ONNX Runtime rewrote it before, where that was kept and is worth it."""
+    import onnxruntime
+
+    optimise = how.options.get("optimise", "all")
+    open_it = functools.partial(
+        open_session,
+        name=str(graph.path.relative_to(bundle.path)),
+        device=how.device,
+        precision=how.precision,
+        require_accelerator=how.require_accelerator,
+        num_threads=how.num_threads,
+        spinning=how.options.get("spinning", "true") == "true",
+    )
+    keep = KeptGraph(graph.sha256, bundle.ahead)
+    on_cpu = how.device == "cpu" or (how.device == "auto" and not accelerator_files())
+    worth_it = on_cpu and optimise == "all" and LEAST_BYTES <= graph.path.stat().st_size <= MOST_BYTES
+    if worth_it and (kept := keep.find(onnxruntime.__version__)) is not None:
+        with contextlib.suppress(LinneError):  # then the graph itself is opened
+            return open_it(kept, optimise="none")
+    checked = graph_of(bundle, how.precision)
+    if worth_it:
+        # A full disk, or no place to write to: then nothing is kept. What is wrong with the graph comes up again below.
+        with contextlib.suppress(LinneError, OSError), keep.written(onnxruntime.__version__) as path:
+            return open_it(checked.path, optimise=optimise, write_to=path)
+    return open_it(checked.path, optimise=optimise)
