@@ -12,8 +12,7 @@ import dataclasses
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,14 @@ from safetensors.numpy import load_file, save_file
 import linne
 from linne.bundle_card import render_card
 from linne.bundle_format import (
+    AGAIN,
     FORMAT_VERSION,
     GRAPH,
     MANIFEST,
     check_files,
     describe_file,
     exact_keys,
+    explained,
     parse_files,
     parse_json,
     read_bytes,
@@ -68,7 +69,6 @@ GRAPH_PROVIDER = "onnx"
 PARTIAL = ".partial-"
 
 _KEYS = ("format", "linne", "task", "labels", "input", "model", "metrics", "canaries", "provenance", "files")
-_AGAIN = "copy or download it again, or train again; nothing in it was used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,12 @@ class Bundle:
         try:
             return load_file(self.path / WEIGHTS)
         except (OSError, SafetensorError, TypeError) as error:
-            raise BundleError(f"bundle `{self.path}`: `{WEIGHTS}` cannot be read: {error}", hint=_AGAIN) from error
+            raise BundleError(f"bundle `{self.path}`: `{WEIGHTS}` cannot be read: {error}", hint=AGAIN) from error
 
     def require_network(self) -> None:
         """Raise BundleError where the network's file was not compared with its sha256 on opening, and differs."""
         if self.ahead is not None:
-            with _explained(self.path):
+            with explained(self.path):
                 check_files(self.path, {self.network_file: self.files[self.network_file]}, ahead=self.ahead)
 
 
@@ -143,17 +143,8 @@ def open_bundle(folder: Path | str, *, ahead: HashAhead | None = None) -> Bundle
     """
     folder = Path(folder)
     _check_place(folder)
-    with _explained(folder):
+    with explained(folder):
         return _read(folder, ahead)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Let a BundleError out of the block with the bundle in `folder` named in it, and what to do."""
-    try:
-        yield
-    except BundleError as error:
-        raise BundleError(f"bundle `{folder}`: {error.message}", hint=error.hint or _AGAIN) from error
 
 
 def write_bundle(

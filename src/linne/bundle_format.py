@@ -11,7 +11,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ MANIFEST = "bundle.json"
 GRAPH = "model.onnx"
 EXPORTS = "exports"
 EXPORT_MANIFEST = "export.json"
+AGAIN = "copy or download it again, or train again; nothing in it was used"
 
 Migration = Callable[[Mapping[str, Any]], dict[str, Any]]
 MIGRATIONS: Mapping[int, Migration] = {1: dict}
@@ -189,6 +191,15 @@ def check_files(
             raise BundleError(
                 f"`{name}` was altered or damaged: its sha256 is {found[:12]}..., expected {expected['sha256'][:12]}..."
             )
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Let a BundleError out of the block with the bundle in `folder` named in it, and what to do."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"bundle `{folder}`: {error.message}", hint=error.hint or AGAIN) from error
 
 
 def parse_files(value: Any) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from linne.bundle import Bundle, add_metrics, open_bundle
+from linne.bundle_format import EXPORT_MANIFEST
 from linne.errors import BundleError
 from linne.exports import (
-    MANIFEST,
     Export,
     exports_of,
     graph_of,
@@ -101,7 +101,7 @@ def test_an_altered_file_is_refused_with_how_to_make_it_again(bundle: Bundle) ->
 
 
 def test_an_edited_manifest_is_refused(bundle: Bundle) -> None:
-    path = export(bundle).path / MANIFEST
+    path = export(bundle).path / EXPORT_MANIFEST
     path.write_text(path.read_text().replace("by hand", "by HAND"))
     assert "`export.json` was edited or damaged" in refusal(bundle)[0]
 
@@ -148,4 +148,4 @@ def test_rows_of_another_length_are_refused(bundle: Bundle) -> None:
 
     write_export(bundle, "onnx", "int8", fill=fill, canary_logits=lambda _: [[1.0]], facts={})
     assert "`canary_logits` are not 4 rows of 3 numbers" in refusal(bundle)[0]
-    assert json.loads((bundle.path / "exports" / "onnx-int8" / MANIFEST).read_text())["canary_logits"] == [[1.0]]
+    assert json.loads((bundle.path / "exports" / "onnx-int8" / EXPORT_MANIFEST).read_text())["canary_logits"] == [[1.0]]
