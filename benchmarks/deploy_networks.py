@@ -21,12 +21,12 @@ import measure
 def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the bundles there, for the next call")
-    parser.add_argument("--networks", default=",".join(deployed.NETWORKS), help="names, with commas")
+    parser.add_argument("--networks", default=",".join(deployed.NETWORKS), help="names, or bundles, with commas")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
-    parser.add_argument("--precisions", default="fp32", help="with commas; int8 exports must be in --folder already")
+    parser.add_argument("--precisions", default="fp32", help="with commas; int8 exports must be there already")
     options = parser.parse_args()
     if options.quick:
         options.networks, options.turns, options.seconds = "SqueezeNet 1.1", 6, 0.1
@@ -75,8 +75,7 @@ def one_network(title: str, folder: Path, options: Any) -> dict[str, Any]:
     from linne.tuning.runner import Refused, Runner
     from linne.tuning.statistics import compare, times_of
 
-    name = deployed.NETWORKS[title]
-    bundle = deployed.bundle_of(name, folder)
+    bundle = deployed.bundle_of(deployed.NETWORKS[title], folder) if title in deployed.NETWORKS else Path(title)
 
     def way(backend: str, precision: str = "fp32", **more: str) -> Candidate:
         how = RunOptions(device="cpu", num_threads=options.threads, precision=precision, options=more)
