@@ -11,7 +11,6 @@ from pathlib import Path
 
 from linne.data.names import printable
 from linne.data.sources.walk import IMAGE_SUFFIXES, walk
-from linne.download import fetch, is_offline
 from linne.errors import LinneError
 
 MAX_STDIN_BYTES = 256 * 2**20
@@ -64,6 +63,8 @@ def _fetched(url: str) -> tuple[str, bytes]:
     Raises:
         SourceError: it cannot be had, or is larger than an image.
     """
+    from linne.download import fetch, is_offline  # takes longer to import than a small network to answer
+
     with tempfile.TemporaryDirectory() as folder:
         path = fetch([url], Path(folder) / "image", max_bytes=MAX_URL_BYTES, offline=is_offline())
         return url, path.read_bytes()
