@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.errors import LinneError
+from linne.errors import LinneError, RecipeError
 from linne.host import prepare_for_torch
 from linne.log import Narrator
 
@@ -73,6 +73,8 @@ def export(
     given = {name: value for name, value in int8.items() if value is not None}
     require_int8(precision, [*given, *(["source"] if calibrate is not None else [])])
     quantises = precision == "int8" and to in IN_INT8
+    if (given or calibrate is not None) and not quantises:
+        raise RecipeError(f"`{to}` is not quantised by itself", hint="--calibrate and the like go with --to onnx")
     wish = Wish(
         precision=precision,
         pixels=bake_preprocessing,
