@@ -40,8 +40,9 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "openvino", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" and "openvino" also "fp16" and "int8".
+        to: "onnx", "openvino", "tensorrt", "torch-export" or "torchscript".
+        precision: "fp32"; also "fp16", but of "torchscript"; "bf16" of "onnx", "tensorrt" and "torch-export"; "int8"
+            of "onnx", "openvino" and "tensorrt".
         bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from linne.bundle import Bundle
 from linne.errors import LinneError, RecipeError
-from linne.exporting.agreement import BF16_SHARE, FP16_SHARE, FP32_SHARE, compare, require_agreement, trial_of
+from linne.exporting.agreement import SHARES, compare, require_agreement, trial_of
 from linne.exporting.answers import answers_of
 from linne.exporting.quantise import INT8_SHARE
 from linne.exporting.wish import Made, Wish
@@ -17,7 +17,6 @@ from linne.inference.backends.tensorrt import KIND, TensorRtBackend, compiled, m
 from linne.tuned import choices_of, machine_name
 
 MAIN = "model.plan"
-SHARES: Mapping[str, float] = {"fp32": FP32_SHARE, "fp16": FP16_SHARE, "bf16": BF16_SHARE, "int8": INT8_SHARE}
 
 
 def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
@@ -37,7 +36,7 @@ def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
     }.items():
         if said:
             raise RecipeError(f"`{option}` goes with `--to onnx`, not with `{KIND}`")
-    reason = TensorRtBackend.why_not(bundle, wish.precision) or TensorRtBackend.why_unavailable()
+    reason = TensorRtBackend.why_unavailable() or TensorRtBackend.why_not(bundle, wish.precision)
     if reason is not None:
         raise LinneError(f"an export to TensorRT cannot be made: {reason}")
     how = RunOptions(device="cuda", precision=wish.precision, options=_tuned_options(bundle, wish))
@@ -53,7 +52,7 @@ def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
         say(f"compiling with TensorRT {facts['tensorrt']} for {facts['gpu']}, up to {size} images, level {level}")
         plan, graph, _ = compiled(bundle, how, tensorrt, gpu)
         with closing(TensorRtEngine(tensorrt, gpu, plan, MAIN)) as engine:
-            agreement = compare(trial, expected_NK, engine.run, share=SHARES[wish.precision])
+            agreement = compare(trial, expected_NK, engine.run, share=SHARES.get(wish.precision, INT8_SHARE))
             require_agreement(agreement, f"the engine in {wish.precision}")
             say(agreement.line())
             canary_logits_NK = engine.run(trial.images_NCHW[: len(bundle.canaries)])

@@ -85,7 +85,9 @@ def _symmetric(model: ModelProto, node: Any, stored: dict[str, Any], name: str) 
     if below == 0:
         return [helper.make_node("Relu", [taken], [given], name=given)]
     ends = {f"{given}_low": -below * scale, f"{given}_high": above * scale}
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(end, np.float32), key) for key, end in ends.items())
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(end, np.float32), key) for key, end in ends.items()
+    )
     return [helper.make_node("Clip", [taken, *ends], [given], name=given)]
 
 
