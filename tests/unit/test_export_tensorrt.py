@@ -140,13 +140,18 @@ def test_what_is_asked_for_is_compiled_where_the_engine_is_for_something_else(fa
         TensorRtBackend.open(bundle, RunOptions(options={"batch_size": "8"}))
 
 
-def test_in_fp16_the_export_to_onnx_is_compiled_as_it_is(fake, bundle):
-    with pytest.raises(LinneError, match="cannot be made: it has no ONNX export in fp16: linne export"):
-        linne.export(bundle.path, "tensorrt", precision="fp16", quiet=True)
-    linne.export(bundle.path, "onnx", precision="fp16", quiet=True)
-    made = linne.export(bundle.path, "tensorrt", precision="fp16", quiet=True)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_in_half_precision_the_export_to_onnx_is_compiled_as_it_is(fake, bundle, precision):
+    if precision == "bf16":
+        pytest.importorskip("openvino", reason="bf16 is verified by OpenVINO: pip install 'linne[openvino]'")
+    with pytest.raises(LinneError, match=f"cannot be made: it has no ONNX export in {precision}: linne export"):
+        linne.export(bundle.path, "tensorrt", precision=precision, quiet=True)
+    linne.export(bundle.path, "onnx", precision=precision, quiet=True)
+    made = linne.export(bundle.path, "tensorrt", precision=precision, quiet=True)
     assert 0 < made.agreement.worst <= made.agreement.bound
-    assert made.export.facts["graph"] == "exports/onnx-fp16/model.onnx"
+    assert made.export.facts["graph"] == f"exports/onnx-{precision}/model.onnx"
+    backend = TensorRtBackend.open(bundle, RunOptions(precision=precision))
+    assert f" on NVIDIA H200 in {precision}, " in backend.description
 
 
 @pytest.mark.parametrize(
