@@ -81,7 +81,8 @@ def ways_on_cpu(options: Any) -> list[Any]:
 
     ways = [way("torch"), way("torch", compile="default", channels_last="true")]
     for precision in options.precisions.split(","):
-        ways += [way("onnxruntime", precision), way("openvino", precision)]
+        backends = ("openvino",) if precision == "bf16" else ("onnxruntime", "openvino")
+        ways += [way(backend, precision) for backend in backends]
     return ways
 
 
@@ -119,7 +120,8 @@ def one_network(title: str, folder: Path, options: Any) -> dict[str, Any]:
     from linne.tuning.statistics import compare, times_of
 
     on_cpu = options.device == "cpu"
-    made = [each for each in options.precisions.split(",") if each != "int8"]
+    # OpenVINO computes in bf16 what is stored in fp32.
+    made = [each for each in options.precisions.split(",") if each != "int8" and (each != "bf16" or not on_cpu)]
     bundle = deployed.bundle_of(deployed.NETWORKS[title], folder, precisions=tuple(dict.fromkeys(["fp32", *made])))
     ways = ways_on_cpu(options) if on_cpu else ways_on_gpu(options)
     samples: dict[Candidate, list[float]] = {}
