@@ -305,10 +305,32 @@ def _classes(fake, severity):
         def set_shape(self, input, min, opt, max):  # noqa: A002 - its own names
             self._shapes[input] = (min, opt, max)
 
+    class ITimingCache:
+        def __init__(self, content):
+            self._content = content
+
+        def serialize(self):
+            return Plan(self._content)
+
     class IBuilderConfig:
         def __init__(self):
             object.__setattr__(self, "builder_optimization_level", 3)
-            self._cleared, self._profiles = [], []
+            self._cleared, self._profiles, self._cache = [], [], None
+
+        def create_timing_cache(self, serialized_timing_cache):
+            content = bytes(serialized_timing_cache)
+            return None if content[:4] == b"torn" else ITimingCache(content)
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            of = cache._content.partition(b"|")[0].decode()
+            if of not in ("", fake._driver.name) and not ignore_mismatch:
+                return False
+            self._cache = cache
+            fake.calls.append(("timings", cache._content))
+            return True
+
+        def get_timing_cache(self):
+            return self._cache
 
         def clear_flag(self, flag):
             self._cleared.append(fake.BuilderFlag(flag).name)
@@ -375,6 +397,8 @@ def _classes(fake, severity):
                 assert shapes, "a network with an open size needs a profile"
             level = config.builder_optimization_level
             fake.calls.append(("build", shapes, level, tuple(config._cleared)))
+            if config._cache is not None:
+                config._cache._content = f"{fake._driver.name}|timed".encode()
             content = network._model.SerializeToString()
             return Plan(pickle.dumps([fake.__version__, content, shapes, network._marked]))
 
@@ -468,7 +492,16 @@ def _classes(fake, severity):
             return ICudaEngine(*rest)
 
     return (
-        *(ILogger, ITensor, INetworkDefinition, IOptimizationProfile, IBuilderConfig, ParserError, OnnxParser),
+        *(
+            ILogger,
+            ITensor,
+            INetworkDefinition,
+            IOptimizationProfile,
+            ITimingCache,
+            IBuilderConfig,
+            ParserError,
+            OnnxParser,
+        ),
         *(Builder, IExecutionContext, ICudaEngine, Runtime),
     )
 

@@ -128,7 +128,7 @@ def test_an_engine_for_another_gpu_or_version_gives_way_to_the_graph_and_that_is
     monkeypatch.setitem(sys.modules, "tensorrt", other)
     with pytest.warns(RuntimeWarning, match=rf"`exports/tensorrt-fp32/model.plan` is not used, {reason}; compiling"):
         TensorRtBackend.open(bundle, RunOptions())
-    assert [call[0] for call in other.calls[:2]] == ["strongly typed", "build"]
+    assert "build" in [call[0] for call in other.calls]
 
 
 def test_what_is_asked_for_is_compiled_where_the_engine_is_for_something_else(fake, bundle):

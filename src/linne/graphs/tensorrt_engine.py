@@ -8,12 +8,15 @@ An engine's file, a plan, is compiled code. TensorRT reads it unchecked, and run
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from linne.bundle_format import replace_file
 from linne.errors import DeviceError, LinneError
 from linne.graphs.pieces import pieces_of
 from linne.graphs.tensorrt_cuda import Gpu, Recording
@@ -25,13 +28,24 @@ LEVEL = 3
 """TensorRT's own: how long its builder searches, of 0 to 5."""
 
 
-def build_plan(tensorrt: Any, gpu: Gpu, graph: bytes, name: str, *, batch_size: int, level: int = LEVEL) -> bytes:
+def build_plan(
+    tensorrt: Any,
+    gpu: Gpu,
+    graph: bytes,
+    name: str,
+    *,
+    batch_size: int,
+    level: int = LEVEL,
+    timings: Path | None = None,
+) -> bytes:
     """Return the plan of an ONNX file, for `gpu` and this TensorRT alone; it takes from seconds to many minutes.
 
     Args:
         graph: the file's content, called `name` in errors.
         batch_size: the most images that it computes at once, and what its kernels are chosen for, where the graph
             leaves that open. Fewer can be computed as well.
+        timings: the file in which TensorRT finds how fast kernels were when it compiled before, for the same version
+            and GPU, and keeps what it has timed now. It saves most of the time, and changes nothing else.
 
     Raises:
         LinneError: TensorRT does not read or compile it.
@@ -62,10 +76,33 @@ def build_plan(tensorrt: Any, gpu: Gpu, graph: bytes, name: str, *, batch_size: 
             profile = builder.create_optimization_profile()
             profile.set_shape(taken.name, (1, *shape[1:]), (batch_size, *shape[1:]), (batch_size, *shape[1:]))
             config.add_optimization_profile(profile)
+        if timings is not None:
+            _use_timings(config, timings)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise LinneError(f"`{name}` cannot be compiled by TensorRT {version_of(tensorrt)}: {_why(said)}")
+        if timings is not None:
+            _keep_timings(config, timings)
         return bytes(plan)
+
+
+def _use_timings(config: Any, file: Path) -> None:
+    """Let a builder begin with the timings in `file`, or with none where TensorRT does not take them."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        content = b""
+    for begin in (content, b""):
+        cache = config.create_timing_cache(begin)
+        if cache is not None and config.set_timing_cache(cache, False):  # False: not of another GPU
+            return
+
+
+def _keep_timings(config: Any, file: Path) -> None:
+    """Write a builder's timings to `file`; where that cannot be done, the next one takes its time again."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, bytes(config.get_timing_cache().serialize()))
 
 
 class TensorRtEngine:

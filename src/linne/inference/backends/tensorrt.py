@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from linne.bundle import Bundle
+from linne.data.places import cache_folder
 from linne.errors import BundleError, DeviceError, LinneError, RecipeError
 from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_trusted
 from linne.graphs.tensorrt_cuda import Gpu
@@ -167,7 +169,10 @@ def compiled(bundle: Bundle, how: RunOptions, tensorrt: Any, gpu: Gpu) -> tuple[
     if how.precision == "int8":
         content = around_zero(content, name)
     size, level = settings(how)
-    return build_plan(tensorrt, gpu, content, name, batch_size=size, level=level), name, graph.canary_logits_NK
+    # One file for each version and GPU: TensorRT takes no other's.
+    timings = cache_folder() / "tensorrt" / re.sub(r"\W+", "-", " ".join(made_with(tensorrt, gpu).values()))
+    plan = build_plan(tensorrt, gpu, content, name, batch_size=size, level=level, timings=timings)
+    return plan, name, graph.canary_logits_NK
 
 
 def settings(how: RunOptions) -> tuple[int, int]:
