@@ -1,12 +1,18 @@
-"""Networks as they are deployed on this processor: torch as it comes and compiled, and linne's backends, in turns.
+"""Networks as they are deployed: torch as it comes and compiled, and linne's backends, in turns.
 
-Each way runs in a process of its own; all take turns, so that a drift of the machine meets all alike. The roof is what
-a large matrix product reaches with as many threads: what a network takes at least, by its multiplications.
+Each way runs in a process of its own; all take turns, so that a drift of the machine meets all alike. Images come from
+the CPU's memory and logits go back to it, as in `linne predict`, on every device.
+
+On the CPU the roof is what a large matrix product reaches with as many threads: what a network takes at least, by its
+multiplications. On a GPU of NVIDIA's the first way is torch in eager AMP, which the others are compared with:
+
+    python benchmarks/deploy_networks.py --device cuda --batch 256 --networks "ResNet-50,ViT-B/16,Inception v3"
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,12 +28,17 @@ def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the bundles there, for the next call")
     parser.add_argument("--networks", default=",".join(deployed.NETWORKS), help="names, or bundles, with commas")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
-    parser.add_argument("--precisions", default="fp32", help="with commas; int8 exports must be there already")
+    parser.add_argument(
+        "--precisions",
+        help="with commas; fp32 on a CPU, else fp16; int8 exports must be there already",
+    )
     options = parser.parse_args()
+    options.precisions = options.precisions or ("fp32" if options.device == "cpu" else "fp16")
     if options.quick:
         options.networks, options.turns, options.seconds = "SqueezeNet 1.1", 6, 0.1
     measure.use_checkout()
@@ -39,51 +50,82 @@ def main() -> None:
             found = one_network(title, folder, options)
             raw[title] = found
             rows += [[title, *row] for row in found["rows"]]
+    on = f"a CPU, {options.threads} threads" if options.device == "cpu" else f"`{options.device}`"
     measure.report(
-        f"Networks deployed on a CPU, batch {options.batch}, {options.threads} threads",
-        [
-            "network",
-            "way",
-            "ready s",
-            "first ms",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "images/s",
-            "MiB",
-            "of the roof",
-            "x torch",
-        ],
+        f"Networks deployed on {on}, batch {options.batch}",
+        [*HEADS, *(["of the roof"] if options.device == "cpu" else []), "x torch"],
         rows,
         notes=[
             f"{options.turns} turns of {options.seconds:g} s each, in processes of their own; warm but for `first ms`",
-            "ratio to torch as it comes: median of the turns' ratios and its 95 % interval",
-            "weights are drawn: as fast as trained ones in fp32",
+            "ratio to the first way: median of the turns' ratios and its 95 % interval",
+            "weights are drawn: as fast as trained ones",
             "roof: multiply-adds of convolutions and linear layers, over the best rate of a 2048 x 2048 product by "
-            "torch, NumPy and ONNX Runtime",
+            "torch, NumPy and ONNX Runtime"
+            if options.device == "cpu"
+            else "torch computes in eager AMP, `compile` compiled; all times hold the copies to and from the GPU",
         ],
-        packages=["torch", "onnxruntime", "openvino"],
+        packages=["torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"],
         raw=raw,
         options=options,
     )
 
 
+HEADS = ["network", "way", "ready s", "first ms", "p50 ms", "p95 ms", "p99 ms", "images/s", "MiB"]
+
+
+def ways_on_cpu(options: Any) -> list[Any]:
+    """Return torch as it comes, torch compiled, and the graphs."""
+
+    def way(backend: str, precision: str = "fp32", **more: str) -> Any:
+        return candidate(options, backend, precision, options.threads, more)
+
+    ways = [way("torch"), way("torch", compile="default", channels_last="true")]
+    for precision in options.precisions.split(","):
+        backends = ("openvino",) if precision == "bf16" else ("onnxruntime", "openvino")
+        ways += [way(backend, precision) for backend in backends]
+    return ways
+
+
+def ways_on_gpu(options: Any) -> list[Any]:
+    """Return, for each precision, torch in eager AMP, compiled, and the graph by ONNX Runtime and by TensorRT."""
+    size = next((size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size >= options.batch), 256)
+    ways = []
+    for precision in options.precisions.split(","):
+        for backend, more in (
+            ("torch", {}),
+            ("torch", {"channels_last": "true"}),
+            ("torch", {"compile": "default", "channels_last": "true"}),
+            ("onnxruntime", {}),
+            ("tensorrt", {"batch_size": str(size)}),
+            ("tensorrt", {"batch_size": str(size), "level": "5", "cuda_graph": "true"}),
+        ):
+            if backend != "onnxruntime" or precision != "bf16":
+                ways.append(candidate(options, backend, precision, None, more))
+    return ways
+
+
+def candidate(options: Any, backend: str, precision: str, threads: int | None, more: dict[str, str]) -> Any:
+    """Return one way to run a network."""
+    from linne.inference.backends.base import RunOptions
+    from linne.tuning.candidate import Candidate
+
+    how = RunOptions(device=options.device, num_threads=threads, precision=precision, options=more)
+    return Candidate(backend=backend, how=how, batch=options.batch)
+
+
 def one_network(title: str, folder: Path, options: Any) -> dict[str, Any]:
     """Return the rows of a network's ways."""
-    from linne.inference.backends.base import RunOptions
     from linne.tuning.candidate import Candidate
     from linne.tuning.runner import Refused, Runner
     from linne.tuning.statistics import compare, times_of
 
-    bundle = deployed.bundle_of(deployed.NETWORKS[title], folder) if title in deployed.NETWORKS else Path(title)
-
-    def way(backend: str, precision: str = "fp32", **more: str) -> Candidate:
-        how = RunOptions(device="cpu", num_threads=options.threads, precision=precision, options=more)
-        return Candidate(backend=backend, how=how, batch=options.batch)
-
-    ways = [way("torch"), way("torch", compile="default", channels_last="true")]
-    for precision in options.precisions.split(","):
-        ways += [way("onnxruntime", precision), way("openvino", precision)]
+    on_cpu = options.device == "cpu"
+    # OpenVINO computes in bf16 what is stored in fp32.
+    made = [each for each in options.precisions.split(",") if each != "int8" and (each != "bf16" or not on_cpu)]
+    named = deployed.NETWORKS.get(title)
+    exports = tuple(dict.fromkeys(["fp32", *made]))
+    bundle = Path(title) if named is None else deployed.bundle_of(named, folder, precisions=exports)
+    ways = ways_on_cpu(options) if on_cpu else ways_on_gpu(options)
     samples: dict[Candidate, list[float]] = {}
     medians: dict[Candidate, list[float]] = {}
     peaks: dict[Candidate, float] = {}
@@ -95,15 +137,17 @@ def one_network(title: str, folder: Path, options: Any) -> dict[str, Any]:
                 runners[one] = stack.enter_context(Runner(bundle, one))
             except Refused as refusal:
                 print(f"{title}, {one.words}: {refusal}")
+        if ways[0] not in runners:
+            sys.exit(f"error: {title} cannot be run by {ways[0].words}, which the others are compared with")
         for _ in range(options.turns):
-            roofs.append(matrix_rate(options.threads))
+            roofs += [matrix_rate(options.threads)] if on_cpu else []
             for one, runner in runners.items():
                 turn = runner.run(options.seconds)
                 samples.setdefault(one, []).extend(turn.times_ms)
                 medians.setdefault(one, []).append(statistics.median(turn.times_ms))
                 peaks[one] = turn.peak_mib or 0.0
-    gmacs = multiply_adds(bundle)
-    rate = statistics.median(roofs)
+    gmacs = multiply_adds(bundle) if on_cpu else 0.0
+    rate = statistics.median(roofs) if on_cpu else 1.0
     rows = []
     for one, runner in runners.items():
         times = times_of(samples[one], options.batch)
@@ -119,7 +163,7 @@ def one_network(title: str, folder: Path, options: Any) -> dict[str, Any]:
                 f"{times.p99_ms:.2f}",
                 f"{times.images_per_second:.1f}",
                 f"{peaks[one]:.0f}",
-                f"{share:.0%}",
+                *([f"{share:.0%}"] if on_cpu else []),
                 f"{against.ratio:.2f} ({against.low:.2f}-{against.high:.2f})",
             ]
         )

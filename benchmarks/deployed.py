@@ -46,6 +46,9 @@ def settled(name: str, folder: Path) -> Path:
     short = name.partition("/")[2]
     extra = {"init_weights": True} if short in ("inception_v3", "googlenet") else {}
     network: Any = torchvision.models.get_model(short, weights=None, **extra)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # means over all batches: numbers stay small, as fp16 needs them
     network.train()
     side = 299 if short == "inception_v3" else 224
     with torch.no_grad():

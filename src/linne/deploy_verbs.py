@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linne.errors import LinneError
+from linne.errors import LinneError, RecipeError
 from linne.host import prepare_for_torch
 from linne.log import Narrator
 
@@ -40,8 +40,9 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "openvino", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" and "openvino" also "fp16" and "int8".
+        to: "onnx", "openvino", "tensorrt", "torch-export" or "torchscript".
+        precision: "fp32"; also "fp16", but of "torchscript"; "bf16" of "onnx", "tensorrt" and "torch-export"; "int8"
+            of "onnx", "openvino" and "tensorrt".
         bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.
@@ -73,6 +74,8 @@ def export(
     given = {name: value for name, value in int8.items() if value is not None}
     require_int8(precision, [*given, *(["source"] if calibrate is not None else [])])
     quantises = precision == "int8" and to in IN_INT8
+    if (given or calibrate is not None) and not quantises:
+        raise RecipeError(f"`{to}` is not quantised by itself", hint="--calibrate and the like go with --to onnx")
     wish = Wish(
         precision=precision,
         pixels=bake_preprocessing,

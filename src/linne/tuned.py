@@ -35,7 +35,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     ),
     "openvino": ("openvino",),
     "migraphx": ("migraphx",),
-    "tensorrt": ("tensorrt",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
 }
 """Whose versions decide how fast a backend is."""
 _KEYS = (

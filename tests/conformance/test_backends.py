@@ -88,7 +88,10 @@ MAKERS: dict[str, Callable[[Path, InputSpec], Bundle]] = {
     "onnxruntime": graph_bundle,
     "migraphx": graph_bundle,
     "openvino": free_graph_bundle,
+    "tensorrt": free_graph_bundle,
 }
+DEVICES = {"tensorrt": "cuda"}
+"""Of backends that do not run on a CPU; the others are tried there."""
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
@@ -106,7 +109,7 @@ def bundle(name: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def backend(name: str, bundle: Bundle) -> Backend:
-    return load_backend(name).open(bundle, RunOptions(device="cpu"))
+    return load_backend(name).open(bundle, RunOptions(device=DEVICES.get(name, "cpu")))
 
 
 @pytest.fixture
@@ -156,7 +159,9 @@ def test_every_option_of_a_backend_leaves_its_answers_as_they_are(
     for option, known in load_backend(name).OPTIONS.items():
         assert known.help
         for value in () if option in SLOW_TO_OPEN else known.values[1:]:  # the first is what `backend` has
-            other = load_backend(name).open(bundle, RunOptions(device="cpu", options={option: value}))
+            other = load_backend(name).open(
+                bundle, RunOptions(device=DEVICES.get(name, "cpu"), options={option: value})
+            )
             found_NK = other.run(images_NCHW)
             # Other kernels, which add in another order.
             np.testing.assert_allclose(found_NK, expected_NK, atol=1e-5 * np.abs(expected_NK).max(), rtol=0)
@@ -169,7 +174,7 @@ def test_a_backend_can_be_closed_twice(backend: Backend) -> None:
 
 
 def test_an_untouched_bundle_answers_its_canaries(name: str, bundle: Bundle) -> None:
-    predictor = Predictor.open(bundle.path, backend=name, how=RunOptions(device="cpu"))
+    predictor = Predictor.open(bundle.path, backend=name, how=RunOptions(device=DEVICES.get(name, "cpu")))
     assert predictor.labels == LABELS
     assert predictor.backend_name == name
 
@@ -246,7 +251,7 @@ def test_a_bundle_with_fitting_hashes_and_a_planted_fault_is_refused(
     (folder / "bundle.json").write_bytes(seal(manifest))
 
     with pytest.raises(BundleError) as caught:
-        Predictor.open(folder, backend=name, how=RunOptions(device="cpu"))
+        Predictor.open(folder, backend=name, how=RunOptions(device=DEVICES.get(name, "cpu")))
     message = caught.value.message
     assert f"bundle `{folder}` does not answer as it did when it was written: `canaries/" in message
     assert f"of their size, allowed {CANARY_TOLERANCE:g}" in message

@@ -127,6 +127,39 @@ assert not {{"torch", "torchvision", "timm"}} & set(sys.modules)
     assert has_export(bundle, "onnx-pixels", "fp16")
 
 
+@pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.rpartition("/")[2])
+def test_a_network_answers_in_bf16_about_as_it_did(bundles: dict[str, Bundle], model: str) -> None:
+    pytest.importorskip("openvino", reason="bf16 is verified by OpenVINO: pip install 'linne[openvino]'")
+    bundle = bundles[model]
+    if model == "torchvision/inception_v3":
+        # With drawn weights it enlarges what is rounded: by torch's autocast its logits are off by 10 of 21 as well.
+        with pytest.raises(CheckFailed, match="the graph in bf16 does not answer as the bundle does"):
+            linne.export(bundle.path, "onnx", precision="bf16", quiet=True)
+        return
+    made = linne.export(bundle.path, "onnx", precision="bf16", trust_code=True, replace=True, quiet=True)
+    assert 0 < made.agreement.worst <= made.agreement.bound
+    types = {item.data_type for item in onnx.load(made.export.main_file).graph.initializer}
+    assert onnx.TensorProto.BFLOAT16 in types
+    assert not types & {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_program_of_torch_holds_weights_in_half_precision_and_takes_and_gives_fp32(
+    bundles: dict[str, Bundle], precision: Any
+) -> None:
+    import torch
+
+    whole = linne.export(bundles["small"].path, "torch-export", replace=True, quiet=True)
+    made = linne.export(bundles["small"].path, "torch-export", precision=precision, quiet=True)
+    assert 0 < made.agreement.worst <= made.agreement.bound
+    assert made.size_bytes < whole.size_bytes
+    program = torch.export.load(made.export.main_file)
+    number = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    assert {value.dtype for value in program.state_dict.values() if value.is_floating_point()} == {number}
+    images = torch.zeros(5, 3, *program.example_inputs[0][0].shape[2:])
+    assert program.module()(images).dtype == torch.float32
+
+
 @pytest.mark.parametrize("to", ["torch-export", "torchscript"])
 @pytest.mark.parametrize("model", ["small", "torchvision/resnet18", "timm/vit_tiny_patch16_224"])
 def test_torchs_own_formats_open_with_torch_alone_and_know_their_labels(

@@ -121,7 +121,8 @@ def test_a_graph_is_a_graph_already(bundle: Bundle) -> None:
     ("to", "options", "message"),
     [
         ("onxn", {}, "no kind of export `onxn`"),
-        ("onnx", {"precision": "bf16"}, "`onnx` is exported in fp32, fp16 and int8, not in bf16"),
+        ("openvino", {"precision": "bf16"}, "`openvino` is exported in fp32, fp16 and int8, not in bf16"),
+        ("torch-export", {"precision": "int8"}, "`torch-export` is exported in fp32, fp16 and bf16, not in int8"),
         ("torchscript", {"precision": "int8"}, "`torchscript` is exported in fp32, not in int8"),
         ("onnx", {"precision": "fp16", "exporter": "dynamic"}, "no exporter `dynamic`"),
         ("onnx", {"precision": "fp16", "opset": 18}, "this bundle is a graph already"),

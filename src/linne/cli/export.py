@@ -12,10 +12,12 @@ from linne.cli import complete, console
 
 @click.command("export")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--to", required=True, metavar="KIND", help="`onnx`, `openvino`, `torch-export` or `torchscript`.")
+@click.option(
+    "--to", required=True, metavar="KIND", help="`onnx`, `openvino`, `tensorrt`, `torch-export` or `torchscript`."
+)
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
     help="Of the numbers.",

@@ -18,11 +18,12 @@ import numpy as np
 from linne.bundle import Bundle
 from linne.errors import RecipeError, suggest
 from linne.exporting.wish import Exported, Made, Wish
-from linne.exports import PIXELS, require_room, write_export
+from linne.exports import COMPILED, PIXELS, remember_made, require_room, write_export
 
 KINDS: Mapping[str, str] = {
     "onnx": "linne.exporting.to_onnx:make",
     "openvino": "linne.exporting.to_openvino:make",
+    "tensorrt": "linne.exporting.to_tensorrt:make",
     "torch-export": "linne.exporting.to_torch_export:make",
     "torchscript": "linne.exporting.to_torchscript:make",
 }
@@ -70,6 +71,8 @@ def export_bundle(
         facts={**_facts(), **made.facts, "agreement": made.agreement.to_dict()},
         replace=replace,
     )
+    if kind in COMPILED:
+        remember_made(export)
     return Exported(export=export, agreement=made.agreement, seconds=seconds)
 
 

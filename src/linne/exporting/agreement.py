@@ -31,6 +31,10 @@ FP16_SHARE = 2e-2
 MobileNetV2 for pictures of which it is not sure. On a CPU, ONNX Runtime rounds weights and computes in fp32: overflow
 does not show there, which is why `exporting.half` looks for it."""
 
+BF16_SHARE = 8 * FP16_SHARE
+"""The same in bf16, whose numbers have 8 bits: three fewer than those of fp16."""
+SHARES: Mapping[str, float] = {"fp32": FP32_SHARE, "fp16": FP16_SHARE, "bf16": BF16_SHARE}
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from linne.bundle import WEIGHTS, Bundle
 from linne.bundle_format import GRAPH
-from linne.errors import CheckFailed, LinneError, RecipeError
-from linne.exporting.agreement import FP16_SHARE, FP32_SHARE, Agreement, Trial, compare, require_agreement, trial_of
+from linne.errors import CheckFailed, DeviceError, LinneError, RecipeError
+from linne.exporting.agreement import (
+    BF16_SHARE,
+    FP16_SHARE,
+    FP32_SHARE,
+    Agreement,
+    Trial,
+    compare,
+    require_agreement,
+    trial_of,
+)
 from linne.exporting.answers import answers_of, network_to_export
+from linne.exporting.bfloat import OPSET as BF16_OPSET
+from linne.exporting.bfloat import to_bfloat
 from linne.exporting.graph_notes import describe, tidy
 from linne.exporting.half import to_half
 from linne.exporting.pixels import with_pixels
@@ -22,9 +33,10 @@ from linne.exporting.quantise import INT8_SHARE, Images, images_for, to_budget
 from linne.exporting.torch_talk import first_line, quietly
 from linne.exporting.wish import Made, Wish
 from linne.exports import graph_of, has_graph
+from linne.graphs.openvino_model import OpenVinoModel, why_no_openvino
 from linne.graphs.session import INSTALL, GraphSession, why_no_runtime
 from linne.graphs.wire import require_whole
-from linne.preprocess import Floats, InputSpec
+from linne.preprocess import Floats, InputSpec, UInt8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +46,7 @@ IMAGES, LOGITS = "images", "logits"
 OPSET = 18
 """The operator set in which torch's dynamo exporter writes its operators; others it converts. Every runtime of 2024 on
 reads it."""
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 Say = Callable[[str], None]
 
 
@@ -67,6 +79,9 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
     if wish.precision == "fp16":
         share = FP16_SHARE
         graph = _in_half(graph, trial, expected_NK, say)
+    elif wish.precision == "bf16":
+        share = BF16_SHARE
+        graph = _in_bfloat(graph, bundle, trial, expected_NK, say)
     elif images is not None:
         share = INT8_SHARE
         graph = _in_int8(graph, bundle, wish, images, trial, expected_NK, say)
@@ -81,7 +96,7 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
     return Made(
         files={MAIN: graph.content},
         main=MAIN,
-        canary_logits_NK=GraphSession(graph.content, MAIN).run(canaries),
+        canary_logits_NK=_runner(graph.content, wish.precision)(canaries),
         agreement=graph.agreement,
         facts=graph.facts,
     )
@@ -90,7 +105,9 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
 def _require_sense(bundle: Bundle, wish: Wish) -> None:
     """Raise LinneError for what cannot be made, before anything is computed."""
     if wish.precision not in PRECISIONS:
-        raise RecipeError(f"`onnx` is exported in fp32, fp16 and int8, not in {wish.precision}")
+        raise RecipeError(f"`onnx` is exported in fp32, fp16, bf16 and int8, not in {wish.precision}")
+    if wish.precision == "bf16":
+        _require_sense_in_bf16(wish)
     if (reason := why_no_runtime()) is not None:
         raise LinneError(f"an export cannot be verified: {reason}")
     try:
@@ -108,6 +125,16 @@ def _require_sense(bundle: Bundle, wish: Wish) -> None:
         )
     if wish.exporter != "auto" or wish.opset is not None:
         raise RecipeError("`--exporter` and `--opset` are for torch's networks, and this bundle is a graph already")
+
+
+def _require_sense_in_bf16(wish: Wish) -> None:
+    """Raise LinneError where bf16 cannot be verified, or not together with something else that is asked for."""
+    if (reason := why_no_openvino()) is not None:
+        raise LinneError(f"ONNX Runtime has no operators for bf16 on a CPU, and to verify by OpenVINO: {reason}")
+    if wish.pixels:
+        raise RecipeError("`--bake-preprocessing` goes with fp32, fp16 and int8, not with bf16")
+    if wish.opset is not None and wish.opset < BF16_OPSET:
+        raise RecipeError(f"operator set {wish.opset} has no convolutions in bf16", hint=f"use --opset {BF16_OPSET}")
 
 
 def graph_in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
@@ -171,6 +198,26 @@ def _in_int8(
     content = describe(content, bundle, bundle.input)
     agreement = compare(trial, expected_NK, GraphSession(content, MAIN).run, share=INT8_SHARE)
     return Graph(content, agreement, {**graph.facts, **facts})
+
+
+def _in_bfloat(graph: Graph, bundle: Bundle, trial: Trial, expected_NK: Floats, say: Say) -> Graph:
+    """Return the graph in bf16, run by OpenVINO: in bf16 where the processor has instructions for it."""
+    content = describe(to_bfloat(graph.content), bundle, bundle.input)
+    agreement = compare(trial, expected_NK, _runner(content, "bf16", say), share=BF16_SHARE)
+    say(f"bf16: {len(content) / 1e6:.1f} MB")
+    return Graph(content, agreement, {**graph.facts, "opset": _opset(content)})
+
+
+def _runner(content: bytes, precision: str, say: Say | None = None) -> Callable[[Floats | UInt8], Floats]:
+    """Return what answers images with a graph on the CPU: ONNX Runtime, which has no bf16, or OpenVINO for that."""
+    if precision != "bf16":
+        return GraphSession(content, MAIN).run
+    try:
+        return OpenVinoModel(content, MAIN, device="cpu", precision="bf16").run
+    except DeviceError as error:
+        if say is not None:
+            say(f"verified in fp32 with rounded weights: {error.message}")
+        return OpenVinoModel(content, MAIN, device="cpu").run
 
 
 def _why_no_dynamo() -> str | None:

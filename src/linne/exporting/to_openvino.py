@@ -28,7 +28,10 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         CheckFailed: they do not answer as the bundle does.
     """
     if wish.precision not in PRECISIONS:
-        raise RecipeError(f"`openvino` is exported in fp32, fp16 and int8, not in {wish.precision}")
+        raise RecipeError(
+            f"`openvino` is exported in fp32, fp16 and int8, not in {wish.precision}",
+            hint="OpenVINO computes in bf16 what is stored in fp32: `--backend openvino --precision bf16`",
+        )
     if wish.pixels:
         raise RecipeError("`--bake-preprocessing` goes with `--to onnx`, not with `openvino`")
     if (reason := why_no_openvino()) is not None:

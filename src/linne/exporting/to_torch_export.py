@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAIN = "model.pt2"
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
     """Return the program of `bundle`, verified; raises as `make_torch_file`."""
-    return make_torch_file(bundle, wish, "torch-export", MAIN, say, write=_write, read=_read)
+    return make_torch_file(bundle, wish, "torch-export", MAIN, say, write=_write, read=_read, precisions=PRECISIONS)
 
 
 def _write(network: nn.Module, example: torch.Tensor, texts: dict[str, str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -76,11 +76,12 @@ class Wish:
             raise RecipeError("int8 needs images to measure ranges on")
         return self.int8
 
-    def require_plain(self, kind: str) -> None:
-        """Raise RecipeError for what only `--to onnx` can do."""
-        if self.precision != "fp32":
+    def require_plain(self, kind: str, precisions: Sequence[str] = ("fp32",)) -> None:
+        """Raise RecipeError for what only `--to onnx` can do, and for other precisions than `kind` has."""
+        if self.precision not in precisions:
+            known = " and ".join([", ".join(precisions[:-1]), precisions[-1]] if precisions[1:] else precisions)
             raise RecipeError(
-                f"`{kind}` is exported in fp32, not in {self.precision}",
+                f"`{kind}` is exported in {known}, not in {self.precision}",
                 hint="torch computes in half where it is run: `model.half()`, or autocast; or use --to onnx",
             )
         given = {

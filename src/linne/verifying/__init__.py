@@ -94,7 +94,7 @@ def candidates(
 
 def _is_made(bundle: Bundle, backend: str, precision: Precision) -> bool:
     """Return whether somebody made the bundle in `precision`: half precision may also be a runtime's own doing."""
-    kind = "onnx" if backend == "onnxruntime" else backend
+    kind = "onnx" if backend in ("onnxruntime", "tensorrt") else backend
     return precision in ("fp32", "int8") or has_export(bundle, kind, precision)
 
 
