@@ -40,9 +40,10 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "openvino", "torch-export" or "torchscript".
-        precision: "fp32", or of "onnx" and "openvino" also "fp16" and "int8".
-        bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
+        to: "onnx", "openvino", "tflite", "torch-export" or "torchscript".
+        precision: "fp32", or of "onnx", "openvino" and "tflite" also "fp16" and "int8".
+        bake_preprocessing: Of "onnx" and "tflite": take uint8 N x H x W x C of the bundle's input size, and scale it
+            in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.
         calibrate: Of int8: the source on whose training split ranges are measured, and on whose validation split the

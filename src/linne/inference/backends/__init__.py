@@ -15,6 +15,7 @@ BACKENDS = {
     "torch": "linne.inference.backends.pytorch:TorchBackend",
     "openvino": "linne.inference.backends.openvino:OpenVinoBackend",
     "migraphx": "linne.inference.backends.migraphx:MigraphxBackend",
+    "tflite": "linne.inference.backends.tflite:TfliteBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
 """In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it.
