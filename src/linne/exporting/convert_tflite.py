@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from linne.bundle import Bundle
 
 IMAGES, LOGITS = "images", "logits"
-PACKAGES = ("litert-torch", "litert-converter", "ai-edge-litert", "torch")
+PACKAGES = ("litert-torch", "litert-converter")
 
 
 def main(words: list[str]) -> None:

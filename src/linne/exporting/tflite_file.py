@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from linne.graphs.tflite_model import IDENTIFIER
 
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -18,9 +20,10 @@ _WRITTEN = (1980, 1, 1, 0, 0, 0)
 
 
 def of_any_batch(content: bytes) -> bytes:
-    """Return the file with the first size of its inputs and outputs left open, as the format writes it.
+    """Return the file, made for one image, with the number of images left open as the format writes it.
 
-    Whether its operators bear that is for whoever runs it to find out.
+    That is the first size of what goes in and comes out, and of what is reshaped to one image. Whether all operators
+    bear it is for whoever runs it to find out: some fail, others answer wrongly.
     """
     import flatbuffers
 
@@ -29,9 +32,29 @@ def of_any_batch(content: bytes) -> bytes:
     for place in (*graph.inputs, *graph.outputs):
         tensor = graph.tensors[place]
         tensor.shapeSignature = [ANY, *tensor.shape[1:]]
+    for place in _only_shapes(model):
+        buffer = model.buffers[graph.tensors[place].buffer]
+        sizes = np.frombuffer(bytes(buffer.data), np.int32).copy()
+        if sizes[0] == 1:
+            sizes[0] = ANY
+            buffer.data = np.frombuffer(sizes.tobytes(), np.uint8)
     builder = flatbuffers.Builder(len(content) + 1024)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _only_shapes(model: Any) -> set[int]:
+    """Return the tensors that are shapes for a reshape, and nothing else to any operator."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    shapes: set[int] = set()
+    others: set[int] = set()
+    for operator in model.subgraphs[0].operators:
+        taken = [int(place) for place in operator.inputs]
+        reshapes = model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.RESHAPE
+        shapes.update(taken[1:2] if reshapes else ())
+        others.update(taken[:1] if reshapes else taken)
+    return shapes - others
 
 
 def with_texts(content: bytes, texts: Mapping[str, str]) -> bytes:

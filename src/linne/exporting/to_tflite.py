@@ -121,8 +121,8 @@ def _texts(bundle: Bundle, wish: Wish) -> dict[str, str]:
 def _in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say: Say) -> Flat:
     """Return the network in fp32, verified: for any number of images where its operators bear that, or for one.
 
-    The converter knows fixed sizes alone. Where they are only those of what goes in and comes out, which is so of most
-    convolutional networks, they can be left open afterwards; where a number of images is in a reshape, they cannot.
+    The converter knows fixed sizes alone. Of most convolutional networks the number of images can be left open
+    afterwards, and every batch answers as each image does; of transformers and ConvNeXt it cannot.
     """
     started = time.perf_counter()
     say("exporting with litert-torch, in a process of its own")

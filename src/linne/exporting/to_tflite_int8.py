@@ -13,6 +13,7 @@ import numpy as np
 
 from linne.bundle import Bundle, canary_batch
 from linne.errors import CheckFailed, LinneError, RecipeError, suggest
+from linne.exporting.convert_tflite import IMAGES
 from linne.exporting.quantise import Images, calibration_facts
 from linne.exporting.tflite_file import layers_of
 from linne.exporting.torch_talk import first_line, quietly
@@ -27,6 +28,10 @@ from linne.report_parity import ParityReport
 from linne.verifying import Reference, compare, reference_of
 
 QUANTISER = "ai-edge-quantizer"
+SIGNATURE = "serving_default"
+"""What the converter calls the one way to call a network."""
+AT_ONCE = 50
+"""Images, in float, that ranges are measured on."""
 BEFORE, AS_IT_RUNS = "ranges measured before", "ranges measured as it runs"
 SCHEMES = {
     BEFORE: "int8 weights a channel, int8 between layers, a range a tensor",
@@ -111,16 +116,20 @@ def _in_int8(content: bytes, images: Images, kept: Sequence[str], *, as_it_runs:
         for name in kept:
             quantiser.update_quantization_recipe(re.escape(name), names.ALL_SUPPORTED, algorithm_key="no_quantize")
 
-    def shown() -> Iterator[dict[str, Any]]:
-        # One image at a time is made ready, when it is its turn.
-        for n in range(len(calibration)):
-            one = slice(n, n + 1)
-            yield {"images": calibration.images_NHWC[one] if pixels else calibration.normalised(one)}
+    def shown() -> Iterator[list[dict[str, Any]]]:
+        # The quantiser makes a list of what it is given, so it gets a part at a time.
+        for start in range(0, len(calibration), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            batch = calibration.images_NHWC[part] if pixels else calibration.normalised(part)
+            yield [{IMAGES: image[None]} for image in batch]
 
     return _made(content, tell, shown=None if as_it_runs else shown())
 
 
-def _made(content: bytes, tell: Callable[[Any], None], *, shown: Iterator[dict[str, Any]] | None = None) -> bytes:
+def _made(
+    content: bytes, tell: Callable[[Any], None], *, shown: Iterator[list[dict[str, Any]]] | None = None
+) -> bytes:
+    """Return the file as the quantiser writes it after `tell` told it how, with ranges on what it is `shown`."""
     from ai_edge_quantizer import quantizer
 
     try:
@@ -128,8 +137,8 @@ def _made(content: bytes, tell: Callable[[Any], None], *, shown: Iterator[dict[s
             quantiser: Any = quantizer.Quantizer(bytearray(content))
             tell(quantiser)
             ranges = None
-            if shown is not None:
-                ranges = quantiser.calibrate({"serving_default": shown}, num_threads=usable_cores())
+            for part in shown or ():
+                ranges = quantiser.calibrate({SIGNATURE: part}, ranges, num_threads=usable_cores())
             result = quantiser.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
             return bytes(result.quantized_model)
     except Exception as error:  # of many kinds

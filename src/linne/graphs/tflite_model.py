@@ -54,7 +54,9 @@ def require_plain(content: bytes, name: str) -> None:
         model = schema.Model.GetRootAs(content, 0)
         codes = [model.OperatorCodes(k) for k in range(model.OperatorCodesLength())]
         custom = [code.CustomCode() for code in codes if code.BuiltinCode() == schema.BuiltinOperator.CUSTOM]
-        outside = any(model.Buffers(k).Offset() > 1 for k in range(model.BuffersLength()))
+        buffers = [model.Buffers(k) for k in range(model.BuffersLength())]
+        # 0 and 1 say that the numbers are in the flatbuffer; larger ones, where behind it they are.
+        outside = any(buffer.Offset() > 1 and buffer.Offset() + buffer.Size() > len(content) for buffer in buffers)
         outside |= model.ExternalBuffersLength() > 0
     except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise LinneError(f"`{name}` cannot be read as TensorFlow Lite: {error}", hint="copy it again") from error
@@ -62,7 +64,7 @@ def require_plain(content: bytes, name: str) -> None:
         words = (custom[0] or b"")[:100].decode("utf-8", "replace")
         raise LinneError(f"`{name}` needs the custom operator `{words}`, and only TensorFlow Lite's own are run")
     if outside:
-        raise LinneError(f"`{name}` keeps tensors outside its flatbuffer, which are not followed")
+        raise LinneError(f"`{name}` keeps tensors outside itself, which are not followed")
 
 
 class TfliteModel:
