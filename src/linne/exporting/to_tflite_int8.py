@@ -126,9 +126,7 @@ def _in_int8(content: bytes, images: Images, kept: Sequence[str], *, as_it_runs:
     return _made(content, tell, shown=None if as_it_runs else shown())
 
 
-def _made(
-    content: bytes, tell: Callable[[Any], None], *, shown: Iterator[list[dict[str, Any]]] | None = None
-) -> bytes:
+def _made(content: bytes, tell: Callable[[Any], None], *, shown: Iterator[list[dict[str, Any]]] | None = None) -> bytes:
     """Return the file as the quantiser writes it after `tell` told it how, with ranges on what it is `shown`."""
     from ai_edge_quantizer import quantizer
 
