@@ -6,7 +6,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test quick test-slow test-faults bench-gpu fuzz migraphx check format reference clean
+.PHONY: help demo test quick test-slow test-faults test-tflite bench-gpu fuzz migraphx check format reference clean
 
 help:
 	@echo "make demo       train, evaluate and predict on real images, from nothing"
@@ -14,6 +14,7 @@ help:
 	@echo "make quick      the tests that take no processes of their own, under two minutes"
 	@echo "make test-slow  the tests on real data and long runs"
 	@echo "make test-faults  kills, damage and failing disks by the hundred: half an hour"
+	@echo "make test-tflite  exports to TensorFlow Lite, in an environment of their own: build/tflite, some gigabytes"
 	@echo "make bench-gpu  what is measured on an accelerator, in parts of ten minutes; call it again to go on"
 	@echo "make fuzz       a million damaged images through the decoder"
 	@echo "make migraphx   AMD's graph compiler into build/migraphx, for its tests: it runs on any CPU, without ROCm"
@@ -36,6 +37,16 @@ test-slow: $(VENV)/installed-dev
 
 test-faults: $(VENV)/installed-dev
 	python benchmarks/faults.py
+
+# The converter holds packages back to versions that others here have left behind: among them an older anyio, at whose
+# plugin pytest warns.
+test-tflite: build/tflite/installed
+	build/tflite/bin/python -m pytest -p no:anyio -m "not slow" tests/pipeline/test_tflite.py tests/unit/test_tflite_model.py
+
+build/tflite/installed: pyproject.toml
+	$(PYTHON) -m venv build/tflite
+	build/tflite/bin/python -m pip install --compile -e '.[train,onnx,tflite-export]' pytest hypothesis
+	@touch $@
 
 bench-gpu: $(VENV)/installed-train
 	benchmarks/gpu_all.sh

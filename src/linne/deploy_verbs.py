@@ -40,10 +40,11 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "openvino", "tensorrt", "torch-export" or "torchscript".
+        to: "onnx", "openvino", "tensorrt", "tflite", "torch-export" or "torchscript".
         precision: "fp32"; also "fp16", but of "torchscript"; "bf16" of "onnx", "tensorrt" and "torch-export"; "int8"
-            of "onnx", "openvino" and "tensorrt".
-        bake_preprocessing: Of "onnx": take uint8 N x H x W x C of the bundle's input size, and scale it in the graph.
+            of "onnx", "openvino", "tensorrt" and "tflite".
+        bake_preprocessing: Of "onnx" and "tflite": take uint8 N x H x W x C of the bundle's input size, and scale it
+            in the graph.
         exporter: Which of torch's two writers of ONNX, "dynamo" or "script"; "auto" keeps the first that verifies.
         opset: ONNX's operator set; None for 18.
         calibrate: Of int8: the source on whose training split ranges are measured, and on whose validation split the

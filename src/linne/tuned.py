@@ -34,6 +34,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
         "onnxruntime-openvino",
     ),
     "openvino": ("openvino",),
+    "tflite": ("ai-edge-litert",),
     "migraphx": ("migraphx",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
 }

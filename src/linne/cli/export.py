@@ -13,7 +13,10 @@ from linne.cli import complete, console
 @click.command("export")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--to", required=True, metavar="KIND", help="`onnx`, `openvino`, `tensorrt`, `torch-export` or `torchscript`."
+    "--to",
+    required=True,
+    metavar="KIND",
+    help="`onnx`, `openvino`, `tensorrt`, `tflite`, `torch-export` or `torchscript`.",
 )
 @click.option(
     "--precision",
@@ -22,7 +25,9 @@ from linne.cli import complete, console
     show_default=True,
     help="Of the numbers.",
 )
-@click.option("--bake-preprocessing", is_flag=True, help="Of onnx: take pixels, uint8 N x H x W x C, and scale them.")
+@click.option(
+    "--bake-preprocessing", is_flag=True, help="Of onnx and tflite: take pixels, uint8 N x H x W x C, and scale them."
+)
 @click.option(
     "--exporter",
     type=click.Choice(["auto", "dynamo", "script"]),

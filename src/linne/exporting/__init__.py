@@ -24,12 +24,13 @@ KINDS: Mapping[str, str] = {
     "onnx": "linne.exporting.to_onnx:make",
     "openvino": "linne.exporting.to_openvino:make",
     "tensorrt": "linne.exporting.to_tensorrt:make",
+    "tflite": "linne.exporting.to_tflite:make",
     "torch-export": "linne.exporting.to_torch_export:make",
     "torchscript": "linne.exporting.to_torchscript:make",
 }
 """What can come after `--to`, and who makes it: `make(bundle, wish, say) -> Made`, verified."""
 
-IN_INT8 = ("onnx", "openvino")
+IN_INT8 = ("onnx", "openvino", "tflite")
 """Those of them that can be in int8."""
 
 

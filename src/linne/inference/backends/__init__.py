@@ -16,6 +16,7 @@ BACKENDS = {
     "openvino": "linne.inference.backends.openvino:OpenVinoBackend",
     "migraphx": "linne.inference.backends.migraphx:MigraphxBackend",
     "tensorrt": "linne.inference.backends.tensorrt:TensorRtBackend",
+    "tflite": "linne.inference.backends.tflite:TfliteBackend",
     "null": "linne.inference.backends.null:NullBackend",
 }
 """In the order in which `auto` tries them on a CPU. Where there is an accelerator torch is first, which finds it.
