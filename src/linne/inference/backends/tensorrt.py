@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from linne.bundle import Bundle
-from linne.data.places import cache_folder
 from linne.errors import BundleError, DeviceError, LinneError, RecipeError
 from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_trusted
 from linne.graphs.tensorrt_cuda import Gpu
@@ -25,6 +24,7 @@ from linne.graphs.tensorrt_package import (
     why_no_tensorrt,
     why_not_for,
 )
+from linne.host import cache_folder
 from linne.inference.backends.base import Option, RunOptions
 from linne.preprocess import Floats, Resize, pillow_resize
 
