@@ -236,8 +236,8 @@ def read_trusted(export: Export, *, trust_code: bool) -> bytes:
     if not trust_code and not _memory_of(digest).is_file():
         raise BundleError(
             f"export `{export.path}` is compiled code, and was not made here: opening it would run what is in it",
-            hint=f"linne export ... --to {export.kind} --precision {export.precision} --replace makes it here; "
-            "--trust-code opens it, if you know who made it",
+            hint=f"linne export {export.path.parents[1]} --to {export.kind} --precision {export.precision} --replace "
+            "makes it here; --trust-code opens it, if you know who made it",
         )
     return content
 

@@ -187,10 +187,12 @@ def test_all_parts_go_into_one_file_and_one_that_was_cut_off_is_done_by_the_next
     said = (tmp_path / "all.md").read_text()
     assert "machine: fine" in said
     assert "half a table" not in said
-    assert said.count("\n## A table of") == 2
+    assert said.count("\n## A table of") == 5
     before = (tmp_path / "log").read_text().splitlines()
-    assert len(before) == 4
+    assert len(before) == 7
+    deployed = [line.partition("--networks ")[2] for line in before if "deploy_networks.py" in line]
+    assert deployed == [f"{network} --device cpu" for network in ("ResNet-50", "ViT-B/16", "Inception v3")]
     assert before[2].endswith("--no-photographs --timm-channels-last --device cpu")
     second = subprocess.run(call, env=env, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
-    assert len((tmp_path / "log").read_text().splitlines()) == 5
+    assert len((tmp_path / "log").read_text().splitlines()) == 8

@@ -12,6 +12,7 @@ from fakes.tensorrt import VERSIONS, FakeDriver, FakeTensorrt, prototypes, surfa
 from fixtures.tensorrt.record import surface as surface_of
 
 from linne.graphs.tensorrt_cuda import SIGNATURES
+from linne.graphs.tensorrt_engine import _logger
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -72,3 +73,8 @@ def test_the_recorded_surface_is_that_of_the_tensorrt_installed_here() -> None:
         pytest.skip(f"tensorrt {found['version']} was not recorded; fixtures/tensorrt/record.py does it")
     assert found["enums"] == surface(version)["enums"]
     assert found["classes"] == surface(version)["classes"]
+    said: list[str] = []
+    logger = _logger(tensorrt, said)
+    logger.log(tensorrt.ILogger.Severity.WARNING, "slow")
+    logger.log(tensorrt.ILogger.Severity.ERROR, "wrong")
+    assert said == ["wrong"]
