@@ -86,11 +86,9 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
 
 def why_no_converter() -> str | None:
     """Return why no TensorFlow Lite file can be made here, or None; the converter is not imported."""
-    if (reason := why_no_tflite()) is not None:
-        return reason
     if any(importlib.util.find_spec(name) is None for name in ("litert_torch", "ai_edge_quantizer")):
         return f"litert-torch is not installed; {INSTALL}"
-    return None
+    return why_no_tflite()
 
 
 def _require_sense(bundle: Bundle, wish: Wish) -> None:
