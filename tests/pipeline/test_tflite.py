@@ -25,7 +25,7 @@ from fixtures.settled import LABELS, write_network_bundle
 
 import linne
 from linne.bundle import Bundle
-from linne.errors import CheckFailed, LinneError, RecipeError
+from linne.errors import CheckFailed, LinneError
 from linne.exports import exports_of, has_export, open_export
 from linne.graphs.tflite_model import TfliteModel
 from linne.inference.backends.base import RunOptions
@@ -194,20 +194,16 @@ def test_a_trained_network_keeps_its_accuracy_in_int8(trained: Path, pixels: boo
     assert report.passed, report.details()
 
 
-def test_layers_stay_in_float_by_their_names_in_torch_and_what_costs_too_much_is_not_written(trained: Path) -> None:
-    whole = linne.export(trained, "tflite", precision="int8", replace=True, quiet=True)
-    with pytest.raises(RecipeError, match="no layer `nowhere` in the network") as caught:
-        linne.export(trained, "tflite", precision="int8", keep_float=["nowhere"], replace=True, quiet=True)
-    assert caught.value.hint is not None
-    kept = linne.export(trained, "tflite", precision="int8", keep_float=["*"], replace=True, quiet=True)
-    assert kept.size_bytes > 2 * whole.size_bytes
+def test_layers_stay_in_float_by_their_names_in_torch(trained: Path) -> None:
     import torch
 
     from linne.models.from_bundle import network_of
 
+    made = linne.export(trained, "tflite", precision="int8", keep_float=["*"], replace=True, quiet=True)
+    assert made.size_bytes > 0.9 * (trained / "model.safetensors").stat().st_size
     network = network_of(linne.open_bundle(trained))
     heavy = {name for name, layer in network.named_modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)}
-    assert set(kept.export.facts["quantisation"]["in_float"]) == heavy
+    assert set(made.export.facts["quantisation"]["in_float"]) == heavy
 
 
 def test_networks_that_are_another_where_torch_looks_are_refused(planted: Any) -> None:
@@ -226,30 +222,3 @@ def test_code_is_not_run_unless_it_is_trusted(planted: Any) -> None:
     bundle = planted("Plain")
     with pytest.raises(LinneError, match="trust"):
         linne.export(bundle.path, "tflite", quiet=True)
-
-
-DAMAGE = """
-import random, sys
-import numpy as np
-from linne.errors import LinneError
-from linne.graphs.tflite_model import TfliteModel
-whole = open(sys.argv[1], "rb").read()
-refused = 0
-for seed in range(300):
-    draw = random.Random(seed)
-    content = bytearray(whole)
-    for _ in range(draw.choice([1, 2, 5, 20])):
-        content[draw.randrange(len(content))] = draw.randrange(256)
-    try:
-        TfliteModel(bytes(content), "damaged", num_threads=1).run(np.zeros((1, 3, 32, 32), np.float32))
-    except LinneError:
-        refused += 1
-print(refused)
-"""
-
-
-def test_damaged_files_are_refused_or_run_and_never_end_the_process(bundles: dict[str, Bundle], python: Any) -> None:
-    file = open_export(exported(bundles["small"]), "tflite", "fp32").main_file
-    ended = python("-W", "ignore", "-c", DAMAGE, file)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert 0 < int(ended.stdout) < 300

@@ -14,10 +14,10 @@ if importlib.util.find_spec("ai_edge_litert") is None:
 from fixtures.graphs import image_graph, write_graph_bundle
 from fixtures.tflite_files import tflite_file, write_tflite_bundle
 
-from linne.errors import BundleError, DeviceError, LinneError
+from linne.errors import BundleError, DeviceError, LinneError, RecipeError
 from linne.exporting.tflite_file import layers_of, of_any_batch, with_texts
 from linne.graphs.session import GraphSession
-from linne.graphs.tflite_model import TfliteModel, _taken_by_delegates, _without_its_news
+from linne.graphs.tflite_model import TfliteModel, _taken_by_delegates
 from linne.inference.backends import choose_backend
 from linne.inference.backends.base import RunOptions
 from linne.inference.backends.tflite import TfliteBackend
@@ -111,7 +111,6 @@ with _without_its_news():
     os.write(2, b"INFO: this is news\\nWARNING: this is not\\n")
 """
     assert python("-c", code).stderr == "WARNING: this is not\n"
-    assert _without_its_news is not None
 
 
 def rewritten(content, change):
@@ -194,7 +193,47 @@ def test_layers_go_by_their_names_in_torch(content):
     tensor = f"{seq}/torch.nn.modules.activation.ReLU_act;;{seq}/torch.nn.modules.conv.Conv2d_conv_1;1"
     assert _in_torch(tensor) == "layer1.0.conv_1"
     assert _in_torch("whatever") == "whatever"
+    assert _in_torch("linne.a.converted.<locals>.Whole/a.Net_network/a.Conv2d_stem;") == "stem"
     assert len(layers_of(content)) == 2
+
+
+DAMAGE = """
+import random, sys
+import numpy as np
+from linne.errors import LinneError
+from linne.graphs.tflite_model import TfliteModel
+whole = open(sys.argv[1], "rb").read()
+refused = 0
+for seed in range(300):
+    draw = random.Random(seed)
+    content = bytearray(whole)
+    for _ in range(draw.choice([1, 2, 5, 20])):
+        content[draw.randrange(len(content))] = draw.randrange(256)
+    try:
+        TfliteModel(bytes(content), "damaged", num_threads=1).run(np.zeros((1, 3, 12, 10), np.float32))
+    except LinneError:
+        refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.long
+def test_damaged_files_are_refused_or_run_and_never_end_the_process(content, python, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(content)
+    ended = python("-W", "ignore", "-c", DAMAGE, tmp_path / "model.tflite")
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert 0 < int(ended.stdout) < 300
+
+
+def test_layers_to_keep_in_float_are_found_by_pattern_or_refused():
+    from linne.exporting.to_tflite_int8 import _named
+
+    layers = {"stem": "a", "body.0": "b", "body.1": "c"}
+    assert _named(layers, ["body.*", "stem"]) == {"body.0": "b", "body.1": "c", "stem": "a"}
+    for pattern, hint in (("stemm", "did you mean `stem`?"), ("nowhere", "it has stem, body.0, body.1")):
+        with pytest.raises(RecipeError) as caught:
+            _named(layers, [pattern])
+        assert (caught.value.message, caught.value.hint) == (f"no layer `{pattern}` in the network", hint)
 
 
 # The backend.

@@ -94,7 +94,7 @@ def layers_of(content: bytes) -> dict[str, str]:
 
 def _in_torch(tensor: str) -> str:
     path = tensor.split(";;")[-1].partition(";")[0]
-    steps = [re.fullmatch(r"(?:.*\.)?_*[A-Za-z0-9]+_(.+)", step) for step in path.split("/")]
+    steps = [re.fullmatch(r"(?:.*\.)?_*[A-Za-z0-9]+_([^.]+)", step) for step in path.split("/")]
     return ".".join(step[1] for step in steps if step is not None).removeprefix("network.") or path
 
 

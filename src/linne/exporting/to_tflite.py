@@ -86,11 +86,9 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
 
 def why_no_converter() -> str | None:
     """Return why no TensorFlow Lite file can be made here, or None; the converter is not imported."""
-    if (reason := why_no_tflite()) is not None:
-        return reason
     if any(importlib.util.find_spec(name) is None for name in ("litert_torch", "ai_edge_quantizer")):
         return f"litert-torch is not installed; {INSTALL}"
-    return None
+    return why_no_tflite()
 
 
 def _require_sense(bundle: Bundle, wish: Wish) -> None:
@@ -134,7 +132,7 @@ def _in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say:
             agreement = compare(
                 trial, expected_NK, TfliteModel(content, MAIN).run, share=FP32_SHARE, pixels=wish.pixels
             )
-        except (LinneError, CheckFailed) as error:
+        except LinneError as error:
             if batch == 1:
                 raise CheckFailed(f"bundle `{bundle.path}` cannot be exported to tflite: {error.message}") from error
             why = error.message
@@ -164,9 +162,10 @@ def _converted(bundle: Bundle, wish: Wish) -> tuple[bytes, Mapping[str, str]]:
             "pixels" if wish.pixels else "planes",
             "trust" if wish.trust_code else "-",
         ]
-        heard = listen([sys.executable, "-m", CHILD, *words], environ=environ, limit_s=LIMIT_S)
+        heard = listen([sys.executable, "-P", "-m", CHILD, *words], environ=environ, limit_s=LIMIT_S)
         if (refused := first_event(heard, "refused")) is not None:
-            raise LinneError(printable(str(refused.get("why"))), hint=refused.get("hint"))
+            hint = refused.get("hint")
+            raise LinneError(printable(str(refused.get("why"))), hint=None if hint is None else printable(str(hint)))
         done = first_event(heard, "converted")
         if done is not None and heard.end == "done":
             return file.read_bytes(), dict(done["versions"])

@@ -84,7 +84,11 @@ class TfliteModel:
         self.name = name
         self._version = metadata.version(PACKAGE)
         self._interpreter: Any = self._open(content, num_threads, delegate)
-        (taken, *more), (given, *_) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        try:
+            (taken, *more), (given, *_) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            own, every = _taken_by_delegates(self._interpreter._get_ops_details())
+        except ValueError as error:  # of names that are no text as well
+            raise LinneError(f"`{name}` cannot be read by LiteRT {self._version}: {_said(error)}") from error
         shape = [int(size) for size in taken["shape_signature"]]
         if more or len(shape) != 4 or any(size < 1 for size in shape[1:]):
             seen = " x ".join(map(str, shape))
@@ -94,7 +98,6 @@ class TfliteModel:
         self.batch_size: int | None = None if shape[0] < 1 else shape[0]
         """How many images it takes at once; None for any number, where its file says so."""
         self._now = int(taken["shape"][0])
-        own, every = _taken_by_delegates(self._interpreter._get_ops_details())
         self.notes = (
             (f"XNNPACK runs none of the {every} operators of `{name}`; LiteRT's own kernels do",)
             if delegate == XNNPACK and own == 0
@@ -127,7 +130,7 @@ class TfliteModel:
             model.set_tensor(self._input, np.ascontiguousarray(images))
             model.invoke()
             return np.array(model.get_tensor(self._output), dtype=np.float32)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             self._now = 0  # whatever state it is in
             raise LinneError(f"`{self.name}` fails in LiteRT {self._version}: {_said(error)}") from error
 
@@ -143,7 +146,7 @@ class TfliteModel:
                     experimental_op_resolver_type=resolvers[delegate],
                 )
                 interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             raise LinneError(f"`{self.name}` cannot be opened by LiteRT {self._version}: {_said(error)}") from error
         return interpreter
 
