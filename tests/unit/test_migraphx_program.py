@@ -28,6 +28,7 @@ from linne.graphs.migraphx_python import MigraphxModule
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.backends.migraphx import MigraphxBackend
 from linne.preprocess import InputSpec
+from linne.tuned import versions_of
 
 onnx = pytest.importorskip("onnx")
 
@@ -191,6 +192,14 @@ def test_the_version_is_read_from_the_file_that_is_loaded(tmp_path):
     maps.write_text("7f00 r-xp 00:00 0 /usr/lib/libmigraphx_c.so.3.0\n7f01 r-xp /lib/libmigraphx.so.2014001.0.70101\n")
     assert loaded_version(maps) == "2.14.1"
     assert loaded_version(tmp_path / "none") == "of unknown version"
+
+
+def test_a_tuned_choice_depends_on_the_version_of_the_library_that_is_loaded(monkeypatch, fake, tmp_path):
+    monkeypatch.setitem(sys.modules, "migraphx", fake)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert versions_of("migraphx") == {"migraphx": loaded_version()}
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "none.so"))
+    assert versions_of("migraphx") == {}
 
 
 def test_the_placeholder_on_pypi_is_no_migraphx(monkeypatch, tmp_path):

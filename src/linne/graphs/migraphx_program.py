@@ -114,6 +114,11 @@ def why_no_migraphx() -> str | None:
     return f"{found.reason}; {GUIDE}" if isinstance(found, Missing) else None
 
 
+def installed_version() -> str | None:
+    """Return the version of the MIGraphX that this process can use, which is loaded for that; None without one."""
+    return None if isinstance(look_for_migraphx(), Missing) else loaded_version()
+
+
 def loaded_version(maps: Path = MAPS) -> str:
     """Return the version of the MIGraphX that this process has loaded, from the name of its file.
 
