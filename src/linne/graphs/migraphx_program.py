@@ -205,7 +205,7 @@ class MigraphxProgram:
                 native.compile(target, exhaustive_tune=exhaustive_tune)
         except LinneError:
             if target == "gpu":
-                _require_gpu(binding)
+                require_gpu(binding)
             raise
         return cls(native, name, target, binding)
 
@@ -276,7 +276,7 @@ def _batches(images: Floats, size: int) -> list[Floats]:
     return [whole[start : start + size] for start in range(0, rows, size)]
 
 
-def _require_gpu(binding: Binding) -> None:
+def require_gpu(binding: Binding) -> None:
     """Raise DeviceError where not even a graph of one node compiles for the GPU."""
     try:
         with _explained("a graph of one node", "compiled"):

@@ -26,7 +26,8 @@ class RunOptions:
     require_accelerator: bool = False
     """Whether neither the network nor a single operator of it may run on the CPU."""
     trust_code: bool = False
-    """Whether the Python file may be run that a bundle of the user's own network names."""
+    """Whether code of the bundle's may be run: the Python file that one of the user's own network names, or a compiled
+    program that linne did not compile here."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a choice of these is kept as: all but what only the user may say."""
@@ -63,6 +64,8 @@ class Backend(Protocol):
     """What runs where, for people: `torch 2.15.0 on cpu`."""
     resize: Resize
     """How images come to the network's size: the reference, or what is quicker and within a level of it."""
+    batch_size: int | None
+    """How many images it computes at once, fewer being filled up; None for as many as it is given."""
     canary_logits_NK: Floats | None
     """What the file that it runs answered to the canaries when it was made; None where that is the bundle's own."""
 
