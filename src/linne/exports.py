@@ -25,6 +25,7 @@ from linne.bundle_format import (
     check_files,
     describe_file,
     exact_keys,
+    open_plain,
     parse_files,
     parse_json,
     read_bytes,
@@ -47,6 +48,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 PIXELS = "-pixels"
 """What the kind of an export ends with that takes uint8 N x H x W x C and scales them itself: `onnx-pixels`."""
+
+COMPILED = ("migraphx",)
+"""Kinds whose files are compiled code: a runtime reads them unchecked, and runs what is in them. None is opened that a
+stranger may have made."""
+MADE_HERE = "made-here"
+"""The folder among linne's own state, outside any bundle, in which the compiled files of this user are remembered."""
 
 _KEYS = ("format", "linne", "name", "of", "kind", "precision", "main", "canary_logits", "facts", "files")
 
@@ -190,6 +197,49 @@ def require_room(bundle: Bundle, kind: str, precision: str, *, replace: bool) ->
     folder = bundle.path / FOLDER / export_name(kind, precision)
     if os.path.lexists(folder) and not replace:
         raise BundleError(f"there is an export `{folder}` already", hint="add --replace to make it again")
+
+
+def remember_made(export: Export) -> None:
+    """Keep the sha256 of a compiled file that was made a moment ago, so that `read_trusted` opens it from now on.
+
+    Raises:
+        BundleError: it cannot be kept.
+    """
+    path = _memory_of(export.files[export.main]["sha256"])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise BundleError(f"`{path}` cannot be written: {error.strerror}") from error
+
+
+def read_trusted(export: Export, *, trust_code: bool) -> bytes:
+    """Return the compiled file of `export`, whose bytes are the ones that were compared.
+
+    It was made by this user on this machine, as `remember_made` keeps it, or the user says that it is trusted. A bundle
+    that others made can hold any file with a fitting checksum; what it cannot do is to be remembered here.
+
+    Raises:
+        BundleError: it is neither, or is not what its `export.json` lists.
+    """
+    with open_plain(export.path, export.main) as file:
+        content = file.read()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != export.files[export.main]["sha256"]:
+        raise BundleError(f"export `{export.path}`: `{export.main}` is not the file that was written")
+    if not trust_code and not _memory_of(digest).is_file():
+        raise BundleError(
+            f"export `{export.path}` is compiled code, and was not made here: opening it would run what is in it",
+            hint=f"linne export {export.path.parents[1]} --to {export.kind} --precision {export.precision} --replace "
+            "makes it here; --trust-code opens it, if you know who made it",
+        )
+    return content
+
+
+def _memory_of(sha256: str) -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("linne", appauthor=False) / MADE_HERE / sha256
 
 
 def _take_place(partial: Path, folder: Path) -> None:

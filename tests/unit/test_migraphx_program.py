@@ -265,7 +265,7 @@ def test_the_backend_refuses_what_it_would_not_heed(monkeypatch, fake, tmp_path)
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setitem(sys.modules, "migraphx", fake)
     bundle = write_graph_bundle(tmp_path / "bundle", LABELS, SPEC)
-    with pytest.raises(RecipeError, match="MIGraphX takes no number of threads"):
+    with pytest.raises(RecipeError, match="MIGraphX cannot be told how many threads to take"):
         MigraphxBackend.open(bundle, RunOptions(device="cpu", num_threads=2))
     with pytest.raises(DeviceError, match="MIGraphX finds no GPU that it can use"):
         MigraphxBackend.open(bundle, RunOptions())

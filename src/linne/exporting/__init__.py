@@ -18,7 +18,7 @@ import numpy as np
 from linne.bundle import Bundle
 from linne.errors import RecipeError, suggest
 from linne.exporting.wish import Exported, Made, Wish
-from linne.exports import PIXELS, require_room, write_export
+from linne.exports import COMPILED, PIXELS, remember_made, require_room, write_export
 
 KINDS: Mapping[str, str] = {
     "onnx": "linne.exporting.to_onnx:make",
@@ -31,8 +31,8 @@ KINDS: Mapping[str, str] = {
 
 IN_INT8 = ("onnx", "openvino")
 """Those of them that can be in int8."""
-COMPILED = ("migraphx",)
-"""Those of them that are compiled for a device, and told what the backend of that name is."""
+FOR_A_DEVICE = ("migraphx",)
+"""Those of them that are told for which device, and what the backend of that name is told."""
 
 
 def export_bundle(
@@ -51,10 +51,10 @@ def export_bundle(
     """
     if kind not in KINDS:
         raise RecipeError(f"no kind of export `{kind}`", hint=suggest(kind, KINDS) or f"use {', '.join(KINDS)}")
-    if kind not in COMPILED and (wish.device != "auto" or wish.options):
+    if kind not in FOR_A_DEVICE and (wish.device != "auto" or wish.options):
         raise RecipeError(
             f"`--device` and `--backend-option` are for what is compiled for a device, not for `{kind}`",
-            hint=f"leave them out, or use --to {' or '.join(COMPILED)}",
+            hint=f"leave them out, or use --to {' or '.join(FOR_A_DEVICE)}",
         )
     stored = kind + PIXELS if wish.pixels else kind
     require_room(bundle, stored, wish.precision, replace=replace)
@@ -78,6 +78,8 @@ def export_bundle(
         facts={**_facts(), **made.facts, "agreement": made.agreement.to_dict()},
         replace=replace,
     )
+    if kind in COMPILED:
+        remember_made(export)
     return Exported(export=export, agreement=made.agreement, seconds=seconds)
 
 

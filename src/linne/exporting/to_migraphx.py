@@ -15,7 +15,6 @@ from linne.graphs.migraphx_compiled import CompiledFor, architecture_of
 from linne.graphs.migraphx_program import MigraphxProgram, Target, find_binding, require_gpu, target_for
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.backends.migraphx import FACT, KIND, MigraphxBackend, batch_size_of
-from linne.made_here import note
 from linne.preprocess import Floats
 from linne.verifying.pace import Pace
 
@@ -64,7 +63,6 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         shape=program.shape,
         exhaustive_tune=exhaustive,
     )
-    note(content)
     return Made(
         files={MAIN: content},
         main=MAIN,

@@ -26,8 +26,8 @@ class RunOptions:
     require_accelerator: bool = False
     """Whether neither the network nor a single operator of it may run on the CPU."""
     trust_code: bool = False
-    """Whether code of the bundle's may be run: the Python file that one of the user's own network names, or a compiled
-    program that linne did not compile here."""
+    """Whether the Python file may be run that a bundle of the user's own network names, or compiled code in its exports
+    that was not made here."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a choice of these is kept as: all but what only the user may say."""

@@ -12,11 +12,10 @@ import numpy as np
 
 from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError, RecipeError
-from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export
+from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_trusted
 from linne.graphs.migraphx_compiled import CompiledFor
 from linne.graphs.migraphx_program import MigraphxProgram, Target, installed_version, target_for, why_no_migraphx
 from linne.inference.backends.base import Option, RunOptions
-from linne.made_here import is_noted
 from linne.preprocess import Floats, Resize, pillow_resize
 
 KIND = "migraphx"
@@ -72,7 +71,7 @@ class MigraphxBackend:
         Raises:
             RecipeError: a number of threads is asked for, which MIGraphX cannot be told.
             DeviceError: the device cannot be used, or it is not what the export was compiled for.
-            BundleError: the export holds code that linne did not compile here, and that is not trusted.
+            BundleError: the export was compiled by somebody else, and is not trusted.
         """
         target = target_for(how.device, require_accelerator=how.require_accelerator)
         if how.num_threads is not None:
@@ -140,7 +139,7 @@ def _load(bundle: Bundle, export: Export, target: Target, how: RunOptions) -> Mi
 
     Raises:
         DeviceError: it is not for this target, this MIGraphX or this GPU.
-        BundleError: linne did not compile it here, and it is not trusted.
+        BundleError: it was not compiled here, and is not trusted.
         LinneError: MIGraphX does not load it.
     """
     name = str(export.main_file.relative_to(bundle.path))
@@ -153,11 +152,4 @@ def _load(bundle: Bundle, export: Export, target: Target, how: RunOptions) -> Mi
             f"bundle `{bundle.path}`: `{name}` cannot be run here: {reason}",
             hint=f"{again}; or delete `{export.path}`: the graph is then compiled each time",
         )
-    # What is looked at is what is loaded, whatever becomes of the file meanwhile.
-    content = export.main_file.read_bytes()
-    if not how.trust_code and not is_noted(content):
-        raise BundleError(
-            f"bundle `{bundle.path}`: `{name}` is compiled code, and linne has not compiled it for you here",
-            hint=f"{again}; or type `--trust-code` if you trust whoever made it",
-        )
-    return MigraphxProgram.load(content, name, target=target)
+    return MigraphxProgram.load(read_trusted(export, trust_code=how.trust_code), name, target=target)
