@@ -17,7 +17,7 @@ help:
 	@echo "make test-tflite  exports to TensorFlow Lite, in an environment of their own: build/tflite, some gigabytes"
 	@echo "make bench-gpu  what is measured on an accelerator, in parts of ten minutes; call it again to go on"
 	@echo "make fuzz       a million damaged images through the decoder"
-	@echo "make migraphx   AMD's graph compiler into build/migraphx, for its tests: it runs on any CPU, without ROCm"
+	@echo "make migraphx   AMD's graph compiler (on any CPU, without ROCm) and what the C++ example's tests need, into build/"
 	@echo "make check      format, lint, types, layers, generated docs"
 	@echo "make format     format the code and mend what the linter can"
 	@echo "make reference  write docs/reference from the code"
@@ -54,10 +54,14 @@ bench-gpu: $(VENV)/installed-train
 fuzz: $(VENV)/installed-dev
 	scripts/fuzz_images --count 1000000 --folder build/fuzz
 
-migraphx: build/migraphx
+migraphx: build/migraphx build/onnxruntime
 
 build/migraphx:
 	$(PYTHON) scripts/install_migraphx --output $@
+
+# By the Python whose ONNX Runtime is linked.
+build/onnxruntime: | $(VENV)/installed-dev
+	$(VENV)/bin/python scripts/install_migraphx --onnxruntime $@
 
 check: $(VENV)/installed-dev
 	scripts/check

@@ -33,6 +33,8 @@ def export(
     calibration_images: int | None = None,
     max_drop: float | None = None,
     keep_float: Sequence[str] = (),
+    device: str = "auto",
+    backend_options: Mapping[str, str] | None = None,
     replace: bool = False,
     trust_code: bool = False,
     quiet: bool = False,
@@ -40,7 +42,7 @@ def export(
     """Return what was made of `bundle` for another runtime, verified, in the bundle's `exports/`.
 
     Args:
-        to: "onnx", "openvino", "tensorrt", "tflite", "torch-export" or "torchscript".
+        to: "onnx", "openvino", "tensorrt", "migraphx", "tflite", "torch-export" or "torchscript".
         precision: "fp32"; also "fp16", but of "torchscript"; "bf16" of "onnx", "tensorrt" and "torch-export"; "int8"
             of "onnx", "openvino", "tensorrt" and "tflite".
         bake_preprocessing: Of "onnx" and "tflite": take uint8 N x H x W x C of the bundle's input size, and scale it
@@ -52,6 +54,8 @@ def export(
         calibration_images: Of int8: how many ranges are measured on; None for 500, as many of each class.
         max_drop: Of int8: what of the accuracy may be lost, as a fraction; None for 0.005.
         keep_float: Of int8: names of layers that stay in float, or patterns.
+        device: Of "migraphx" and "tensorrt": what it is compiled for, as `predict` takes it.
+        backend_options: Of "migraphx" and "tensorrt": what the backend can be told of how it compiles, by name.
         replace: Put it in the place of an export of the same name.
         trust_code: Whether the Python file may be run that a bundle of your own network names.
         quiet: Say nothing on stderr.
@@ -83,6 +87,8 @@ def export(
         exporter=exporter,
         opset=opset,
         trust_code=trust_code,
+        device=device,
+        options=backend_options or {},
         int8=Int8(source=to_calibrate(opened, calibrate), **given) if quantises else None,
     )
     return export_bundle(opened, to, wish, replace=replace, say=Narrator(quiet=quiet).line)

@@ -50,7 +50,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PIXELS = "-pixels"
 """What the kind of an export ends with that takes uint8 N x H x W x C and scales them itself: `onnx-pixels`."""
 
-COMPILED = ("tensorrt",)
+COMPILED = ("migraphx", "tensorrt")
 """Kinds whose files are compiled code: a runtime reads them unchecked, and runs what is in them. None is opened that a
 stranger may have made."""
 MADE_HERE = "made-here"

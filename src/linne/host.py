@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 _NO_LIMIT = 2**60
@@ -96,6 +97,33 @@ def accelerator_names(root: Path = Path("/")) -> tuple[str, ...]:
         if target and target[1] != "0":  # 0 is a processor
             found.append(f"AMD GPU {target[1]}, driver {amdgpu_driver_version(root) or 'of the kernel'}")
     return tuple(found)
+
+
+def gfx_of(version: int) -> str | None:
+    """Return `gfx90a` for 90010; None for what is none. As AMD's rocm_agent_enumerator decodes it."""
+    if not 0 < version < 10_000_000:
+        return None
+    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+
+
+def first_amd_architecture(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> str | None:
+    """Return the architecture, as `gfx942`, of the GPU that ROCm's programs take; None where the kernel names none.
+
+    `ROCR_VISIBLE_DEVICES` and `HIP_VISIBLE_DEVICES` are heeded where they hold numbers, and so is
+    `HSA_OVERRIDE_GFX_VERSION`, by which a GPU passes for another.
+    """
+    disguise = re.fullmatch(r"(\d{1,3})\.(\d{1,2})\.(\d{1,2})", environ.get("HSA_OVERRIDE_GFX_VERSION", ""))
+    if disguise is not None:
+        return gfx_of(int(disguise[1]) * 10_000 + int(disguise[2]) * 100 + int(disguise[3]))
+    nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")
+    texts = [_text(path) for path in sorted(nodes, key=lambda path: (len(path.parent.name), path.parent.name))]
+    found = [re.search(r"^gfx_target_version (\d{1,9})$", text, re.MULTILINE) for text in texts]
+    names = [name for match in found if match and (name := gfx_of(int(match[1]))) is not None]
+    for variable in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        said = environ.get(variable, "").split(",")
+        if all(number.strip().isdecimal() for number in said):
+            names = [names[int(number)] for number in said if int(number) < len(names)]
+    return names[0] if names else None
 
 
 def processor_name() -> str | None:

@@ -35,10 +35,9 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     ),
     "openvino": ("openvino",),
     "tflite": ("ai-edge-litert",),
-    "migraphx": ("migraphx",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
 }
-"""Whose versions decide how fast a backend is."""
+"""Whose versions decide how fast a backend is; MIGraphX, which is mostly no package of Python's, tells its own."""
 _KEYS = (
     "of",
     "machine",
@@ -82,6 +81,11 @@ def machine_name() -> str:
 
 def versions_of(backend: str) -> dict[str, str]:
     """Return the installed versions of what `backend` runs by."""
+    if backend == "migraphx":
+        from linne.graphs.migraphx_program import installed_version
+
+        version = installed_version()
+        return {} if version is None else {backend: version}
     found = {}
     for package in PACKAGES.get(backend, ()):
         try:

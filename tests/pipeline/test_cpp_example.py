@@ -1,7 +1,7 @@
 """The C++ example, built and run: it sees the pixels and gives the answers that linne does.
 
 Needs a compiler, CMake, libjpeg, libpng and nlohmann's JSON. Answers also need ONNX Runtime (where CMake finds it,
-where ONNXRUNTIME_ROOT says, or in build/onnxruntime) or MIGraphX with its headers in build/migraphx.
+where ONNXRUNTIME_ROOT says, or in build/onnxruntime) or MIGraphX in build/migraphx; `make migraphx` brings both.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def answering(example):
     """The example with ONNX Runtime."""
     if "onnxruntime" not in example.runtimes:
         pytest.skip(
-            "CMake finds no ONNX Runtime: apt install libonnxruntime-dev (Debian 13), or unpack its release archive "
-            "and set ONNXRUNTIME_ROOT to the folder"
+            "CMake finds no ONNX Runtime: `make migraphx` puts headers and a link to the installed library in "
+            "build/onnxruntime (rm -r it first where it is an older one's); ONNXRUNTIME_ROOT names another folder"
         )
     return example
 
@@ -107,7 +107,9 @@ def with_migraphx(repository, tmp_path_factory):
     root = repository / "build/migraphx"
     libraries = root / "usr/lib/x86_64-linux-gnu"
     if not (root / "usr/include/migraphx/migraphx.h").is_file():
-        pytest.skip("no MIGraphX with its headers in build/migraphx: examples/cpp/README.md says how to make it")
+        pytest.skip(
+            "no MIGraphX with its headers in build/migraphx: `make migraphx` fetches both (rm -r an older one first)"
+        )
     path = f"{libraries}:{libraries}/migraphx/lib:/usr/lib/x86_64-linux-gnu"
     settings = (f"-DMIGRAPHX_ROOT={root}", "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined")
     launcher = (str(libraries / "ld-linux-x86-64.so.2"), "--library-path", path)

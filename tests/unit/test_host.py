@@ -10,6 +10,7 @@ from linne.host import (
     accelerator_names,
     amdgpu_driver_version,
     available_memory_bytes,
+    first_amd_architecture,
     nvidia_driver_version,
     others_use_of_cores,
     prepare_for_torch,
@@ -109,3 +110,21 @@ def test_accelerators_are_named_by_the_files_of_their_drivers(tmp_path):
     )
     if sys.platform == "linux":
         assert accelerator_files(tmp_path) == ("/dev/kfd",)
+
+
+def test_the_architecture_of_the_gpu_that_programs_take_first_is_told(tmp_path):
+    assert first_amd_architecture({}, tmp_path) is None
+    nodes = tmp_path / "sys/class/kfd/kfd/topology/nodes"
+    for number, target in {0: 0, 1: 90402, 2: 110000, 10: 90010}.items():
+        (nodes / str(number)).mkdir(parents=True)
+        (nodes / str(number) / "properties").write_text(f"gfx_target_version {target}\n")
+    told = {
+        (): "gfx942",
+        ("HIP_VISIBLE_DEVICES", "2,0"): "gfx90a",
+        ("ROCR_VISIBLE_DEVICES", "1"): "gfx1100",
+        ("HIP_VISIBLE_DEVICES", "7"): None,
+        ("HIP_VISIBLE_DEVICES", "GPU-12ab"): "gfx942",
+        ("HSA_OVERRIDE_GFX_VERSION", "10.3.0"): "gfx1030",
+    }
+    for said, expected in told.items():
+        assert first_amd_architecture(dict([said]) if said else {}, tmp_path) == expected

@@ -8,6 +8,7 @@ import http.server
 import importlib.util
 import io
 import shutil
+import sys
 import tarfile
 import threading
 from importlib.machinery import SourceFileLoader
@@ -72,17 +73,53 @@ def test_the_mirror_is_the_one_that_apt_uses(script, tmp_path):
     assert script.apt_mirror(tmp_path) == "http://old.example/debian"
 
 
-def test_what_is_needed_on_a_cpu_is_found_and_the_gpus_libraries_are_left_out(script):
+def test_what_is_needed_on_a_cpu_is_found_with_headers_and_the_gpus_libraries_are_left_out(script):
     depends = {
         "libmigraphx-c2": "libc6",
         "libmigraphx-c10": "libc6 (>= 2.32), migraphx-tools (>= 7)",
+        "libmigraphx-c-dev": "libmigraphx-c10 (= 7)",
+        "migraphx-dev": "migraphx-tools (= 7)",
         "migraphx-tools": "libamdhip64-6 (>= 6.1), libmiopen1, libodd | libsqlite3-0, libc6",
         "libsqlite3-0": "libc6:any",
         "libc6": "libgcc-s1, libc-gconv-modules-extra (= 2)",
         "libgcc-s1": "gcc-16-base (= 16)",
     }
     index = {name: {"Depends": text} for name, text in depends.items()}
-    assert script.resolve(index) == ["libmigraphx-c10", "libc6", "migraphx-tools", "libgcc-s1", "libsqlite3-0"]
+    headers = ["libmigraphx-c-dev", "migraphx-dev"]
+    others = ["libc6", "migraphx-tools", "libgcc-s1", "libsqlite3-0"]
+    assert script.resolve(index) == ["libmigraphx-c10", *headers, *others]
+    del index["migraphx-dev"]
+    with pytest.raises(SystemExit, match="lists libmigraphx-c10, and not both libmigraphx-c-dev and migraphx-dev"):
+        script.resolve(index)
+
+
+@pytest.mark.parametrize(("version", "problem"), [(23, None), (24, "are those of ONNX Runtime 1.24, and .* is older")])
+def test_onnx_runtimes_headers_come_beside_a_link_to_the_librarys_file_and_are_never_newer(
+    script, mirror, tmp_path, version, problem
+):
+    library = tmp_path / "libonnxruntime.so.1.23.2"
+    library.write_bytes(b"odd")
+    content = package({"./usr/include/onnxruntime/onnxruntime_c_api.h": f"#define ORT_API_VERSION {version}\n"})
+    (tmp_path / "mirror" / "one.deb").write_bytes(content)
+    facts = {"Version": "1.2", "Filename": "one.deb", "Size": f"{len(content)}"}
+    index = {"libonnxruntime-dev": {**facts, "SHA256": hashlib.sha256(content).hexdigest()}}
+    output = tmp_path / "build/onnxruntime"
+    if problem is not None:
+        with pytest.raises(SystemExit, match=problem):
+            script.install_runtime(index, mirror, library, output)
+        assert list(output.parent.iterdir()) == []
+        return
+    script.install_runtime(index, mirror, library, output)
+    assert (output / "include/onnxruntime/onnxruntime_c_api.h").is_file()
+    for name in ("libonnxruntime.so.1", "libonnxruntime.so"):
+        assert (output / "lib" / name).resolve() == library
+
+
+def test_the_library_of_this_pythons_onnx_runtime_is_found_without_importing_it(script):
+    pytest.importorskip("onnxruntime")
+    if sys.platform != "linux":
+        pytest.skip("what is unpacked is for Linux")
+    assert script.runtime_library().name.startswith("libonnxruntime.so.1.")
 
 
 def test_the_files_of_a_package_are_unpacked_but_for_those_of_the_gpu(script, tmp_path):

@@ -28,6 +28,7 @@ from linne.graphs.migraphx_python import MigraphxModule
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.backends.migraphx import MigraphxBackend
 from linne.preprocess import InputSpec
+from linne.tuned import versions_of
 
 onnx = pytest.importorskip("onnx")
 
@@ -193,6 +194,14 @@ def test_the_version_is_read_from_the_file_that_is_loaded(tmp_path):
     assert loaded_version(tmp_path / "none") == "of unknown version"
 
 
+def test_a_tuned_choice_depends_on_the_version_of_the_library_that_is_loaded(monkeypatch, fake, tmp_path):
+    monkeypatch.setitem(sys.modules, "migraphx", fake)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert versions_of("migraphx") == {"migraphx": loaded_version()}
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "none.so"))
+    assert versions_of("migraphx") == {}
+
+
 def test_the_placeholder_on_pypi_is_no_migraphx(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match="is a placeholder without code"):
         MigraphxModule(types.ModuleType("migraphx"))
@@ -256,7 +265,7 @@ def test_the_backend_refuses_what_it_would_not_heed(monkeypatch, fake, tmp_path)
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setitem(sys.modules, "migraphx", fake)
     bundle = write_graph_bundle(tmp_path / "bundle", LABELS, SPEC)
-    with pytest.raises(RecipeError, match="MIGraphX takes no number of threads"):
+    with pytest.raises(RecipeError, match="MIGraphX cannot be told how many threads to take"):
         MigraphxBackend.open(bundle, RunOptions(device="cpu", num_threads=2))
     with pytest.raises(DeviceError, match="MIGraphX finds no GPU that it can use"):
         MigraphxBackend.open(bundle, RunOptions())

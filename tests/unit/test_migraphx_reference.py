@@ -26,6 +26,7 @@ from linne.graphs.session import GraphSession, why_no_runtime
 from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
 from linne.preprocess import InputSpec, normalise
+from linne.tuned import versions_of
 
 onnx = pytest.importorskip("onnx")
 reason = why_no_migraphx() or why_no_runtime()
@@ -94,6 +95,7 @@ def test_a_program_says_which_migraphx_it_is_and_that_the_reference_is_slow(grap
     description = opened(graph).description
     assert description.startswith("MIGraphX 2.")
     assert description.endswith("with its target `ref`, a slow reference on the CPU")
+    assert description.startswith(f"MIGraphX {versions_of('migraphx')['migraphx']} ")
 
 
 # Measured: 3.2e-7, 2.6e-3, 1.7e-2, 2.4e-2. fp32 is added in another order.

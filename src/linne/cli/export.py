@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
+from linne.cli.settings import read_backend_options
 
 
 @click.command("export")
@@ -16,7 +17,7 @@ from linne.cli import complete, console
     "--to",
     required=True,
     metavar="KIND",
-    help="`onnx`, `openvino`, `tensorrt`, `tflite`, `torch-export` or `torchscript`.",
+    help="`onnx`, `openvino`, `tensorrt`, `migraphx`, `tflite`, `torch-export` or `torchscript`.",
 )
 @click.option(
     "--precision",
@@ -49,6 +50,20 @@ from linne.cli import complete, console
     "--max-drop", type=click.FloatRange(0, 100), metavar="POINTS", help="Of int8: accuracy that may be lost; else 0.5."
 )
 @click.option("--keep-float", multiple=True, metavar="NODE", help="Of int8: a layer that stays in float; repeatable.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Of migraphx and tensorrt: what it is compiled for.",
+)
+@click.option(
+    *("--backend-option", "backend_options"),
+    multiple=True,
+    callback=read_backend_options,
+    metavar="NAME=VALUE",
+    help="Of migraphx and tensorrt: what its backend can be told, such as batch_size=1; repeatable.",
+)
 @click.option("--replace", is_flag=True, help="Put it in the place of an export of the same name.")
 @click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr.")
@@ -68,6 +83,7 @@ def command(bundle: Path, *, as_json: bool, max_drop: float | None, **options: A
     linne export runs/photos-small-1/bundle --to onnx --precision int8
     linne export runs/photos-small-1/bundle --to onnx --bake-preprocessing
     linne export runs/photos-small-1/bundle --to torch-export
+    linne export runs/photos-small-1/bundle --to migraphx --backend-option batch_size=1
     """
     from linne.deploy_verbs import export
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from linne.doctor.gpu import AMD, NVIDIA, VENDORS, Gpu, as_bus_id, join, merge
 from linne.doctor.machine import Machine
-from linne.host import amdgpu_driver_version, nvidia_driver_version
+from linne.host import amdgpu_driver_version, gfx_of, nvidia_driver_version
 
 _KFD = "sys/class/kfd/kfd/topology/nodes"
 _LARGEST = 2**63
@@ -25,13 +25,6 @@ def gpus_of_files(machine: Machine) -> list[Gpu]:
     found = merge(found, _nvidia_gpus(machine))
     drivers = {AMD: amdgpu_driver_version(machine.root), NVIDIA: nvidia_driver_version(machine.root)}
     return [replace(gpu, driver=gpu.driver or drivers.get(gpu.vendor)) for gpu in found]
-
-
-def gfx_of(version: int) -> str | None:
-    """Return `gfx90a` for 90010; None for what is none. As AMD's rocm_agent_enumerator decodes it."""
-    if not 0 < version < 10_000_000:
-        return None
-    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
 
 
 def properties(text: str | None) -> dict[str, int]:

@@ -27,11 +27,14 @@ KINDS: Mapping[str, str] = {
     "tflite": "linne.exporting.to_tflite:make",
     "torch-export": "linne.exporting.to_torch_export:make",
     "torchscript": "linne.exporting.to_torchscript:make",
+    "migraphx": "linne.exporting.to_migraphx:make",
 }
 """What can come after `--to`, and who makes it: `make(bundle, wish, say) -> Made`, verified."""
 
 IN_INT8 = ("onnx", "openvino", "tflite")
 """Those of them that can be in int8."""
+FOR_A_DEVICE = ("migraphx", "tensorrt")
+"""Those of them that are told for which device, and what the backend of that name is told."""
 
 
 def export_bundle(
@@ -50,6 +53,11 @@ def export_bundle(
     """
     if kind not in KINDS:
         raise RecipeError(f"no kind of export `{kind}`", hint=suggest(kind, KINDS) or f"use {', '.join(KINDS)}")
+    if kind not in FOR_A_DEVICE and (wish.device != "auto" or wish.options):
+        raise RecipeError(
+            f"`--device` and `--backend-option` are for what is compiled for a device, not for `{kind}`",
+            hint=f"leave them out, or use --to {' or '.join(FOR_A_DEVICE)}",
+        )
     stored = kind + PIXELS if wish.pixels else kind
     require_room(bundle, stored, wish.precision, replace=replace)
     module, _, attribute = KINDS[kind].partition(":")

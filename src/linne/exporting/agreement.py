@@ -54,6 +54,10 @@ class Trial:
         """As a network sees them."""
         return normalise(self.images_NHWC, self.spec)
 
+    def num_tried(self, batch: int) -> int:
+        """Return how many of the images are answered in batches of `batch`: the last sees all, the others a few."""
+        return len(self.images_NHWC) if batch == self.batches[-1] else -(-NUM_ALONE // batch) * batch
+
 
 def trial_of(bundle: Bundle, free_bytes: int | None = None) -> Trial:
     """Return what an export of `bundle` is tried with: the same images on every call.
@@ -154,8 +158,7 @@ def compare(
     worst: dict[int, float] = {}
     found_NK = expected_NK
     for batch in trial.batches:
-        # The largest sees all of them, the others a few.
-        count = len(images) if batch == trial.batches[-1] else -(-NUM_ALONE // batch) * batch
+        count = trial.num_tried(batch)
         rows = [run(images[start : min(start + batch, count)]) for start in range(0, count, batch)]
         found_NK = np.concatenate(rows)
         if found_NK.shape != expected_NK[:count].shape:

@@ -105,4 +105,4 @@ def _without_labels(bundle: Bundle, source: Source, split: str) -> Examples:
             yield Batch(images, [part.example_name(position) for position in positions], None, len(skipped))
 
     name = f"{len(part):,} images, split {split} of {source.name}, whose classes are others"
-    return Examples(name, batches, f"{name} {source.fingerprint}")
+    return Examples(name, batches, f"{name} {source.fingerprint}", len(part))

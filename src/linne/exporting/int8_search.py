@@ -151,6 +151,7 @@ class Search:
             self._reference,
             Predictor(bundle, backend, "onnxruntime", "asked for", how=how),
             max_drop=self._max_drop,
+            say=self._say,
         )
         tried = Try(
             method=method,

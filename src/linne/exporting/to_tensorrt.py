@@ -12,7 +12,7 @@ from linne.exporting.answers import answers_of
 from linne.exporting.quantise import INT8_SHARE
 from linne.exporting.wish import Made, Wish
 from linne.graphs.tensorrt_engine import TensorRtEngine
-from linne.inference.backends.base import RunOptions
+from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.backends.tensorrt import KIND, TensorRtBackend, compiled, made_with, open_gpu, settings
 from linne.tuned import choices_of, machine_name
 
@@ -22,8 +22,8 @@ MAIN = "model.plan"
 def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
     """Return the engine of `bundle`, opened again on the GPU and verified.
 
-    The graph is the bundle's own, or its export to ONNX in this precision. What `linne tune` found for this machine
-    decides for how many images kernels are chosen, and how long they are looked for.
+    The graph is the bundle's own, or its export to ONNX in this precision. For how many images kernels are chosen, and
+    how long they are looked for, is what is asked for, or else what `linne tune` found for this machine.
 
     Raises:
         LinneError: there is no such graph, TensorRT or GPU.
@@ -39,7 +39,9 @@ def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
     reason = TensorRtBackend.why_unavailable() or TensorRtBackend.why_not(bundle, wish.precision)
     if reason is not None:
         raise LinneError(f"an export to TensorRT cannot be made: {reason}")
-    how = RunOptions(device="cuda", precision=wish.precision, options=_tuned_options(bundle, wish))
+    options = wish.options or _tuned_options(bundle, wish)
+    how = RunOptions(device=wish.device, precision=wish.precision, options=options)
+    require_known(KIND, TensorRtBackend, how)
     size, level = settings(how)
     trial = trial_of(bundle)
     if trial.note is not None:

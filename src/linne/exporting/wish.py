@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from linne.errors import RecipeError, suggest
@@ -57,6 +57,10 @@ class Wish:
     """Whether the Python file may be run that a bundle of the user's own network names."""
     int8: Int8 | None = None
     """In int8, where it cannot be None."""
+    device: str = "auto"
+    """For which it is compiled, where that is done; as `--device` of what runs it."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What the backend that runs it can be told, by name, where that is settled as it is compiled."""
 
     def __post_init__(self) -> None:
         if self.exporter not in EXPORTERS:

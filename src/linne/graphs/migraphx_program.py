@@ -114,6 +114,11 @@ def why_no_migraphx() -> str | None:
     return f"{found.reason}; {GUIDE}" if isinstance(found, Missing) else None
 
 
+def installed_version() -> str | None:
+    """Return the version of the MIGraphX that this process can use, which is loaded for that; None without one."""
+    return None if isinstance(look_for_migraphx(), Missing) else loaded_version()
+
+
 def loaded_version(maps: Path = MAPS) -> str:
     """Return the version of the MIGraphX that this process has loaded, from the name of its file.
 
@@ -200,7 +205,7 @@ class MigraphxProgram:
                 native.compile(target, exhaustive_tune=exhaustive_tune)
         except LinneError:
             if target == "gpu":
-                _require_gpu(binding)
+                require_gpu(binding)
             raise
         return cls(native, name, target, binding)
 
@@ -271,7 +276,7 @@ def _batches(images: Floats, size: int) -> list[Floats]:
     return [whole[start : start + size] for start in range(0, rows, size)]
 
 
-def _require_gpu(binding: Binding) -> None:
+def require_gpu(binding: Binding) -> None:
     """Raise DeviceError where not even a graph of one node compiles for the GPU."""
     try:
         with _explained("a graph of one node", "compiled"):

@@ -54,7 +54,7 @@ def tune_bundle(
 
     def verify(one: Candidate) -> tuple[bool, str]:
         """Return whether a candidate passes; how many threads and images at once is no question of answers."""
-        report = verify_one(reference, one.backend, replace(one.how, num_threads=None), max_drop=max_drop)
+        report = verify_one(reference, one.backend, replace(one.how, num_threads=None), max_drop=max_drop, say=say)
         lost = "" if report.drop is None else f", {100 * report.drop:+.2f} points lost"
         same = f"{report.num_agree:,} of {report.num_images:,} alike{lost}"
         return report.passed, same if report.passed else "; ".join(report.problems)

@@ -6,7 +6,7 @@ resized by Pillow. The candidate is what would be deployed: its backend, its pre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from linne.inference.predictor import Predictor
 from linne.preprocess import Floats, pillow_resize
 from linne.report_parity import Changed, ParityReport
 from linne.verifying.examples import Batch, Examples
+from linne.verifying.pace import Pace
 
 FP32_GAP = 1e-4
 """Of logits in fp32, as a share of the largest, or of 1 where that is larger.
@@ -119,19 +120,21 @@ def compare(
     *,
     max_drop: float | None = None,
     max_gap: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> ParityReport:
     """Return how `candidate` compares with `reference` on its examples; both are of one bundle.
 
     Args:
         max_drop: of the accuracy, as a fraction; None takes that of `MAX_DROP`.
         max_gap: of logits; None takes `FP32_GAP` in fp32, and sets no limit in other precisions.
+        say: is told how far it is, where it takes long.
 
     Raises:
         SourceError: no image can be read.
     """
     precision = candidate.how.precision
     max_drop = MAX_DROP[precision] if max_drop is None else max_drop
-    first, same, own, levels = _answers(reference, candidate)
+    first, same, own, levels = _answers(reference, candidate, say)
     largest = float(np.abs(first.logits_NK).max())
     if max_gap is None and precision == "fp32":
         max_gap = FP32_GAP * max(largest, 1.0)
@@ -193,11 +196,15 @@ def problems_of(report: ParityReport, *, all_finite: bool = True) -> list[str]:
     return problems
 
 
-def _answers(reference: Reference, candidate: Predictor) -> tuple[Answers, Floats, Floats, int]:
+def _answers(
+    reference: Reference, candidate: Predictor, say: Callable[[str], None] | None
+) -> tuple[Answers, Floats, Floats, int]:
     """Return the reference's answers, the candidate's to the same pixels and to its own, and how far pixels differ."""
     examples, resize = reference.examples, reference.predictor.resize
     own_resize = candidate.resize is not resize
     own_batches = examples.batches(candidate.resize) if own_resize else None
+    pace = Pace(say, name_of(candidate), examples.num_images * (2 if own_resize else 1))
+    run, size = candidate.logits_of_cropped, candidate.backend.batch_size
     logits: list[Floats] = []
     same: list[Floats] = []
     own: list[Floats] = []
@@ -210,8 +217,8 @@ def _answers(reference: Reference, candidate: Predictor) -> tuple[Answers, Float
         if not batch.names:
             continue
         logits.append(reference.logits(len(logits), batch))
-        same.append(candidate.logits_of_cropped(batch.images))
-        own.append(candidate.logits_of_cropped(theirs.images) if own_resize else same[-1])
+        same.append(pace.through(run, batch.images, size))
+        own.append(pace.through(run, theirs.images, size) if own_resize else same[-1])
         if own_resize:
             apart = np.stack(list(batch.images)).astype(np.int16) - np.stack(list(theirs.images))
             levels = max(levels, int(np.abs(apart).max()))

@@ -44,6 +44,8 @@ class Examples:
     batches: Callable[[Resize], Iterator[Batch]]
     identity: str
     """Changes when other images or other labels are compared."""
+    num_images: int
+    """Those that cannot be read included."""
 
 
 def of_source(bundle: Bundle, source: Source, split: str, max_images: int | None) -> Examples:
@@ -65,7 +67,7 @@ def of_source(bundle: Bundle, source: Source, split: str, max_images: int | None
 
     of = "" if len(picked_N) == len(whole) else f" of {len(whole):,}"
     name = f"{len(picked_N):,}{of} images, split {split} of {source.name}"
-    return Examples(name, batches, f"{name} {source.fingerprint}")
+    return Examples(name, batches, f"{name} {source.fingerprint}", len(picked_N))
 
 
 def spread(total: int, most: int | None) -> Ints:
@@ -86,7 +88,7 @@ def of_files(bundle: Bundle, inputs: Sequence[str | Path], max_images: int | Non
     of = "" if len(picked) == len(found) else f" of {len(found):,}"
     name = f"{len(picked):,}{of} images without labels"
     digest = hashlib.sha256("\n".join(map(_described, picked)).encode("utf-8", "surrogateescape")).hexdigest()
-    return Examples(name, lambda resize: _read(picked, bundle.input, resize), f"{name} {digest}")
+    return Examples(name, lambda resize: _read(picked, bundle.input, resize), f"{name} {digest}", len(picked))
 
 
 def _described(image: NamedImage) -> str:
@@ -115,7 +117,7 @@ def of_bundle(bundle: Bundle) -> Examples:
         yield from _read(photographs, bundle.input, resize)
 
     name = f"{len(bundle.canaries)} canaries" + (f" and {len(photographs)} photographs" if photographs else "")
-    return Examples(name, batches, name)
+    return Examples(name, batches, name, len(bundle.canaries) + len(photographs))
 
 
 def _read(images: Iterable[NamedImage], spec: InputSpec, resize: Resize) -> Iterator[Batch]:

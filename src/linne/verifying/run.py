@@ -38,7 +38,7 @@ def verify_each(
     for name, how in tried:
         say(f"verifying {name} in {how.precision} on {reference.examples.name}")
         try:
-            reports.append(verify_one(reference, name, how, max_drop=max_drop, max_gap=max_gap))
+            reports.append(verify_one(reference, name, how, max_drop=max_drop, max_gap=max_gap, say=say))
         except DeviceError as error:
             if len(tried) == 1:
                 raise
@@ -55,6 +55,7 @@ def verify_one(
     *,
     max_drop: float | None = None,
     max_gap: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> ParityReport:
     """Return how `backend`, run as `how` says, compares with `reference` on its examples.
 
@@ -68,7 +69,7 @@ def verify_one(
     bundle = reference.predictor.bundle
     candidate = Predictor(bundle, kind.open(bundle, how), backend, "asked for", how=how)
     try:
-        report = compare(reference, candidate, max_drop=max_drop, max_gap=max_gap)
+        report = compare(reference, candidate, max_drop=max_drop, max_gap=max_gap, say=say)
         worst = candidate.worst_canary()
         if not worst.gap <= candidate.canary_tolerance:
             problem = f"it answers canary `{worst.file}` otherwise than when it was written: off by {worst.gap:.2g}"

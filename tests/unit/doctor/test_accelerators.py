@@ -12,7 +12,7 @@ from machines.build import build as built
 
 from linne.doctor.accelerators import accelerator_section, look
 from linne.doctor.gpu import Gpu, join, merge
-from linne.doctor.sysfs import gfx_of
+from linne.host import gfx_of
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 _numbers = itertools.count()

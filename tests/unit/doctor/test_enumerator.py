@@ -16,7 +16,8 @@ import pytest
 from machines.parts import KFD_LINK, topology
 
 from linne.doctor.machine import Machine
-from linne.doctor.sysfs import gfx_of, gpus_of_files
+from linne.doctor.sysfs import gpus_of_files
+from linne.host import gfx_of
 
 PROGRAM = shutil.which("rocm_agent_enumerator")
 FOLDER = "/sys/class/kfd/kfd/topology/nodes/"

@@ -64,6 +64,8 @@ class Backend(Protocol):
     """What runs where, for people: `torch 2.15.0 on cpu`."""
     resize: Resize
     """How images come to the network's size: the reference, or what is quicker and within a level of it."""
+    batch_size: int | None
+    """How many images it computes at once, fewer being filled up; None for as many as it is given."""
     canary_logits_NK: Floats | None
     """What the file that it runs answered to the canaries when it was made; None where that is the bundle's own."""
 

@@ -31,6 +31,7 @@ class NullBackend:
         self.weight_KP = weight_KP
         self.bias_K = bias_K
         self.description = "null (one linear layer, numpy)"
+        self.batch_size: int | None = None
         self.resize = pillow_resize
         self.canary_logits_NK: Floats | None = None
 

@@ -34,6 +34,7 @@ class OnnxRuntimeBackend:
     def __init__(self, session: GraphSession, canary_logits_NK: Floats | None = None) -> None:
         self.session: GraphSession | None = session
         self.description = session.description
+        self.batch_size: int | None = session.batch_size
         self.resize: Resize = pillow_resize
         self.canary_logits_NK = canary_logits_NK
 

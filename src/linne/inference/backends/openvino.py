@@ -35,6 +35,7 @@ class OpenVinoBackend:
     def __init__(self, model: OpenVinoModel, canary_logits_NK: Floats | None = None) -> None:
         self.model: OpenVinoModel | None = model
         self.description = model.description
+        self.batch_size: int | None = None
         self.resize: Resize = pillow_resize
         self.canary_logits_NK = canary_logits_NK
 

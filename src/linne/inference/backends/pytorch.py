@@ -63,6 +63,7 @@ class TorchBackend:
         self.device = fallbacks.device
         self.fallbacks = fallbacks
         self.description = description
+        self.batch_size: int | None = None
         self.resize = resize
         self.canary_logits_NK: Floats | None = None
         self.precision = how.precision

@@ -65,6 +65,7 @@ class TensorRtBackend:
         how = "" if precision == "fp32" else f" in {precision}"
         self.description = f"{engine.description}{how}, {engine.num_layers} layers"
         self.resize: Resize = pillow_resize
+        self.batch_size: int | None = engine.batch_size if engine.fixed else None
         self.canary_logits_NK = canary_logits_NK
 
     @classmethod

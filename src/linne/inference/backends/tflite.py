@@ -34,12 +34,14 @@ class TfliteBackend:
         description: str,
         precision: Precision,
         canary_logits_NK: Floats | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """Answer with `answer`, from normalised images to logits; `description` says who computes it."""
         self.answer: Callable[[Floats], Floats] | None = answer
         how = {"fp32": "", "fp16": ", weights in fp16"}.get(precision, f" in {precision}")
         self.description = description + how
         self.resize: Resize = pillow_resize
+        self.batch_size = batch_size
         self.canary_logits_NK = canary_logits_NK
 
     @classmethod
@@ -77,7 +79,8 @@ class TfliteBackend:
             raise BundleError(f"bundle `{bundle.path}`: {reason}", hint=getattr(error, "hint", None)) from error
         for note in model.notes:
             warnings.warn(note, RuntimeWarning, stacklevel=2)
-        return cls(model.run, model.description, how.precision, np.array(export.canary_logits, dtype=np.float32))
+        canaries_NK = np.array(export.canary_logits, dtype=np.float32)
+        return cls(model.run, model.description, how.precision, canaries_NK, model.batch_size)
 
     def run(self, images_NCHW: Floats) -> Floats:
         """Return logits N x K."""
