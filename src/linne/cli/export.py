@@ -55,7 +55,7 @@ from linne.cli.settings import read_backend_options
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Of migraphx and tensorrt: what it is compiled for.",
+    help="Of migraphx and tensorrt: for what.",
 )
 @click.option(
     *("--backend-option", "backend_options"),
