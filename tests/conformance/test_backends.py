@@ -155,6 +155,10 @@ def test_a_backend_describes_itself_in_one_line(backend: Backend) -> None:
     assert "\n" not in backend.description
 
 
+def test_a_backend_says_how_many_images_it_computes_at_once_or_that_it_takes_any_number(backend: Backend) -> None:
+    assert backend.batch_size is None or backend.batch_size >= 1
+
+
 SLOW_TO_OPEN = ("compile",)
 """Options that take a compiler, and a minute each."""
 

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from fixtures.graphs import image_graph, write_graph_bundle
 
+import linne
 from linne.data.images.decode import to_input
 from linne.errors import DeviceError, LinneError
-from linne.graphs.migraphx_program import MigraphxProgram, find_binding, target_for, why_no_migraphx
+from linne.graphs.migraphx_program import MigraphxProgram, find_binding, loaded_version, target_for, why_no_migraphx
 from linne.graphs.session import GraphSession, why_no_runtime
 from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
@@ -154,6 +155,25 @@ def test_a_saved_program_gives_the_same_bits(graph, images_NCHW):
     again = MigraphxProgram.load(program.save(), "model.mxr", target="ref")
     assert again.batch_size == 3
     np.testing.assert_array_equal(again.run(images_NCHW), program.run(images_NCHW))
+
+
+def test_an_export_is_compiled_once_and_answers_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    bundle = write_graph_bundle(tmp_path / "bundle", LABELS, SPEC)
+    made = linne.export(bundle.path, "migraphx", device="cpu", quiet=True)
+    assert made.agreement.num_same == 64
+    predictor = Predictor.open(bundle, backend="migraphx", how=RunOptions(device="cpu"))
+    assert predictor.backend.description.endswith("compiled before")
+    (report,) = linne.verify(bundle.path, backend="migraphx", device="cpu", keep=False, quiet=True)
+    assert report.passed, report.problems
+
+
+def test_a_program_of_another_version_is_loaded_by_migraphx_itself_which_is_why_linne_looks(graph, capfd):
+    content = opened(graph).save()
+    version = loaded_version().encode("ascii")
+    assert content.count(version) == 1
+    MigraphxProgram.load(content.replace(version, b"2.0.00"[: len(version)]), "model.mxr", target="ref")
+    assert "MXR File was created using MIGraphX version" in "".join(capfd.readouterr())
 
 
 def test_what_the_library_says_is_in_the_error_and_not_on_stderr(capfd):
