@@ -10,7 +10,7 @@ from linne.errors import BundleError, DeviceError, LinneError, RecipeError
 from linne.exports import Precision, graph_of, has_graph
 from linne.graphs.migraphx_program import MigraphxProgram, Target, target_for, why_no_migraphx
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, pillow_resize
+from linne.preprocess import Floats
 
 BATCH_SIZES: Mapping[Target, int] = {"gpu": 32, "ref": 1}
 """By default. The reference gains nothing from more images at once, and loses what fills up the last batch."""
@@ -33,7 +33,6 @@ class MigraphxBackend:
     def __init__(self, program: MigraphxProgram, precision: Precision, canary_logits_NK: Floats | None = None) -> None:
         self.program: MigraphxProgram | None = program
         self.description = program.description + ("" if precision == "fp32" else f" in {precision}")
-        self.resize = pillow_resize
         self.canary_logits_NK = canary_logits_NK
 
     @classmethod

@@ -11,7 +11,7 @@ from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import Precision, graph_of, has_graph
 from linne.graphs.session import GraphSession, open_session, why_no_runtime
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize, pillow_resize
+from linne.preprocess import Floats
 
 
 class OnnxRuntimeBackend:
@@ -30,7 +30,6 @@ class OnnxRuntimeBackend:
     def __init__(self, session: GraphSession, canary_logits_NK: Floats | None = None) -> None:
         self.session: GraphSession | None = session
         self.description = session.description
-        self.resize: Resize = pillow_resize
         self.canary_logits_NK = canary_logits_NK
 
     @classmethod
