@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ NETWORKS = {
     "MobileNetV2": "torchvision/mobilenet_v2",
 }
 """What a deployment guide usually shows, by linne's names."""
+
+
+def without_progress_bars() -> None:
+    """Keep the progress bars of transformers and its hub out of what is printed; call it before either is imported."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def bundle_of(name: str, folder: Path, weights: Path | None = None, precisions: tuple[str, ...] = ("fp32",)) -> Path:

@@ -49,6 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = 2 if options.quick else options.runs
     env = measure.checkout_env(PYTHONDONTWRITEBYTECODE=None, HF_HUB_OFFLINE="1")
+    deployed.without_progress_bars()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

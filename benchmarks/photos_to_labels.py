@@ -41,6 +41,7 @@ def main() -> None:
     if options.quick:
         options.count, options.runs = 20, 1
     env = measure.checkout_env(PYTHONDONTWRITEBYTECODE=None, HF_HUB_OFFLINE="1")
+    deployed.without_progress_bars()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from linne import metrics
 from linne.data.names import counted, same_classes
 from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError, suggest
-from linne.preprocess import InputSpec, Resize
+from linne.preprocess import InputSpec
 from linne.report import Calibration, CalibrationBin, ClassResult, ConfusedPair, EvalReport, Mistake
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def evaluate(predictor: Predictor, source: Source, split: str = "test") -> tuple
     logits: list[Floats] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for chunk, where, unread in chunks(examples, predictor.bundle.input, predictor.resize):
+    for chunk, where, unread in chunks(examples, predictor.bundle.input):
         skipped += unread
         if where:
             logits.append(predictor.logits_of_cropped(chunk))
@@ -132,9 +132,7 @@ def class_mapping(source: Source, labels: tuple[str, ...]) -> Ints:
     return np.array([position[label] for label in source.labels], dtype=np.int64)
 
 
-def chunks(
-    split: Split, spec: InputSpec, resize: Resize
-) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
+def chunks(split: Split, spec: InputSpec) -> Iterator[tuple[Sequence[UInt8] | UInt8, list[int], list[str]]]:
     """Yield (images at the model's size, their positions in the split, names of the unreadable), in order."""
     array = split.store.array
     if array is not None and array.shape[1:] == (spec.height, spec.width, spec.channels) and spec.crop_pct == 1:
@@ -145,7 +143,7 @@ def chunks(
     images: list[UInt8] = []
     positions: list[int] = []
     skipped: list[str] = []
-    for position, pixels in enumerate(_cropped(split, spec, resize)):
+    for position, pixels in enumerate(_cropped(split, spec)):
         if pixels is None:
             skipped.append(split.example_name(position))
             continue
@@ -157,7 +155,7 @@ def chunks(
     yield images, positions, skipped
 
 
-def _cropped(split: Split, spec: InputSpec, resize: Resize) -> Iterator[UInt8 | None]:
+def _cropped(split: Split, spec: InputSpec) -> Iterator[UInt8 | None]:
     """Yield each example at the model's size, or None when it cannot be read, decoding a few ahead in threads.
 
     Decoders release Python's lock, so threads use every core without sending pixels between processes.
@@ -165,7 +163,7 @@ def _cropped(split: Split, spec: InputSpec, resize: Resize) -> Iterator[UInt8 | 
 
     def read(position: int) -> UInt8 | None:
         try:
-            return split.cropped(position, spec, resize)
+            return split.cropped(position, spec)
         except ImageError:
             return None
 

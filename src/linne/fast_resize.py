@@ -1,4 +1,4 @@
-"""The resize of training and of the torch backend: torch's vectorised kernels, a level or less from the reference."""
+"""The resize of training: torch's vectorised kernels, a level or less from the reference of all that answers."""
 
 from __future__ import annotations
 

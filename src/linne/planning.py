@@ -212,7 +212,7 @@ def make_plan(
     device = Device.pick(given.pop("device.name", "auto"), require_accelerator=require_accelerator)
     designed = designed_for(given, reasons)
     source = open_planned(given, earlier) if source is None else source
-    task = _task(source, device)
+    task = _task(source, device, asks_for_precision="device.precision" not in given)
     recipe, all_reasons = choose(task, given, reasons, designed)
     _check_packages(recipe)
     try:
@@ -354,9 +354,11 @@ def open_planned(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source
     return source
 
 
-def _task(source: Source, device: Device) -> Task:
+def _task(source: Source, device: Device, *, asks_for_precision: bool) -> Task:
     import torch
 
+    # A look at what others compute takes a fifth of a second, and nothing but the precision depends on it.
+    rounds_on_cores = asks_for_precision and not device.is_accelerator and device.precision != "fp32"
     processes = processes_here()
     train, num_cores = source.splits["train"], max((os.cpu_count() or 1) // processes, 1)
     seen = survey(train, source.channels, num_cores)
@@ -377,7 +379,7 @@ def _task(source: Source, device: Device) -> Task:
         device_kind=device.kind,
         channels_last=device.can.channels_last.holds,
         precision=device.precision,
-        others_share=others_use_of_cores() if not device.is_accelerator and device.precision != "fp32" else None,
+        others_share=others_use_of_cores() if rounds_on_cores else None,
         num_threads=torch.get_num_threads(),
         num_cores=num_cores,
         memory_bytes=device.memory_bytes() // (1 if device.is_accelerator else processes),

@@ -41,16 +41,14 @@ class ParityReport:
     """Images that could not be read; they count for nothing."""
     canary_gap: float
     """From the answers that the bundle recorded: the largest difference, as a share of their largest logit."""
-    pixel_levels: int
-    """The largest difference, of 255 levels, between what the two networks saw."""
     worst_gap: float
-    """The largest difference of a logit, both networks having seen the reference's pixels."""
+    """The largest difference of a logit."""
     mean_gap: float
     """The mean over images of the largest difference of each."""
     largest_logit: float
     """Of the reference, whatever its sign."""
     num_agree: int
-    """Images with the same first label, each network having seen its own pixels."""
+    """Images with the same first label."""
     reference_accuracy: float | None
     """None where the images have no labels."""
     accuracy: float | None

@@ -244,6 +244,19 @@ def test_where_both_are_wrong_nothing_is_written_and_both_reasons_are_given(plan
     assert not (bundle.path / "exports").exists()
 
 
+def test_what_cannot_be_written_is_named_and_the_graph_is_kept_from_the_terminal(planted: Any, python: Any) -> None:
+    bundle = planted("HasNoOperator")
+    # In a child, on the streams that the terminal would be: torch's C++ writes to them past Python.
+    ended = python("-m", "linne", "export", bundle.path, "--to", "onnx", "--exporter", "script", "--trust-code")
+    assert ended.returncode == 3
+    assert ended.stdout == ""
+    assert "IR graph" not in ended.stderr
+    *notes, error, _empty, hint = ended.stderr.splitlines()
+    assert len(notes) == 3
+    assert "Exporting the operator 'aten::special_bessel_j0' to ONNX opset version 18 is not supported" in error
+    assert hint == "hint: --exporter auto tries the other one as well"
+
+
 def test_layers_that_overflow_in_fp16_stay_in_fp32_and_are_named(
     planted: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,10 +311,14 @@ def test_code_is_not_run_where_nobody_trusts_it(planted: Any) -> None:
 def test_the_command_prints_where_the_file_is_and_json_where_asked(bundles: dict[str, Bundle], python: Any) -> None:
     bundle = bundles["small"]
     words = ["-m", "linne", "export", bundle.path, "--to", "onnx", "--exporter", "script", "--replace"]
-    ended = python(*words)
+    ended = python(*words, "--dynamic-batch")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"{bundle.path}/exports/onnx-fp32/model.onnx\n"
     assert "64 of 64 first labels are the same" in ended.stderr
+    assert (
+        "`--dynamic-batch` has no effect: an export takes any number of images at a time where its runtime does\n"
+        in ended.stderr
+    )
     ended = python(*words, "--json", "--quiet")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""

@@ -31,7 +31,7 @@ from linne.bundle import canary_batch, write_bundle  # noqa: E402
 from linne.inference.backends.base import RunOptions  # noqa: E402
 from linne.inference.predictor import Predictor  # noqa: E402
 from linne.models import ModelRef  # noqa: E402
-from linne.preprocess import InputSpec, normalise, pillow_resize, resize_and_crop  # noqa: E402
+from linne.preprocess import InputSpec, normalise, resize_and_crop  # noqa: E402
 
 pytestmark = pytest.mark.long
 
@@ -229,12 +229,8 @@ def test_a_bundle_gives_the_same_probabilities_here_in_timm_and_in_transformers(
         logits_NK = pipe.model(pixel_values=images_NCHW).logits
         assert np.abs(softmax(logits_NK) - ours).max() < 1e-5, "the same tensor in transformers"
 
-    quick = ours_from_files(predictor, photos)
-    predictor.resize = pillow_resize
     ours = ours_from_files(predictor, photos)
     assert np.abs(timm_from_files(in_timm, photos) - ours).max() < 1e-3, "the same file in timm"
-    # These networks are made to tell small differences; MobileNetV2 with its real weights differs by 3e-5.
-    assert np.abs(quick - ours).max() < 0.05, "a level in a few pixels"
     assert np.abs(transformers_from_files(pipe, photos) - ours).max() < 1e-3, "the same file in transformers"
 
     # What makes the above worth something: the answers differ between images and between channel orders.
@@ -280,7 +276,6 @@ def test_a_grey_bundle_gives_the_same_probabilities_in_timm_and_as_a_transformer
     with torch.inference_mode():
         assert np.abs(softmax(in_timm(images_NCHW)) - ours).max() < 1e-5
         assert np.abs(softmax(in_transformers(pixel_values=images_NCHW).logits) - ours).max() < 1e-5
-    predictor.resize = pillow_resize
     assert np.abs(timm_from_files(in_timm, photos) - ours_from_files(predictor, photos)).max() < 1e-3
     assert ours.std(axis=0).min() > 0.1
 
@@ -329,7 +324,6 @@ def test_a_bundle_of_transformers_own_network_gives_the_same_probabilities_there
     ours = softmax(predictor.backend.run(images_NCHW.numpy()))
     with torch.inference_mode():
         assert np.abs(softmax(pipe.model(pixel_values=images_NCHW).logits) - ours).max() < 1e-5, "the same tensor"
-    predictor.resize = pillow_resize
     ours = ours_from_files(predictor, photos)
     assert np.abs(transformers_from_files(pipe, photos) - ours).max() < 1e-3, "the same file"
     assert ours.std(axis=0).min() > 0.1

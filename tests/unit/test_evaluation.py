@@ -14,7 +14,7 @@ from linne.data.source import Source, Split
 from linne.errors import BundleError, CheckFailed, ImageError, SourceError
 from linne.evaluation import CHUNK_IMAGES, evaluate, matched_by_place
 from linne.inference.backends.null import write_null_bundle
-from linne.preprocess import InputSpec, pillow_resize
+from linne.preprocess import InputSpec
 from linne.trained_on import as_in_training
 
 SPEC = InputSpec(channels=1, height=4, width=4, mean=(0.5,), std=(0.5,))
@@ -65,7 +65,6 @@ class FirstPixelPredictor:
         self.labels = tuple(labels)
         self.bundle = SimpleNamespace(path=Path("runs/fake-1/bundle"), labels=self.labels, input=spec)
         self.strength = strength
-        self.resize = pillow_resize
         self.tta = None
         self.chunks = []
 

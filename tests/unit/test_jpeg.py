@@ -1,5 +1,6 @@
 """JPEGs decoded by libjpeg-turbo itself: the same pixels as before, and what a reduced size costs."""
 
+import functools
 import io
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_the_reduced_size_is_the_smallest_power_of_two_that_is_enough(least, fac
     assert pixels.shape == (-(-427 // factor), 640 // factor, 3)
 
 
+@functools.cache
+def camera_photos(size):
+    """Return the photographs as files of that size, which are decoded at a quarter, with all of their pixels."""
+    files = [jpeg(np.asarray(Image.fromarray(p).resize(size, Image.Resampling.LANCZOS)), quality=90) for p in PHOTOS]
+    for data in files:
+        assert reduced(data, 3, lambda height, width: (512, 512))[0].shape[0] == 750, "a quarter: it was reduced"
+    return [(data, decode(data, 3)) for data in files]
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("resize", [pillow_resize, torch_resize])
 @pytest.mark.parametrize("size", [(4000, 3000), (4003, 2999)], ids=["whole blocks", "cut blocks"])
@@ -74,10 +84,8 @@ def test_camera_photos_decoded_at_a_quarter_differ_by_less_than_a_third_of_a_lev
         channels=3, height=224, width=224, mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875, interpolation=interpolation
     )
     differences = []
-    for photo in PHOTOS:
-        data = jpeg(np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)), quality=90)
-        assert reduced(data, 3, lambda height, width: (512, 512))[0].shape[0] == 750, "a quarter: it was reduced"
-        quick, full = to_input(data, spec, name="x", resize=resize), resize_and_crop(decode(data, 3), spec)
+    for data, whole_HWC in camera_photos(size):
+        quick, full = to_input(data, spec, name="x", resize=resize), resize_and_crop(whole_HWC, spec)
         differences.append(np.abs(quick.astype(int) - full))
     assert np.mean(differences) <= 0.3
     assert np.max(differences) <= 15

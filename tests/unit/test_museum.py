@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from museum import exhibits
 from museum.fuzzing import judge_peek
 from museum.picture import Exhibit
 
-from linne import models
-from linne.bundle import Bundle, canary_batch, write_bundle
+from linne.bundle import Bundle
 from linne.data.files import FileStore, Names
 from linne.data.images.decode import decode, to_input
 from linne.data.images.headers import FORMATS, sniff
@@ -24,7 +21,6 @@ from linne.device import Device
 from linne.errors import ImageError
 from linne.evaluation import evaluate
 from linne.fast_resize import torch_resize
-from linne.inference.backends.base import RunOptions
 from linne.inference.backends.null import write_null_bundle
 from linne.inference.predictor import Predictor
 from linne.preprocess import Floats, Resize, UInt8, normalise, pillow_resize, resize_and_crop
@@ -81,8 +77,7 @@ class RecordingBackend:
 
     description = "recorder"
 
-    def __init__(self, resize: Resize) -> None:
-        self.resize = resize
+    def __init__(self) -> None:
         self.given: list[Floats] = []
 
     def run(self, images_NCHW: Floats) -> Floats:
@@ -139,7 +134,7 @@ def bundle(channels: int, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_null_bundle(tmp_path_factory.mktemp("bundle") / "museum", LABELS, spec)
 
 
-def expected_input(bundle: Bundle, resize: Resize) -> tuple[Floats, list[str]]:
+def expected_input(bundle: Bundle, resize: Resize = pillow_resize) -> tuple[Floats, list[str]]:
     """Return the model input of all that can be shown, and the names of the rest."""
     images, names = [], []
     for exhibit in EXHIBITS:
@@ -159,11 +154,10 @@ def test_some_of_them_are_jpegs_that_are_decoded_at_a_reduced_size(bundle):
     assert 0 < sum(differ) < len(differ)
 
 
-@pytest.mark.parametrize("resize", [pillow_resize, torch_resize])
-def test_evaluation_and_prediction_give_a_backend_the_same_numbers_bit_for_bit(bundle, resize, source, folder):
-    expected, refused = expected_input(bundle, resize)
+def test_evaluation_and_prediction_give_a_backend_the_references_numbers_bit_for_bit(bundle, source, folder):
+    expected, refused = expected_input(bundle)
     assert refused == [exhibit.name for exhibit in EXHIBITS if exhibit.shows is None]
-    predicting, evaluating = RecordingBackend(resize), RecordingBackend(resize)
+    predicting, evaluating = RecordingBackend(), RecordingBackend()
     predictor = Predictor(bundle, predicting, "recorder", "asked for")
     predictions = list(predictor.predict_files([folder / exhibit.name for exhibit in EXHIBITS]))
     assert [Path(row.file).name for row in predictions if row.error is not None] == refused
@@ -174,32 +168,14 @@ def test_evaluation_and_prediction_give_a_backend_the_same_numbers_bit_for_bit(b
 
 
 @pytest.mark.parametrize("loader", ["streaming", "resident"])
-def test_training_sees_the_same_numbers_bit_for_bit_as_the_backend_of_its_bundle(bundle, channels, source, loader):
+def test_training_sees_the_same_numbers_whatever_the_loader_within_two_levels_of_the_backends(
+    bundle, channels, source, loader
+):
     expected, refused = expected_input(bundle, torch_resize)
+    two_levels = 2 / 255 / min(bundle.input.std)
+    assert np.abs(expected - expected_input(bundle)[0]).max() <= two_levels + 1e-6, "rounding of fp32"
     train, val = make_batches(source, make_recipe(loader, channels), Device.pick("cpu"))
     for batches in (train, val):
         seen = np.concatenate([batch.images_NCHW.numpy() for batch in batches.in_order()])
         assert np.array_equal(seen, expected)
         assert [problem.split("`")[1] for problem in batches.bad_images.values()] == refused
-
-
-def test_the_torch_backend_resizes_as_training_does_and_the_null_backend_as_the_reference(bundle, tmp_path):
-    assert Predictor.open(bundle, backend="null").resize is pillow_resize
-    spec = bundle.input
-    size = {"channels": spec.channels, "height": spec.height, "width": spec.width}
-    reference = models.describe("mlp", num_classes=len(LABELS), **size)
-    network = models.build(reference).eval()
-    with torch.inference_mode():
-        logits_NK = network(torch.from_numpy(canary_batch(spec))).numpy()
-    trained = write_bundle(
-        tmp_path / "trained",
-        labels=LABELS,
-        input=spec,
-        model=dataclasses.asdict(reference),
-        weights={name: value.numpy() for name, value in network.state_dict().items()},
-        config=models.config(reference, LABELS, spec.to_dict()),
-        canary_logits_NK=logits_NK,
-        metrics={},
-        provenance={},
-    )
-    assert Predictor.open(trained, backend="torch", how=RunOptions(device="cpu")).resize is torch_resize

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import linne
 from linne.bundle import Bundle, canary_batch, write_bundle
+from linne.data.images.decode import to_input
 from linne.errors import BundleError, DeviceError, RecipeError
 from linne.inference.backends.base import RunOptions
 from linne.inference.backends.pytorch import TorchBackend
-from linne.preprocess import InputSpec, pillow_resize
+from linne.inference.predictor import Predictor
+from linne.preprocess import InputSpec, normalise, pillow_resize
+from linne.weights.answers import FOLDER as PHOTOGRAPHS
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from linne import models  # noqa: E402 - after torch is known to be there
 from linne.device import Device  # noqa: E402
 from linne.device.fallbacks import Fallbacks  # noqa: E402
+from linne.fast_resize import torch_resize  # noqa: E402
+from linne.models import ModelRef  # noqa: E402
 
 LABELS = ("cat", "dog", "owl")
 SPEC = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
@@ -33,21 +41,35 @@ def network() -> Any:
     return models.build(REF).eval()
 
 
-@pytest.fixture
-def bundle(network: Any, tmp_path: Path) -> Bundle:
+def written(path: Path, network: Any, ref: ModelRef, spec: InputSpec) -> Bundle:
+    """Return a bundle of `network`."""
     with torch.inference_mode():
-        logits_NK = network(torch.from_numpy(canary_batch(SPEC))).numpy()
+        logits_NK = network(torch.from_numpy(canary_batch(spec))).numpy()
     return write_bundle(
-        tmp_path / "b",
+        path,
         labels=LABELS,
-        input=SPEC,
-        model=dataclasses.asdict(REF),
+        input=spec,
+        model=dataclasses.asdict(ref),
         weights={name: value.numpy() for name, value in network.state_dict().items()},
-        config=models.config(REF, LABELS, SPEC.to_dict()),
+        config=models.config(ref, LABELS, spec.to_dict()),
         canary_logits_NK=logits_NK,
         metrics={},
         provenance={},
     )
+
+
+@pytest.fixture
+def bundle(network: Any, tmp_path: Path) -> Bundle:
+    return written(tmp_path / "b", network, REF, SPEC)
+
+
+@pytest.fixture
+def colour_bundle(tmp_path: Path) -> Bundle:
+    size = {"channels": 3, "height": 48, "width": 48}
+    torch.manual_seed(0)
+    ref = models.describe("mlp", num_classes=3, **size)
+    spec = InputSpec(**size, mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=0.875)
+    return written(tmp_path / "colour", models.build(ref).eval(), ref, spec)
 
 
 def test_the_backend_computes_what_the_network_computed(network: Any, bundle: Bundle) -> None:
@@ -55,6 +77,46 @@ def test_the_backend_computes_what_the_network_computed(network: Any, bundle: Bu
     with torch.inference_mode():
         expected_NK = network(torch.from_numpy(images_NCHW)).numpy()
     np.testing.assert_array_equal(TorchBackend.open(bundle, RunOptions(device="cpu")).run(images_NCHW), expected_NK)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Photographs that shrink by little and by much, one that is decoded at a reduced size, and one that grows."""
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = []
+    for number, (name, size) in enumerate(
+        itertools.product(("cat.jpg", "rocket.jpg"), ((20, 26), (190, 160), (400, 300), (900, 700)))
+    ):
+        paths.append(folder / f"{number}.jpg")
+        Image.open(PHOTOGRAPHS / name).convert("RGB").resize(size, Image.Resampling.LANCZOS).save(paths[-1], quality=95)
+    return paths
+
+
+def test_photographs_reach_the_network_in_the_pixels_of_the_reference_to_the_bit(
+    colour_bundle: Bundle, photographs: list[Path]
+) -> None:
+    spec, seen = colour_bundle.input, []
+    predictor = Predictor.open(colour_bundle, backend="torch", how=RunOptions(device="cpu"))
+    assert isinstance(predictor.backend, TorchBackend)
+    assert predictor.backend.network is not None
+    predictor.backend.network.register_forward_pre_hook(lambda _, given: seen.append(given[0].numpy().copy()))
+    list(predictor.predict_files(photographs))
+    files = [path.read_bytes() for path in photographs]
+    expected_NHWC, quick_NHWC = (
+        np.stack([to_input(data, spec, name="photo", resize=resize) for data in files])
+        for resize in (pillow_resize, torch_resize)
+    )
+    np.testing.assert_array_equal(np.concatenate(seen), normalise(expected_NHWC, spec))
+    assert (expected_NHWC != quick_NHWC).any(), "training's resize would show"
+
+
+def test_in_fp32_it_passes_the_verification_against_the_reference_with_nothing_lost(
+    colour_bundle: Bundle, photographs: list[Path]
+) -> None:
+    (report,) = linne.verify(colour_bundle.path, backend="torch", unlabelled=photographs, keep=False, quiet=True)
+    assert report.passed
+    assert report.num_agree == report.num_images == len(photographs)
+    assert report.worst_gap == 0, "the same kernels on the same pixels"
 
 
 def test_opening_takes_no_number_from_the_global_generator(bundle: Bundle) -> None:
@@ -110,7 +172,7 @@ class Recording(torch.nn.Module):
 
 def test_fp32_is_multiplied_as_fp32_whatever_the_process_allows() -> None:
     network = Recording()
-    backend = TorchBackend(network, Fallbacks(Device.pick("cpu")), "recording", pillow_resize, RunOptions())
+    backend = TorchBackend(network, Fallbacks(Device.pick("cpu")), "recording", RunOptions())
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:

@@ -29,7 +29,6 @@ from linne.exporting.ranges import NUM_BINS, Tensors, entropy, histograms, min_m
 from linne.exporting.to_int8 import Layer, layers_of, needs_reduced_range, prepared, quantised
 from linne.exports import exports_of, open_export
 from linne.graphs.session import GraphSession
-from linne.preprocess import pillow_resize
 from linne.trained_on import to_calibrate
 
 
@@ -180,7 +179,7 @@ def test_calibration_reads_the_training_split_alone_and_the_decision_the_validat
     assert len(calibration_of(bundle, source, 500)) == 40
     assert store.read == set(range(40))
     store.read.clear()
-    for _ in examples_of(bundle, source).batches(pillow_resize):
+    for _ in examples_of(bundle, source).batches():
         pass
     assert store.read == set(range(40, 50))
 
@@ -192,7 +191,7 @@ def test_without_a_validation_split_training_images_decide_and_never_those_of_te
     splits = {name: Split(name, store, at, labels_N[at]) for name, at in parts.items()}
     examples = examples_of(bundle, Source("noting", bundle.labels, splits, "", 1, (8, 8), True))
     assert examples.name == "50 images, split train of noting"
-    assert len(list(examples.batches(pillow_resize))) > 0
+    assert len(list(examples.batches())) > 0
     assert store.read == set(range(50))
 
 
@@ -200,7 +199,7 @@ def test_images_of_other_classes_decide_by_their_answers(bundle: Bundle, source:
     others = Source("others", tuple("abcdefghij"[::-1]), source.splits, "", 1, (8, 8), True)
     examples = examples_of(bundle, others)
     assert examples.name == "136 images, split val of others, whose classes are others"
-    assert all(batch.labels_N is None for batch in examples.batches(pillow_resize))
+    assert all(batch.labels_N is None for batch in examples.batches())
 
 
 def test_a_bundle_that_does_not_say_what_it_was_trained_on_asks_for_images(bundle: Bundle) -> None:

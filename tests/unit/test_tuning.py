@@ -273,7 +273,7 @@ def test_a_graph_is_run_by_what_runs_graphs(bundle: Bundle) -> None:
 
 
 def test_a_candidate_runs_in_a_process_of_its_own(bundle: Bundle) -> None:
-    large = np.ones(2**30, np.uint8)  # what its starter has is not its own
+    large = np.ones(2**29, np.uint8)  # what its starter has is not its own
     with Runner(bundle.path, way(batch=3)) as runner:
         turn = runner.run(0.01)
         assert runner.description.startswith("onnxruntime")

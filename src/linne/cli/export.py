@@ -36,6 +36,9 @@ from linne.cli.settings import read_backend_options
     show_default=True,
     help="Of onnx: which of torch's writers; `auto` keeps the first that verifies.",
 )
+@click.option(
+    "--dynamic-batch", is_flag=True, help="Has no effect: an export takes any number of images where its runtime does."
+)
 @click.option("--opset", type=click.IntRange(min=1), metavar="N", help="Of onnx: its operator set; else 18.")
 @click.option(
     "--calibrate",
@@ -68,7 +71,7 @@ from linne.cli.settings import read_backend_options
 @click.option("--trust-code", is_flag=True, help="Run the Python that a bundle of your own network names.")
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(bundle: Path, *, as_json: bool, max_drop: float | None, **options: Any) -> None:
+def command(bundle: Path, *, as_json: bool, dynamic_batch: bool, max_drop: float | None, **options: Any) -> None:
     """Write BUNDLE for another runtime, into its folder `exports/`.
 
     What was written is opened again and compared with the bundle on 64 images, in batches of 1, 3
@@ -87,6 +90,10 @@ def command(bundle: Path, *, as_json: bool, max_drop: float | None, **options: A
     """
     from linne.deploy_verbs import export
 
+    if dynamic_batch and not options["quiet"]:
+        console.note(
+            "`--dynamic-batch` has no effect: an export takes any number of images at a time where its runtime does"
+        )
     result = export(bundle, max_drop=None if max_drop is None else max_drop / 100, **options)
     if as_json:
         console.data_json(result.to_dict())

@@ -45,8 +45,8 @@ def command(
 ) -> None:
     """Compare every way to run BUNDLE with the network as it was trained, on the images of SOURCE.
 
-    The reference is the network in fp32 on the CPU. Each candidate sees the same files, through the
-    decoder and the resize that it would be used with. In fp32 logits must agree to 1e-4 and no
+    The reference is the network in fp32 on the CPU. Each candidate sees the same files,
+    decoded and resized as it will be used. In fp32 logits must agree to 1e-4 and no
     accuracy may be lost; in fp16 0.1 points may, in bf16 and int8 0.5. Where that fails, the layer at
     which the two part is named, and the exit code is 3. Without SOURCE the bundle's own canaries are used.
 

@@ -11,7 +11,7 @@ from linne.bundle import Bundle
 from linne.data.source import Ints, Source
 from linne.errors import BundleError, SourceError
 from linne.evaluation import chunks, class_mapping, split_of
-from linne.preprocess import Floats, InputSpec, Resize, UInt8, normalise, pillow_resize
+from linne.preprocess import Floats, InputSpec, UInt8, normalise
 from linne.verifying.examples import Batch, Examples, of_source, spread
 
 NUM_CHECKED = 2000
@@ -52,7 +52,7 @@ def calibration_of(bundle: Bundle, source: Source, num_images: int, seed: int = 
     part = replace(train, indices_N=train.indices_N[picked_N], labels_N=train.labels_N[picked_N])
     images: list[UInt8] = []
     labels: list[int] = []
-    for chunk, positions, _ in chunks(part, bundle.input, pillow_resize):
+    for chunk, positions, _ in chunks(part, bundle.input):
         images += list(chunk)
         labels += part.labels_N[positions].tolist()
     if not images:
@@ -100,8 +100,8 @@ def _without_labels(bundle: Bundle, source: Source, split: str) -> Examples:
     picked_N = spread(len(whole), NUM_CHECKED)
     part = replace(whole, indices_N=whole.indices_N[picked_N], labels_N=whole.labels_N[picked_N])
 
-    def batches(resize: Resize) -> Iterator[Batch]:
-        for images, positions, skipped in chunks(part, bundle.input, resize):
+    def batches() -> Iterator[Batch]:
+        for images, positions, skipped in chunks(part, bundle.input):
             yield Batch(images, [part.example_name(position) for position in positions], None, len(skipped))
 
     name = f"{len(part):,} images, split {split} of {source.name}, whose classes are others"

@@ -250,8 +250,14 @@ def _script(network: nn.Module, images_NCHW: Floats, opset: int) -> bytes:
     """Return the graph of one run, recorded by TorchScript: older, and right for some networks that dynamo is not."""
     import torch
 
+    def silence(_network: nn.Module, _given: Any) -> None:
+        torch._C._jit_set_onnx_log_enabled(False)
+
     with quietly(), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MAIN
+        # The writer turns on its log, which passes Python by and shows the whole graph of what it cannot write. It is
+        # turned off as soon as the writer runs the network, before there is anything to show.
+        network.register_forward_pre_hook(silence)
         torch.onnx.export(
             network,
             (torch.from_numpy(images_NCHW),),

@@ -107,8 +107,6 @@ class Predictor:
         self.backend_name = backend_name
         self.reason = reason
         """Why this backend."""
-        self.resize = backend.resize
-        """How images come to the bundle's input size."""
         self.batch_size = BATCH_IMAGES
         """Images at once, where `predict_files` is not told."""
         self.notes: tuple[str, ...] = ()
@@ -190,8 +188,6 @@ class Predictor:
             images = [decode_file(self.bundle.path / canary.file, self.bundle.input.channels) for canary in canaries]
         except ImageError as error:
             raise BundleError(f"bundle `{self.bundle.path}`: {error.message}") from error
-        # By the reference resize, as when they were written: the backend's own is up to two levels away, which a small
-        # network can answer with more than the tolerance.
         found_NK = self._run([resize_and_crop(image, self.bundle.input) for image in images])
         # An export answers as it did when it was made; how far that is from the bundle, `linne verify` says.
         written_NK = self.backend.canary_logits_NK
@@ -208,10 +204,7 @@ class Predictor:
         """Return logits N x K of uint8 images H x W x C, of any sizes, with the bundle's number of channels."""
         spec = self.bundle.input
         batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        rows = [
-            self.logits_of_cropped([resize_and_crop(image, spec, resize=self.resize) for image in batch])
-            for batch in batches
-        ]
+        rows = [self.logits_of_cropped([resize_and_crop(image, spec) for image in batch]) for batch in batches]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
 
     def logits_of_cropped(self, images: Sequence[UInt8] | UInt8) -> Floats:
@@ -272,7 +265,7 @@ class Predictor:
         """Return the pixels at the model's size, or why there are none."""
         try:
             data = image[1] if isinstance(image, tuple) else read_file(image)
-            return to_input(data, self.bundle.input, name=_name(image), resize=self.resize)
+            return to_input(data, self.bundle.input, name=_name(image))
         except ImageError as error:
             return error.message
 

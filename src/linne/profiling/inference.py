@@ -97,7 +97,7 @@ def _evaluation(predictor: Predictor, split: Split, parts: Parts) -> Generator[i
     for _ in itertools.count():
         done = 0
         parts.begin("decode")
-        for images, positions, _unread in chunks(split, predictor.bundle.input, predictor.resize):
+        for images, positions, _unread in chunks(split, predictor.bundle.input):
             if not positions:
                 continue
             parts.begin("prepare")

@@ -1,7 +1,7 @@
 """Whether a bundle answers the same in another way of running it: from the bytes of images to labels.
 
-Two predictors see the same images. The reference is the network as it was trained, in fp32 on the CPU, its images
-resized by Pillow. The candidate is what would be deployed: its backend, its precision, its own resize.
+Two predictors see the same pixels. The reference is the network as it was trained, in fp32 on the CPU. The candidate is
+what would be deployed: its backend, its precision.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from linne.exports import Precision, has_export
 from linne.inference.backends import BACKENDS, NEVER_AUTO, choose_backend, load_backend
 from linne.inference.backends.base import RunOptions
 from linne.inference.predictor import Predictor
-from linne.preprocess import Floats, pillow_resize
+from linne.preprocess import Floats
 from linne.report_parity import Changed, ParityReport
 from linne.verifying.examples import Batch, Examples
 from linne.verifying.pace import Pace
@@ -33,8 +33,6 @@ MAX_DROP = {"fp32": 0.0, "fp16": 0.001, "bf16": 0.005, "int8": 0.005}
 """Of the accuracy, by precision."""
 NO_NUMBER = float(np.finfo(np.float32).max)
 """The gap of an answer that is not a number; JSON has no infinity."""
-MAX_LEVELS = 2
-"""Of 255, by which a backend's own resize may differ (`fast_resize.torch_resize`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +55,8 @@ def reference_of(bundle: Bundle, *, trust_code: bool = False) -> Predictor:
     name = next(name for name in (*NEVER_AUTO, own) if load_backend(name).why_not(bundle) is None)
     # A graph is run as it was written: a rewriting that is wrong would be wrong in both.
     options = {"optimise": "none"} if name == "onnxruntime" else {}
-    predictor = Predictor.open(
-        bundle, backend=name, how=RunOptions(device="cpu", options=options, trust_code=trust_code)
-    )
-    predictor.resize = pillow_resize
-    return predictor
+    how = RunOptions(device="cpu", options=options, trust_code=trust_code)
+    return Predictor.open(bundle, backend=name, how=how)
 
 
 def candidates(
@@ -108,7 +103,7 @@ class Reference:
         self._logits: list[Floats] = []
 
     def logits(self, place: int, batch: Batch) -> Floats:
-        """Return logits N x K of the batch at `place` among the examples, resized by the reference."""
+        """Return logits N x K of the batch at `place` among the examples."""
         if place == len(self._logits):
             self._logits.append(self.predictor.logits_of_cropped(batch.images))
         return self._logits[place]
@@ -134,13 +129,13 @@ def compare(
     """
     precision = candidate.how.precision
     max_drop = MAX_DROP[precision] if max_drop is None else max_drop
-    first, same, own, levels = _answers(reference, candidate, say)
+    first, answers_NK = _answers(reference, candidate, say)
     largest = float(np.abs(first.logits_NK).max())
     if max_gap is None and precision == "fp32":
         max_gap = FP32_GAP * max(largest, 1.0)
-    gaps_N = np.abs(same.astype(np.float64) - first.logits_NK).max(axis=1)
+    gaps_N = np.abs(answers_NK.astype(np.float64) - first.logits_NK).max(axis=1)
     gaps_N = np.where(np.isfinite(gaps_N), gaps_N, NO_NUMBER)
-    theirs_N, ours_N = metrics.predict(first.logits_NK), metrics.predict(np.nan_to_num(own, nan=-np.inf))
+    theirs_N, ours_N = metrics.predict(first.logits_NK), metrics.predict(np.nan_to_num(answers_NK, nan=-np.inf))
     bundle = reference.predictor.bundle
     before, after, interval = _accuracies(theirs_N, ours_N, first.labels_N)
     report = ParityReport(
@@ -152,7 +147,6 @@ def compare(
         num_images=len(first.names),
         num_skipped=first.num_skipped,
         canary_gap=min(_canary_gap(bundle, candidate), NO_NUMBER),
-        pixel_levels=levels,
         worst_gap=float(gaps_N.max()),
         mean_gap=float(gaps_N.mean()),
         largest_logit=largest,
@@ -165,7 +159,7 @@ def compare(
         changed=_changed(bundle.labels, first, theirs_N, ours_N, gaps_N),
         problems=(),
     )
-    return replace(report, problems=tuple(problems_of(report, all_finite=bool(np.isfinite(own).all()))))
+    return replace(report, problems=tuple(problems_of(report, all_finite=bool(np.isfinite(answers_NK).all()))))
 
 
 def name_of(candidate: Predictor) -> str:
@@ -180,10 +174,6 @@ def problems_of(report: ParityReport, *, all_finite: bool = True) -> list[str]:
     problems = []
     if not all_finite:
         problems.append("some of its answers are not numbers")
-    if report.pixel_levels > MAX_LEVELS:
-        problems.append(
-            f"it sees other pixels: up to {report.pixel_levels} of 255 levels from the reference, {MAX_LEVELS} allowed"
-        )
     if report.max_gap is not None and not report.worst_gap <= report.max_gap:
         problems.append(f"logits differ by up to {report.worst_gap:.2g}, {report.max_gap:.2g} allowed")
     if report.drop is not None and report.drop > report.max_drop + 1e-12:
@@ -196,36 +186,25 @@ def problems_of(report: ParityReport, *, all_finite: bool = True) -> list[str]:
     return problems
 
 
-def _answers(
-    reference: Reference, candidate: Predictor, say: Callable[[str], None] | None
-) -> tuple[Answers, Floats, Floats, int]:
-    """Return the reference's answers, the candidate's to the same pixels and to its own, and how far pixels differ."""
-    examples, resize = reference.examples, reference.predictor.resize
-    own_resize = candidate.resize is not resize
-    own_batches = examples.batches(candidate.resize) if own_resize else None
-    pace = Pace(say, name_of(candidate), examples.num_images * (2 if own_resize else 1))
+def _answers(reference: Reference, candidate: Predictor, say: Callable[[str], None] | None) -> tuple[Answers, Floats]:
+    """Return the reference's answers, and the candidate's logits N x K of the same images."""
+    pace = Pace(say, name_of(candidate), reference.examples.num_images)
     run, size = candidate.logits_of_cropped, candidate.backend.batch_size
     logits: list[Floats] = []
-    same: list[Floats] = []
-    own: list[Floats] = []
+    theirs: list[Floats] = []
     names: list[str] = []
     labels: list[NDArray[np.int64] | None] = []
-    skipped = levels = 0
-    for batch in examples.batches(resize):
-        theirs = next(own_batches) if own_batches is not None else batch
+    skipped = 0
+    for batch in reference.examples.batches():
         skipped += batch.num_skipped
         if not batch.names:
             continue
         logits.append(reference.logits(len(logits), batch))
-        same.append(pace.through(run, batch.images, size))
-        own.append(pace.through(run, theirs.images, size) if own_resize else same[-1])
-        if own_resize:
-            apart = np.stack(list(batch.images)).astype(np.int16) - np.stack(list(theirs.images))
-            levels = max(levels, int(np.abs(apart).max()))
+        theirs.append(pace.through(run, batch.images, size))
         names += batch.names
         labels.append(batch.labels_N)
     if not names:
-        raise SourceError(f"none of the {skipped:,} images of {examples.name} can be read")
+        raise SourceError(f"none of the {skipped:,} images of {reference.examples.name} can be read")
     known = [part for part in labels if part is not None]
     answers = Answers(
         logits_NK=np.concatenate(logits),
@@ -233,7 +212,7 @@ def _answers(
         labels_N=np.concatenate(known) if len(known) == len(labels) else None,
         num_skipped=skipped,
     )
-    return answers, np.concatenate(same), np.concatenate(own), levels
+    return answers, np.concatenate(theirs)
 
 
 def _accuracies(

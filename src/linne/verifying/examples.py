@@ -16,7 +16,7 @@ from linne.data.source import Ints, Source, UInt8
 from linne.errors import ImageError
 from linne.evaluation import chunks, class_mapping, split_of
 from linne.inference.inputs import NamedImage, find_images
-from linne.preprocess import InputSpec, Resize, resize_and_crop
+from linne.preprocess import InputSpec, resize_and_crop
 from linne.weights.answers import FOLDER as PHOTOGRAPHS
 from linne.weights.answers import SHOWN
 
@@ -37,11 +37,11 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images that can be read again and again, resized in one way or another."""
+    """Images that can be read again and again."""
 
     name: str
     """For people: `1,000 of 10,000 images, split test of cifar10`."""
-    batches: Callable[[Resize], Iterator[Batch]]
+    batches: Callable[[], Iterator[Batch]]
     identity: str
     """Changes when other images or other labels are compared."""
     num_images: int
@@ -60,8 +60,8 @@ def of_source(bundle: Bundle, source: Source, split: str, max_images: int | None
     picked_N = spread(len(whole), max_images)
     part = replace(whole, indices_N=whole.indices_N[picked_N], labels_N=whole.labels_N[picked_N])
 
-    def batches(resize: Resize) -> Iterator[Batch]:
-        for images, positions, skipped in chunks(part, bundle.input, resize):
+    def batches() -> Iterator[Batch]:
+        for images, positions, skipped in chunks(part, bundle.input):
             names = [part.example_name(position) for position in positions]
             yield Batch(images, names, to_bundle_K[part.labels_N[positions]], len(skipped))
 
@@ -88,7 +88,7 @@ def of_files(bundle: Bundle, inputs: Sequence[str | Path], max_images: int | Non
     of = "" if len(picked) == len(found) else f" of {len(found):,}"
     name = f"{len(picked):,}{of} images without labels"
     digest = hashlib.sha256("\n".join(map(_described, picked)).encode("utf-8", "surrogateescape")).hexdigest()
-    return Examples(name, lambda resize: _read(picked, bundle.input, resize), f"{name} {digest}", len(picked))
+    return Examples(name, lambda: _read(picked, bundle.input), f"{name} {digest}", len(picked))
 
 
 def _described(image: NamedImage) -> str:
@@ -106,21 +106,20 @@ def of_bundle(bundle: Bundle) -> Examples:
     """
     photographs = [PHOTOGRAPHS / name for name in SHOWN] if bundle.input.channels == 3 else []
 
-    def batches(resize: Resize) -> Iterator[Batch]:
+    def batches() -> Iterator[Batch]:
         images, names = [], []
         for canary in bundle.canaries:
             pixels_HWC = decode_file(bundle.path / canary.file, bundle.input.channels)
-            # By the reference, as they were answered when the bundle was written.
             images.append(resize_and_crop(pixels_HWC, bundle.input))
             names.append(canary.file)
         yield Batch(images, names, None, 0)
-        yield from _read(photographs, bundle.input, resize)
+        yield from _read(photographs, bundle.input)
 
     name = f"{len(bundle.canaries)} canaries" + (f" and {len(photographs)} photographs" if photographs else "")
     return Examples(name, batches, name, len(bundle.canaries) + len(photographs))
 
 
-def _read(images: Iterable[NamedImage], spec: InputSpec, resize: Resize) -> Iterator[Batch]:
+def _read(images: Iterable[NamedImage], spec: InputSpec) -> Iterator[Batch]:
     rest = iter(images)
     while group := list(itertools.islice(rest, BATCH_IMAGES)):
         seen, names, skipped = [], [], 0
@@ -128,7 +127,7 @@ def _read(images: Iterable[NamedImage], spec: InputSpec, resize: Resize) -> Iter
             name = image[0] if isinstance(image, tuple) else str(image)
             try:
                 data = image[1] if isinstance(image, tuple) else read_file(image)
-                seen.append(to_input(data, spec, name=name, resize=resize))
+                seen.append(to_input(data, spec, name=name))
                 names.append(name)
             except ImageError:
                 skipped += 1

@@ -84,7 +84,7 @@ def verify_one(
 def _where(reference: Reference, candidate: Predictor) -> str | None:
     """Return where the two part on the first image; a runtime that cannot be looked into is no reason to fail."""
     predictor = reference.predictor
-    batch = next(batch for batch in reference.examples.batches(predictor.resize) if batch.names)
+    batch = next(batch for batch in reference.examples.batches() if batch.names)
     images_NCHW = normalise(np.stack(list(batch.images[:1])), predictor.bundle.input)
     try:
         return where_they_part(predictor, candidate, images_NCHW)

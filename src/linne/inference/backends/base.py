@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from linne.bundle import Bundle
 from linne.errors import RecipeError, suggest
 from linne.exports import Precision
-from linne.preprocess import Floats, Resize
+from linne.preprocess import Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +62,6 @@ class Backend(Protocol):
 
     description: str
     """What runs where, for people: `torch 2.15.0 on cpu`."""
-    resize: Resize
-    """How images come to the network's size: the reference, or what is quicker and within a level of it."""
     batch_size: int | None
     """How many images it computes at once, fewer being filled up; None for as many as it is given."""
     canary_logits_NK: Floats | None

@@ -16,7 +16,7 @@ from linne.exports import Export, Precision, graph_of, has_export, has_graph, op
 from linne.graphs.migraphx_compiled import CompiledFor
 from linne.graphs.migraphx_program import MigraphxProgram, Target, installed_version, target_for, why_no_migraphx
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize, pillow_resize
+from linne.preprocess import Floats
 
 KIND = "migraphx"
 """Of the export that holds a compiled program."""
@@ -44,7 +44,6 @@ class MigraphxBackend:
         """Take a program, and what is to be said of it behind its description."""
         self.program: MigraphxProgram | None = program
         self.description = program.description + how
-        self.resize: Resize = pillow_resize
         self.batch_size: int | None = program.batch_size
         self.canary_logits_NK = canary_logits_NK
 

@@ -16,7 +16,7 @@ from linne.bundle import Bundle, canary_batch, write_bundle
 from linne.errors import BundleError, DeviceError
 from linne.exports import Precision
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, InputSpec, pillow_resize
+from linne.preprocess import Floats, InputSpec
 
 PROVIDER = "null"
 
@@ -32,7 +32,6 @@ class NullBackend:
         self.bias_K = bias_K
         self.description = "null (one linear layer, numpy)"
         self.batch_size: int | None = None
-        self.resize = pillow_resize
         self.canary_logits_NK: Floats | None = None
 
     @classmethod

@@ -15,7 +15,7 @@ from linne.graphs.kept import LEAST_BYTES, MOST_BYTES, KeptGraph
 from linne.graphs.session import GraphSession, open_session, why_no_runtime
 from linne.host import accelerator_files
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize, pillow_resize
+from linne.preprocess import Floats
 
 
 class OnnxRuntimeBackend:
@@ -35,7 +35,6 @@ class OnnxRuntimeBackend:
         self.session: GraphSession | None = session
         self.description = session.description
         self.batch_size: int | None = session.batch_size
-        self.resize: Resize = pillow_resize
         self.canary_logits_NK = canary_logits_NK
 
     @classmethod

@@ -14,7 +14,7 @@ from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import Precision, graph_of, has_export, has_graph, open_export
 from linne.graphs.openvino_model import OpenVinoModel, why_no_openvino
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize, pillow_resize
+from linne.preprocess import Floats
 
 KIND = "openvino"
 
@@ -36,7 +36,6 @@ class OpenVinoBackend:
         self.model: OpenVinoModel | None = model
         self.description = model.description
         self.batch_size: int | None = None
-        self.resize: Resize = pillow_resize
         self.canary_logits_NK = canary_logits_NK
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, cast
 from linne.bundle import WEIGHTS, Bundle
 from linne.exports import Precision
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize
+from linne.preprocess import Floats
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,15 +56,12 @@ class TorchBackend:
         ),
     }
 
-    def __init__(
-        self, network: nn.Module, fallbacks: Fallbacks, description: str, resize: Resize, how: RunOptions
-    ) -> None:
+    def __init__(self, network: nn.Module, fallbacks: Fallbacks, description: str, how: RunOptions) -> None:
         self.network: nn.Module | None = network
         self.device = fallbacks.device
         self.fallbacks = fallbacks
         self.description = description
         self.batch_size: int | None = None
-        self.resize = resize
         self.canary_logits_NK: Floats | None = None
         self.precision = how.precision
         self.channels_last = how.options.get("channels_last") == "true"
@@ -97,7 +94,6 @@ class TorchBackend:
 
         from linne.device import Device
         from linne.device.fallbacks import Fallbacks
-        from linne.fast_resize import torch_resize
         from linne.models.from_bundle import network_of
 
         picked = Device.pick(how.device, require_accelerator=how.require_accelerator)
@@ -114,9 +110,7 @@ class TorchBackend:
         fallbacks = Fallbacks(picked, allowed=not how.require_accelerator)
         how_so = "" if how.precision == "fp32" else f" in {how.precision}"
         compiled = "" if mode == "no" else ", compiled"
-        return cls(
-            network, fallbacks, f"torch {torch.__version__} on {picked.name}{how_so}{compiled}", torch_resize, how
-        )
+        return cls(network, fallbacks, f"torch {torch.__version__} on {picked.name}{how_so}{compiled}", how)
 
     def run(self, images_NCHW: Floats) -> Floats:
         """Return logits N x K; warns once of each set of operators that the device leaves to the CPU."""

@@ -26,7 +26,7 @@ from linne.graphs.tensorrt_package import (
 )
 from linne.host import cache_folder
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize, pillow_resize
+from linne.preprocess import Floats
 
 KIND = "tensorrt"
 BATCH_SIZE = 64
@@ -64,7 +64,6 @@ class TensorRtBackend:
         self.engine: TensorRtEngine | None = engine
         how = "" if precision == "fp32" else f" in {precision}"
         self.description = f"{engine.description}{how}, {engine.num_layers} layers"
-        self.resize: Resize = pillow_resize
         self.batch_size: int | None = engine.batch_size if engine.fixed else None
         self.canary_logits_NK = canary_logits_NK
 

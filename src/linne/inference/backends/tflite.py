@@ -13,7 +13,7 @@ from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import Precision, has_export, open_export
 from linne.graphs.tflite_model import NONE, XNNPACK, TfliteModel, why_no_tflite
 from linne.inference.backends.base import Option, RunOptions
-from linne.preprocess import Floats, Resize, pillow_resize
+from linne.preprocess import Floats
 
 KIND = "tflite"
 
@@ -40,7 +40,6 @@ class TfliteBackend:
         self.answer: Callable[[Floats], Floats] | None = answer
         how = {"fp32": "", "fp16": ", weights in fp16"}.get(precision, f" in {precision}")
         self.description = description + how
-        self.resize: Resize = pillow_resize
         self.batch_size = batch_size
         self.canary_logits_NK = canary_logits_NK
 
