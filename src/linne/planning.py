@@ -357,7 +357,7 @@ def open_planned(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source
 def _task(source: Source, device: Device, *, asks_for_precision: bool) -> Task:
     import torch
 
-    # A look at what others compute takes a fifth of a second, and nothing but the precision depends on it.
+    # What others compute takes 0.2 s to see, and decides on nothing but the precision.
     rounds_on_cores = asks_for_precision and not device.is_accelerator and device.precision != "fp32"
     processes = processes_here()
     train, num_cores = source.splits["train"], max((os.cpu_count() or 1) // processes, 1)
