@@ -84,8 +84,10 @@ def layers_of(content: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     for operator in graph.operators:
         if model.operatorCodes[operator.opcodeIndex].builtinCode in heavy:
-            tensor = graph.tensors[operator.outputs[0]].name.decode()
-            name = _in_torch(tensor)
+            (given, *_), (_, weights, *_) = operator.outputs, operator.inputs
+            tensor = graph.tensors[given].name.decode()
+            # What the network gives has the name of that instead.
+            name = _in_torch(graph.tensors[weights].name.decode() if given in graph.outputs else tensor)
             while name in found:
                 name += "'"
             found[name] = tensor
