@@ -357,10 +357,9 @@ def open_planned(given: Mapping[str, Any], earlier: EarlierRun | None) -> Source
 def _task(source: Source, device: Device, *, asks_for_precision: bool) -> Task:
     import torch
 
-    # A look at what others compute takes a fifth of a second, and nothing but the precision depends on it.
-    rounds_on_cores = asks_for_precision and not device.is_accelerator and device.precision != "fp32"
-    processes = processes_here()
-    train, num_cores = source.splits["train"], max((os.cpu_count() or 1) // processes, 1)
+    look = asks_for_precision and not device.is_accelerator and device.precision != "fp32"
+    train, processes = source.splits["train"], processes_here()
+    num_cores = max((os.cpu_count() or 1) // processes, 1)
     seen = survey(train, source.channels, num_cores)
     return Task(
         source=source.name,
@@ -379,7 +378,7 @@ def _task(source: Source, device: Device, *, asks_for_precision: bool) -> Task:
         device_kind=device.kind,
         channels_last=device.can.channels_last.holds,
         precision=device.precision,
-        others_share=others_use_of_cores() if rounds_on_cores else None,
+        others_share=others_use_of_cores() if look else None,  # takes a fifth of a second
         num_threads=torch.get_num_threads(),
         num_cores=num_cores,
         memory_bytes=device.memory_bytes() // (1 if device.is_accelerator else processes),
