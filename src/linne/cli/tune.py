@@ -42,7 +42,7 @@ from linne.cli import complete, console
 )
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
 @click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
-@click.option("--trust-code", is_flag=True, help="Run the Python of your own network, or an engine not made here.")
+@click.option("--trust-code", is_flag=True, help=TRUST_TO_RUN)
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
 def command(bundle: Path, *, as_json: bool, max_drop: float | None, **options: Any) -> None:
