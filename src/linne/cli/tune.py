@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
+from linne.cli.settings import TRUST_TO_RUN
 
 
 @click.command("tune")
