@@ -104,6 +104,21 @@ def test_facts_that_make_no_sense_are_as_none(bundle: Bundle, facts: str) -> Non
     assert keep.find("1") is None
 
 
+def test_what_was_kept_of_another_graph_is_not_taken_for_this_one() -> None:
+    one, other = KeptGraph("1"), KeptGraph("2")
+    with one.written("1") as path:
+        path.write_bytes(b"graph")
+    one.folder.rename(other.folder)
+    assert other.find("1") is None
+
+
+def test_what_turns_out_wrong_as_it_is_written_is_not_kept(cache: Path) -> None:
+    with pytest.raises(BundleError), KeptGraph("1").written("1") as path:
+        path.write_bytes(b"graph")
+        raise BundleError("it answers otherwise")
+    assert list(cache.iterdir()) == []
+
+
 def test_where_nothing_can_be_kept_the_graph_runs_all_the_same(bundle: Bundle, cache: Path) -> None:
     cache.parent.write_text("not a folder")
     predictor(bundle)

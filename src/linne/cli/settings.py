@@ -144,7 +144,7 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="What runs it: `torch`, `onnxruntime`, `openvino`.",
+        help="What runs it: `torch`, `onnxruntime`, `openvino`, `migraphx`, `tensorrt` or `tflite`.",
     )
     precision = click.option(
         "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), help="Of the numbers; fp32 when not said."

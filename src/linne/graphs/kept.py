@@ -61,7 +61,7 @@ class KeptGraph:
             if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
                 return None
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            if facts["runtime"] != runtime:
+            if facts["runtime"] != runtime or facts["of"] != self.sha256:
                 return None
             check_files(folder, {GRAPH: facts["file"]}, ahead=self.ahead)
             os.utime(folder)  # used now: not among the first to go

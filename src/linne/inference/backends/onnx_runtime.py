@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from linne.bundle import Bundle
+import numpy as np
+
+from linne.bundle import Bundle, canary_batch
 from linne.errors import BundleError, DeviceError, LinneError
 from linne.exports import GraphFile, Precision, graph_of, has_graph, listed_graph
 from linne.graphs.kept import LEAST_BYTES, MOST_BYTES, KeptGraph
@@ -102,5 +104,9 @@ def _session(bundle: Bundle, graph: GraphFile, how: RunOptions) -> GraphSession:
     if worth_it:
         # A full disk, or no place to write to: then nothing is kept. What is wrong with the graph comes up again below.
         with contextlib.suppress(LinneError, OSError), keep.written(onnxruntime.__version__) as path:
-            return open_it(checked.path, optimise=optimise, write_to=path)
+            session = open_it(checked.path, optimise=optimise, write_to=path)
+            image_NCHW = canary_batch(bundle.input)[:1]
+            if not np.array_equal(open_it(path, optimise="none").run(image_NCHW), session.run(image_NCHW)):
+                raise LinneError("what would be kept answers otherwise")
+            return session
     return open_it(checked.path, optimise=optimise)
