@@ -113,9 +113,13 @@ def test_what_was_kept_of_another_graph_is_not_taken_for_this_one() -> None:
 
 
 def test_what_turns_out_wrong_as_it_is_written_is_not_kept(cache: Path) -> None:
-    with pytest.raises(BundleError), KeptGraph("1").written("1") as path:
-        path.write_bytes(b"graph")
-        raise BundleError("it answers otherwise")
+    def write_and_doubt() -> None:
+        with KeptGraph("1").written("1") as path:
+            path.write_bytes(b"graph")
+            raise BundleError("it answers otherwise")
+
+    with pytest.raises(BundleError):
+        write_and_doubt()
     assert list(cache.iterdir()) == []
 
 
