@@ -83,13 +83,18 @@ def as_hub_folder(bundle: Path, hub: Path) -> None:
 def quantised(title: str, kind: str, bundle: Path, source: Any, options: Any) -> list[str]:
     """Return the row of one network in int8 by one runtime."""
     import linne
+    from linne.exports import has_export, open_export
 
-    started = time.perf_counter()
-    made = linne.export(bundle, kind, precision="int8", calibrate=source, replace=True, quiet=options.quick)
-    seconds = time.perf_counter() - started
+    opened = linne.open_bundle(bundle)
+    if has_export(opened, kind, "int8"):
+        made, seconds = open_export(opened, kind, "int8"), None
+    else:
+        started = time.perf_counter()
+        made = linne.export(bundle, kind, precision="int8", calibrate=source, quiet=options.quick).export
+        seconds = time.perf_counter() - started
     backend = {"onnx": "onnxruntime", "openvino": "openvino"}[kind]
     (report,) = linne.verify(bundle, source, backend=backend, precision="int8", max_images=None, quiet=options.quick)
-    facts, low, high = made.export.facts["quantisation"], *(100 * value for value in report.drop_interval)
+    facts, low, high = made.facts["quantisation"], *(100 * value for value in report.drop_interval)
     return [
         title,
         backend,
@@ -97,7 +102,7 @@ def quantised(title: str, kind: str, bundle: Path, source: Any, options: Any) ->
         f"{100 * report.accuracy:.2f} %",
         f"{100 * report.drop:+.2f} ({low:+.2f} to {high:+.2f})",
         f"{len(facts['in_float'])} of {facts['num_layers']}" if "num_layers" in facts else f"{len(facts['in_float'])}",
-        f"{seconds:.0f}",
+        "-" if seconds is None else f"{seconds:.0f}",
         "yes" if report.passed else "no",
     ]
 
@@ -112,11 +117,13 @@ def main() -> None:
         options.images, options.networks = 200, "SqueezeNet 1.1"
     measure.use_checkout()
     import linne
+    from linne.exports import has_export
 
     source, rows = clothes(options), []
     for title in options.networks.split(","):
         bundle = trained(title, source, options)
-        linne.export(bundle, "onnx", replace=True, quiet=options.quick)
+        if not has_export(linne.open_bundle(bundle), "onnx", "fp32"):
+            linne.export(bundle, "onnx", quiet=options.quick)
         for kind in KINDS:
             try:
                 rows.append(quantised(title, kind, bundle, source, options))
