@@ -27,7 +27,7 @@ Target = Literal["gpu", "ref"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 TARGETS: Mapping[str, Target] = {"auto": "gpu", "rocm": "gpu", "cpu": "ref"}
 """By what `--device` calls them. `auto` is no reference: nobody waits for it who has not asked for it."""
-GUIDE = "docs/guides/migraphx.md says how to install it"
+GUIDE = "it comes with ROCm, and `make migraphx` in a clone of linne unpacks one to try (docs/guides/migraphx.md)"
 MAPS = Path("/proc/self/maps")
 """Where Linux lists the files that this process has loaded."""
 IDENTITY = bytes.fromhex(

@@ -35,7 +35,8 @@ def load_backend(name: str) -> type[Backend]:
         LinneError: no such backend, with the nearest match.
     """
     if name not in BACKENDS:
-        raise LinneError(f"no backend `{name}`", hint=suggest(name, BACKENDS) or f"use auto or {', '.join(BACKENDS)}")
+        offered = [each for each in BACKENDS if each not in NEVER_AUTO]
+        raise LinneError(f"no backend `{name}`", hint=suggest(name, offered) or f"use auto or {', '.join(offered)}")
     module, _, attribute = BACKENDS[name].partition(":")
     backend: type[Backend] = getattr(importlib.import_module(module), attribute)
     return backend
