@@ -67,17 +67,39 @@ def trained(title: str, source: Any, options: Any) -> Path:
         overrides={**size, **growing},
         quiet=options.quick,
     )
-    if hub is not None:
-        as_hub_folder(result.run / "bundle", hub)
-    shutil.copytree(result.run / "bundle", bundle)
+    if hub is None:
+        shutil.copytree(result.run / "bundle", bundle)
+    else:
+        in_colour(result.run / "bundle", hub)
+        linne.import_weights(hub, bundle, unproved=True, quiet=options.quick)
     return bundle
 
 
-def as_hub_folder(bundle: Path, hub: Path) -> None:
-    """Put the bundle's network in the place of the drawn one in `hub`, for transformers' pipeline."""
-    from transformers import ResNetForImageClassification
+def in_colour(bundle: Path, hub: Path) -> None:
+    """Put the bundle's network in the place of the drawn one in `hub`, for photographs by transformers' pipeline.
 
-    ResNetForImageClassification.from_pretrained(bundle, local_files_only=True).save_pretrained(hub)
+    It was trained on grey images; its first layer is repeated, so that it sees the mean of the colours.
+    """
+    import transformers
+    from safetensors.torch import load_file
+
+    import linne
+
+    opened = linne.open_bundle(bundle)
+    spec, names = opened.input, dict(enumerate(opened.labels))
+    weights = load_file(bundle / "model.safetensors")
+    if spec.channels == 1:
+        first = "resnet.embedder.embedder.convolution.weight"
+        weights[first] = weights[first].repeat(1, 3, 1, 1) / 3
+    config = transformers.ResNetConfig(id2label=names, label2id={name: number for number, name in names.items()})
+    network = transformers.ResNetForImageClassification(config)
+    network.load_state_dict(weights)
+    network.save_pretrained(hub)
+    mean, std = (list(values) * (3 // len(values)) for values in (spec.mean, spec.std))
+    processor = transformers.ConvNextImageProcessor(
+        size={"shortest_edge": spec.height}, crop_pct=spec.crop_pct, image_mean=mean, image_std=std, resample=2
+    )
+    processor.save_pretrained(hub)
 
 
 def quantised(title: str, kind: str, bundle: Path, source: Any, options: Any) -> list[str]:

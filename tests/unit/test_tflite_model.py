@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -108,9 +109,45 @@ def test_what_else_is_said_while_it_is_opened_is_passed_on(python):
 import os
 from linne.graphs.tflite_model import _without_its_news
 with _without_its_news():
-    os.write(2, b"INFO: this is news\\nWARNING: this is not\\n")
+    os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\\nINFO: of another program\\n")
 """
-    assert python("-c", code).stderr == "WARNING: this is not\n"
+    assert python("-c", code).stderr == "INFO: of another program\n"
+
+
+def test_two_that_open_at_once_leave_stderr_as_it_was(python):
+    code = """
+import os, sys, threading, time
+from linne.graphs.tflite_model import _without_its_news
+def opens(seconds):
+    with _without_its_news():
+        time.sleep(seconds)
+threads = [threading.Thread(target=opens, args=(seconds,)) for seconds in (0.05, 0.01, 0.02)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+os.write(2, b"still here")
+"""
+    assert python("-c", code).stderr == "still here"
+
+
+def test_a_process_without_stderr_opens_files_too(python):
+    code = """
+import os, sys
+from linne.graphs.tflite_model import _without_its_news
+os.close(2)
+sys.stderr = None
+with _without_its_news():
+    print("opened")
+"""
+    assert python("-c", code).stdout == "opened\n"
+
+
+def test_threads_that_share_a_model_get_their_own_answers(content):
+    model = TfliteModel(content, "model")
+    images = np.random.default_rng(0).normal(0, 1, (2, 1, 3, 12, 10)).astype(np.float32)
+    alone = [model.run(image) for image in images]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(model.run, [images[k % 2] for k in range(400)]))
+    assert all(np.array_equal(answer, alone[k % 2]) for k, answer in enumerate(together))
 
 
 def rewritten(content, change):
@@ -140,16 +177,42 @@ def without_the_input_of_a_reshape(content):
     return rewritten(content, change)
 
 
+def without_graphs(model):
+    model.subgraphs = []
+
+
+def in_a_buffer_that_is_not_there(model):
+    model.subgraphs[0].tensors[0].buffer = 900
+
+
+def by_an_operator_that_is_not_there(model):
+    model.subgraphs[0].operators[0].opcodeIndex = 900
+
+
+def hidden_behind_a_builtin_number(model):
+    """LiteRT takes the larger of an operator's two numbers; 32 stands for a custom one."""
+    for code in model.operatorCodes:
+        if code.customCode:
+            code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 0, 32, "Mfcc\n"
+
+
 def test_what_is_no_such_file_or_more_than_data_is_refused(content):
     for damaged, message in (
         (b"", "is no TensorFlow Lite file"),
         (b"\xff" * 40, "is no TensorFlow Lite file"),
         (content[:40], "cannot be read as TensorFlow Lite"),
         (content[:-200], "cannot be read as TensorFlow Lite"),
-        (without_the_input_of_a_reshape(content), "cannot be opened by LiteRT"),
+        (without_the_input_of_a_reshape(content), "tensor 9999 of 14 is asked for"),
+        (rewritten(content, without_graphs), "it has 0 graphs, expected 1"),
+        (rewritten(content, in_a_buffer_that_is_not_there), "a tensor is in buffer 900 of"),
+        (rewritten(content, by_an_operator_that_is_not_there), "an operator is of kind 900 of"),
         (
             tflite_file(4, SPEC, custom=True),
             "needs the custom operator `FlexErf`, and only TensorFlow Lite's own are run",
+        ),
+        (
+            rewritten(tflite_file(4, SPEC, custom=True), hidden_behind_a_builtin_number),
+            "needs the custom operator `Mfcc\\\\n`, and only",
         ),
         (with_a_buffer_elsewhere(content), "keeps tensors outside itself, which are not followed"),
         (tflite_file(4, SPEC, inputs=2), "takes 2 inputs, -1 x 3 x 12 x 10 the first; expected one, of images"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from linne.errors import LinneError
 from linne.graphs.tflite_model import IDENTIFIER
 
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -34,6 +35,8 @@ def of_any_batch(content: bytes) -> bytes:
         tensor.shapeSignature = [ANY, *tensor.shape[1:]]
     for place in _only_shapes(model):
         buffer = model.buffers[graph.tensors[place].buffer]
+        if buffer.data is None:
+            raise LinneError("a network computes the shape of what it reshapes")
         sizes = np.frombuffer(bytes(buffer.data), np.int32).copy()
         if sizes[0] == 1:
             sizes[0] = ANY
@@ -50,7 +53,7 @@ def _only_shapes(model: Any) -> set[int]:
     shapes: set[int] = set()
     others: set[int] = set()
     for operator in model.subgraphs[0].operators:
-        taken = [int(place) for place in operator.inputs]
+        taken = [int(place) for place in operator.inputs if place >= 0]  # -1: left out
         reshapes = model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.RESHAPE
         shapes.update(taken[1:2] if reshapes else ())
         others.update(taken[:1] if reshapes else taken)

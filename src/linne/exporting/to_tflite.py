@@ -127,8 +127,9 @@ def _in_fp32(bundle: Bundle, wish: Wish, trial: Trial, expected_NK: Floats, say:
     fixed, versions = _converted(bundle, wish)
     say(f"exported in {time.perf_counter() - started:.1f} s, {len(fixed) / 1e6:.1f} MB")
     why = ""
-    for content, batch in ((of_any_batch(fixed), "any"), (fixed, 1)):
+    for batch in ("any", 1):
         try:
+            content = fixed if batch == 1 else of_any_batch(fixed)
             agreement = compare(
                 trial, expected_NK, TfliteModel(content, MAIN).run, share=FP32_SHARE, pixels=wish.pixels
             )

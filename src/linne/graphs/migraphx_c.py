@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from linne.graphs.stderr import caught_stderr, write_stderr
 from linne.preprocess import Floats
 
 LIBRARY = "libmigraphx_c.so.3"
@@ -82,8 +82,6 @@ _EXPLAINED = frozenset(
 """Those that fail because of a graph or a machine: the error holds what they write to stderr. To run is not one: what
 every other thread writes would be held up for as long as it computes.
 """
-_STDERR = threading.Lock()
-"""Held while stderr is listened to: there is one of it in a process."""
 
 
 class MigraphxLibrary:
@@ -305,16 +303,9 @@ def _listen(function: Any, arguments: Sequence[Any]) -> tuple[int, str]:
 
     Else that is written to stderr in the end: it may be of any thread's.
     """
-    with _STDERR, tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            status = int(function(*arguments))
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        file.seek(0)
-        wrote = file.read()
-        if not status and wrote:
-            os.write(2, wrote)
+    with caught_stderr() as said:
+        status = int(function(*arguments))
+    wrote = b"".join(said)
+    if not status:
+        write_stderr(wrote)
     return status, wrote.decode("utf-8", "replace")

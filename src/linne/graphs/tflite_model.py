@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
-import sys
-import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 
 from linne.errors import LinneError
 from linne.graphs.pieces import run_in_pieces
+from linne.graphs.stderr import caught_stderr, write_stderr
 from linne.host import processes_here, usable_cores
 from linne.preprocess import Floats, UInt8
 
@@ -24,7 +23,10 @@ IDENTIFIER = b"TFL3"
 """At byte 4 of every file of this format."""
 MAX_BYTES = 2**31 - 1
 """Of a flatbuffer, whose offsets are signed numbers of 32 bits."""
+MOST_IMAGES = 4096
+"""At once, of a file that is made for a certain number."""
 XNNPACK, NONE = "xnnpack", "none"
+_NEWS = (b"INFO: Created TensorFlow Lite ", b"INFO: Initialized TensorFlow Lite ")
 _DELEGATE = "DELEGATE"
 """What LiteRT calls an operator that stands for those which a delegate took."""
 
@@ -41,8 +43,9 @@ def why_no_tflite() -> str | None:
 def require_plain(content: bytes, name: str) -> None:
     """Raise LinneError unless the file `content`, called `name`, is whole and made of TensorFlow Lite's own operators.
 
-    Custom operators, TensorFlow's own among them (`Flex...`), are code of whoever made the file. What is not covered: a
-    hole in the interpreter itself, which checks offsets and shapes as it opens the file.
+    Custom operators, TensorFlow's own among them (`Flex...`), are code of whoever made the file. LiteRT believes a
+    file's numbers of tensors, buffers and operators, and ends the process where they are wrong: they are compared here.
+    What is not covered is a hole in an operator itself.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -51,20 +54,56 @@ def require_plain(content: bytes, name: str) -> None:
     if content[4:8] != IDENTIFIER:
         raise LinneError(f"`{name}` is no TensorFlow Lite file", hint="copy or download it again")
     try:
-        model = schema.Model.GetRootAs(content, 0)
-        codes = [model.OperatorCodes(k) for k in range(model.OperatorCodesLength())]
-        custom = [code.CustomCode() for code in codes if code.BuiltinCode() == schema.BuiltinOperator.CUSTOM]
-        buffers = [model.Buffers(k) for k in range(model.BuffersLength())]
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        custom = _custom_operator(model, schema.BuiltinOperator.CUSTOM)
         # 0 and 1 say that the numbers are in the flatbuffer; larger ones, where behind it they are.
-        outside = any(buffer.Offset() > 1 and buffer.Offset() + buffer.Size() > len(content) for buffer in buffers)
-        outside |= model.ExternalBuffersLength() > 0
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        places = [(buffer.offset, buffer.offset + buffer.size) for buffer in model.buffers]
+        outside = any(start > 1 and end > len(content) for start, end in places) or bool(model.externalBuffers)
+        problem = _wrong_number(model)
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise LinneError(f"`{name}` cannot be read as TensorFlow Lite: {error}", hint="copy it again") from error
-    if custom:
-        words = (custom[0] or b"")[:100].decode("utf-8", "replace")
-        raise LinneError(f"`{name}` needs the custom operator `{words}`, and only TensorFlow Lite's own are run")
+    if custom is not None:
+        raise LinneError(
+            f"`{name}` needs the custom operator `{ascii(custom)[1:-1]}`, and only TensorFlow Lite's own are run"
+        )
     if outside:
         raise LinneError(f"`{name}` keeps tensors outside itself, which are not followed")
+    if problem is not None:
+        raise LinneError(f"`{name}` cannot be read as TensorFlow Lite: {problem}", hint="copy it again")
+
+
+def _custom_operator(model: Any, custom: int) -> str | None:
+    """Return the name of an operator that is not TensorFlow Lite's own, or None.
+
+    LiteRT goes by the larger of the two numbers that an operator has, an older one of a byte and a newer one.
+    """
+    for code in model.operatorCodes or ():
+        if code.customCode or max(code.builtinCode, code.deprecatedBuiltinCode) == custom:
+            return (code.customCode or b"")[:100].decode("utf-8", "replace")
+    return None
+
+
+def _wrong_number(model: Any) -> str | None:
+    """Return what in the file points at something that is not there, or None."""
+    if len(model.subgraphs or ()) != 1:
+        return f"it has {len(model.subgraphs or ())} graphs, expected 1"
+    graph = model.subgraphs[0]
+    num_tensors, num_codes = len(graph.tensors), len(model.operatorCodes)
+    for tensor in graph.tensors:
+        if not 0 <= tensor.buffer < len(model.buffers):
+            return f"a tensor is in buffer {tensor.buffer} of {len(model.buffers)}"
+    ends = [graph.inputs, graph.outputs]
+    for operator in graph.operators:
+        if not 0 <= operator.opcodeIndex < num_codes:
+            return f"an operator is of kind {operator.opcodeIndex} of {num_codes}"
+        ends += [operator.inputs, operator.outputs, operator.intermediates]
+    for places in ends:
+        for place in () if places is None else places:
+            if not -1 <= place < num_tensors:  # -1 stands for an input that is left out
+                return f"tensor {place} of {num_tensors} is asked for"
+    if any(signature.subgraphIndex != 0 for signature in model.signatureDefs or ()):
+        return "a signature is of another graph than the first"
+    return None
 
 
 class TfliteModel:
@@ -93,11 +132,14 @@ class TfliteModel:
         if more or len(shape) != 4 or any(size < 1 for size in shape[1:]):
             seen = " x ".join(map(str, shape))
             raise LinneError(f"`{name}` takes {1 + len(more)} inputs, {seen} the first; expected one, of images")
+        if shape[0] > MOST_IMAGES:
+            raise LinneError(f"`{name}` takes {shape[0]:,} images at once, expected at most {MOST_IMAGES:,}")
         self._input, self._output = int(taken["index"]), int(given["index"])
         self._shape = tuple(shape[1:])
         self.batch_size: int | None = None if shape[0] < 1 else shape[0]
         """How many images it takes at once; None for any number, where its file says so."""
         self._now = int(taken["shape"][0])
+        self._lock = threading.Lock()
         self.notes = (
             (f"XNNPACK runs none of the {every} operators of `{name}`; LiteRT's own kernels do",)
             if delegate == XNNPACK and own == 0
@@ -120,6 +162,10 @@ class TfliteModel:
         return self._run_once(images)
 
     def _run_once(self, images: Any) -> Floats:
+        with self._lock:  # one interpreter has one set of tensors
+            return self._computed(images)
+
+    def _computed(self, images: Any) -> Floats:
         model = self._interpreter
         try:
             if len(images) != self._now:
@@ -176,20 +222,13 @@ def _taken_by_delegates(operators: Sequence[Mapping[str, Any]]) -> tuple[int, in
 
 @contextlib.contextmanager
 def _without_its_news() -> Iterator[None]:
-    """Keep LiteRT's lines of `INFO:`, which nothing else turns off, from stderr; what else it says comes after."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as said:
-        before = os.dup(2)
-        try:
-            os.dup2(said.fileno(), 2)
+    """Keep LiteRT's own lines of `INFO:`, which nothing else turns off, from stderr; what else is said comes after."""
+    try:
+        with caught_stderr() as said:
             yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            said.seek(0)
-            rest = b"".join(line for line in said.readlines(1 << 20) if not line.startswith(b"INFO:"))
-            if rest:
-                os.write(2, rest)
+    finally:
+        lines = b"".join(said).splitlines(keepends=True)
+        write_stderr(b"".join(line for line in lines if not line.startswith(_NEWS)))
 
 
 def _said(error: Exception) -> str:
