@@ -205,13 +205,16 @@ def require_room(bundle: Bundle, kind: str, precision: str, *, replace: bool) ->
         raise BundleError(f"there is an export `{folder}` already", hint="add --replace to make it again")
 
 
-def remember_made(export: Export) -> None:
-    """Keep the sha256 of a compiled file that was made a moment ago, so that `read_trusted` opens it from now on.
+def remember_made(export: Export, content: bytes) -> None:
+    """Keep that the compiled file of `export` is what was made a moment ago, so that `read_made_here` opens it.
 
     Raises:
-        BundleError: it cannot be kept.
+        BundleError: it is not `content`, somebody else being at work in that folder; or it cannot be kept.
     """
-    path = _memory_of(export.files[export.main]["sha256"])
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != export.files[export.main]["sha256"]:
+        raise BundleError(f"export `{export.path}`: `{export.main}` is not what was written a moment ago")
+    path = _memory_of(digest)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -219,26 +222,28 @@ def remember_made(export: Export) -> None:
         raise BundleError(f"`{path}` cannot be written: {error.strerror}") from error
 
 
-def read_trusted(export: Export, *, trust_code: bool) -> bytes:
+def read_made_here(export: Export, again: str) -> bytes:
     """Return the compiled file of `export`, whose bytes are the ones that were compared.
 
-    It was made by this user on this machine, as `remember_made` keeps it, or the user says that it is trusted. A bundle
-    that others made can hold any file with a fitting checksum; what it cannot do is to be remembered here.
+    It was made by this user on this machine, as `remember_made` keeps it: a bundle that others made can hold any file
+    with a fitting checksum, but cannot be remembered here. There is no way around: it is made again in minutes.
+
+    Args:
+        again: what to type to make it here.
 
     Raises:
-        BundleError: it is neither, or is not what its `export.json` lists.
+        BundleError: it was not made here, or is not what its `export.json` lists.
     """
-    with open_plain(export.path, export.main) as file:
-        content = file.read()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != export.files[export.main]["sha256"]:
-        raise BundleError(f"export `{export.path}`: `{export.main}` is not the file that was written")
-    if not trust_code and not _memory_of(digest).is_file():
+    listed = export.files[export.main]["sha256"]
+    if not _memory_of(listed).is_file():
         raise BundleError(
             f"export `{export.path}` is compiled code, and was not made here: opening it would run what is in it",
-            hint=f"linne export {export.path.parents[1]} --to {export.kind} --precision {export.precision} --replace "
-            "makes it here; --trust-code opens it, if you know who made it",
+            hint=f"{again} makes it here",
         )
+    with open_plain(export.path, export.main) as file:
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != listed:
+        raise BundleError(f"export `{export.path}`: `{export.main}` is not the file that was written")
     return content
 
 

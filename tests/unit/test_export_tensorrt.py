@@ -18,7 +18,7 @@ from fixtures.graphs import write_graph_bundle
 import linne
 from linne.bundle_format import describe_file, seal
 from linne.errors import BundleError, LinneError, RecipeError
-from linne.exports import open_export, read_trusted
+from linne.exports import open_export, read_made_here, remember_made
 from linne.graphs.tensorrt_cuda import Gpu
 from linne.graphs.tensorrt_engine import build_plan
 from linne.inference.backends.base import RunOptions
@@ -80,15 +80,15 @@ def test_an_engine_is_verified_and_taken_without_compiling_again(fake, driver, b
     assert predictor.backend.canary_logits_NK is not None, "it is the engine that runs"
 
 
-def test_an_engine_that_was_not_made_here_is_not_opened_unless_it_is_trusted(fake, bundle, monkeypatch, tmp_path):
+def test_an_engine_that_was_not_made_here_is_never_opened(fake, bundle, monkeypatch, tmp_path):
     linne.export(bundle.path, "tensorrt", quiet=True)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
     fake.calls.clear()
     with pytest.raises(BundleError, match="is compiled code, and was not made here: opening it would run what is"):
         TensorRtBackend.open(bundle, RunOptions())
+    with pytest.raises(BundleError, match="was not made here"):
+        TensorRtBackend.open(bundle, RunOptions(trust_code=True))
     assert fake.calls == []
-    TensorRtBackend.open(bundle, RunOptions(trust_code=True))
-    assert fake.calls[0] == ("open",)
 
 
 class Planted:
@@ -101,16 +101,25 @@ class Planted:
 def test_an_engine_that_a_stranger_planted_with_fitting_checksums_is_not_opened(fake, bundle):
     linne.export(bundle.path, "tensorrt", quiet=True)
     plant(bundle, pickle.dumps(Planted()))
-    export = open_export(bundle, "tensorrt", "fp32")
     with pytest.raises(BundleError) as caught:
         TensorRtBackend.open(bundle, RunOptions())
     assert "was not made here" in caught.value.message
-    assert "--trust-code opens it, if you know who made it" in caught.value.hint
-    with pytest.raises(SystemExit, match="planted code ran"):
-        TensorRtBackend.open(bundle, RunOptions(trust_code=True))
+    assert caught.value.hint == f"linne export {bundle.path} --to tensorrt --precision fp32 --replace makes it here"
+
+
+def test_an_engine_that_changes_after_it_was_compared_is_not_opened(fake, bundle):
+    linne.export(bundle.path, "tensorrt", quiet=True)
+    export = open_export(bundle, "tensorrt", "fp32")
     (export.path / "model.plan").write_bytes(b"another")
     with pytest.raises(BundleError, match=r"`model\.plan` is not the file that was written"):
-        read_trusted(export, trust_code=True)
+        read_made_here(export, "linne export")
+
+
+def test_an_engine_that_was_swapped_while_it_was_written_is_not_remembered(fake, bundle):
+    linne.export(bundle.path, "tensorrt", quiet=True)
+    export = open_export(bundle, "tensorrt", "fp32")
+    with pytest.raises(BundleError, match=r"`model\.plan` is not what was written a moment ago"):
+        remember_made(export, b"what was compiled")
 
 
 @pytest.mark.parametrize(

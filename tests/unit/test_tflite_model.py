@@ -185,6 +185,10 @@ def in_a_buffer_that_is_not_there(model):
     model.subgraphs[0].tensors[0].buffer = 900
 
 
+def of_a_billion_images(model):
+    model.subgraphs[0].tensors[0].shape = [10**9, 3, 12, 10]
+
+
 def by_an_operator_that_is_not_there(model):
     model.subgraphs[0].operators[0].opcodeIndex = 900
 
@@ -205,6 +209,7 @@ def test_what_is_no_such_file_or_more_than_data_is_refused(content):
         (without_the_input_of_a_reshape(content), "tensor 9999 of 14 is asked for"),
         (rewritten(content, without_graphs), "it has 0 graphs, expected 1"),
         (rewritten(content, in_a_buffer_that_is_not_there), "a tensor is in buffer 900 of"),
+        (rewritten(content, of_a_billion_images), "a tensor has 1000000000 x 3 x 12 x 10 numbers"),
         (rewritten(content, by_an_operator_that_is_not_there), "an operator is of kind 900 of"),
         (
             tflite_file(4, SPEC, custom=True),

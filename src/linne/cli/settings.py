@@ -110,10 +110,6 @@ def train_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-TRUST_TO_RUN = "Run the Python of your own network, or an engine not made here."
-"""The help of `--trust-code` where a bundle is run."""
-
-
 def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the options of a verb that runs a bundle: where, by which views, what is trusted."""
     views = click.option(
@@ -123,8 +119,7 @@ def where_to_run(command: Callable[..., None]) -> Callable[..., None]:
     )
     required = click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
     device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
-    trusted = click.option("--trust-code", is_flag=True, help=TRUST_TO_RUN)
-    return views(device(required(trusted(command))))
+    return views(device(required(trust_code(command))))
 
 
 def trust_code(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import TRUST_TO_RUN
+from linne.cli.settings import trust_code
 
 
 @click.command("tune")
@@ -43,7 +43,7 @@ from linne.cli.settings import TRUST_TO_RUN
 )
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
 @click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
-@click.option("--trust-code", is_flag=True, help=TRUST_TO_RUN)
+@trust_code
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
 def command(bundle: Path, *, as_json: bool, max_drop: float | None, **options: Any) -> None:

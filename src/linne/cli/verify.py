@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from linne.cli import complete, console
-from linne.cli.settings import TRUST_TO_RUN, how_to_run
+from linne.cli.settings import how_to_run, trust_code
 from linne.errors import CheckFailed
 
 
@@ -29,7 +29,7 @@ from linne.errors import CheckFailed
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Where to run.")
 @how_to_run
 @click.option("--require-accelerator", is_flag=True, help="Refuse the CPU, for any operator.")
-@click.option("--trust-code", is_flag=True, help=TRUST_TO_RUN)
+@trust_code
 @click.option("--no-keep", is_flag=True, help="Do not add the results to the bundle's card.")
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")

@@ -81,7 +81,7 @@ def export_bundle(
         replace=replace,
     )
     if kind in COMPILED:
-        remember_made(export)
+        remember_made(export, made.files[made.main])
     return Exported(export=export, agreement=made.agreement, seconds=seconds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +24,8 @@ IDENTIFIER = b"TFL3"
 """At byte 4 of every file of this format."""
 MAX_BYTES = 2**31 - 1
 """Of a flatbuffer, whose offsets are signed numbers of 32 bits."""
-MOST_IMAGES = 4096
-"""At once, of a file that is made for a certain number."""
+MOST_NUMBERS = 2**31
+"""In one tensor: LiteRT takes the memory for what a file says, as it opens it."""
 XNNPACK, NONE = "xnnpack", "none"
 _NEWS = (b"INFO: Created TensorFlow Lite ", b"INFO: Initialized TensorFlow Lite ")
 _DELEGATE = "DELEGATE"
@@ -92,6 +93,9 @@ def _wrong_number(model: Any) -> str | None:
     for tensor in graph.tensors:
         if not 0 <= tensor.buffer < len(model.buffers):
             return f"a tensor is in buffer {tensor.buffer} of {len(model.buffers)}"
+        shape = [] if tensor.shape is None else [abs(int(size)) for size in tensor.shape]
+        if math.prod(shape) > MOST_NUMBERS:
+            return f"a tensor has {' x '.join(map(str, shape))} numbers"
     ends = [graph.inputs, graph.outputs]
     for operator in graph.operators:
         if not 0 <= operator.opcodeIndex < num_codes:
@@ -132,10 +136,9 @@ class TfliteModel:
         if more or len(shape) != 4 or any(size < 1 for size in shape[1:]):
             seen = " x ".join(map(str, shape))
             raise LinneError(f"`{name}` takes {1 + len(more)} inputs, {seen} the first; expected one, of images")
-        if shape[0] > MOST_IMAGES:
-            raise LinneError(f"`{name}` takes {shape[0]:,} images at once, expected at most {MOST_IMAGES:,}")
         self._input, self._output = int(taken["index"]), int(given["index"])
-        self._shape = tuple(shape[1:])
+        self.shape = tuple(shape[1:])
+        """Of an image, as the file has it."""
         self.batch_size: int | None = None if shape[0] < 1 else shape[0]
         """How many images it takes at once; None for any number, where its file says so."""
         self._now = int(taken["shape"][0])
@@ -170,7 +173,7 @@ class TfliteModel:
         try:
             if len(images) != self._now:
                 # `strict`: only what the file itself leaves open.
-                model.resize_tensor_input(self._input, [len(images), *self._shape], strict=True)
+                model.resize_tensor_input(self._input, [len(images), *self.shape], strict=True)
                 model.allocate_tensors()
                 self._now = len(images)
             model.set_tensor(self._input, np.ascontiguousarray(images))

@@ -12,7 +12,7 @@ import numpy as np
 
 from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError, RecipeError
-from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_trusted
+from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_made_here
 from linne.graphs.migraphx_compiled import CompiledFor
 from linne.graphs.migraphx_program import MigraphxProgram, Target, installed_version, target_for, why_no_migraphx
 from linne.inference.backends.base import Option, RunOptions
@@ -138,7 +138,7 @@ def _load(bundle: Bundle, export: Export, target: Target, how: RunOptions) -> Mi
 
     Raises:
         DeviceError: it is not for this target, this MIGraphX or this GPU.
-        BundleError: it was not compiled here, and is not trusted.
+        BundleError: it was not compiled here.
         LinneError: MIGraphX does not load it.
     """
     name = str(export.main_file.relative_to(bundle.path))
@@ -151,4 +151,4 @@ def _load(bundle: Bundle, export: Export, target: Target, how: RunOptions) -> Mi
             f"bundle `{bundle.path}`: `{name}` cannot be run here: {reason}",
             hint=f"{again}; or delete `{export.path}`: the graph is then compiled each time",
         )
-    return MigraphxProgram.load(read_trusted(export, trust_code=how.trust_code), name, target=target)
+    return MigraphxProgram.load(read_made_here(export, again), name, target=target)

@@ -12,7 +12,7 @@ import numpy as np
 
 from linne.bundle import Bundle
 from linne.errors import BundleError, DeviceError, LinneError, RecipeError
-from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_trusted
+from linne.exports import Export, Precision, graph_of, has_export, has_graph, open_export, read_made_here
 from linne.graphs.tensorrt_cuda import Gpu
 from linne.graphs.tensorrt_engine import LEVEL, TensorRtEngine, build_plan
 from linne.graphs.tensorrt_int8 import around_zero
@@ -148,7 +148,8 @@ def plan_for(bundle: Bundle, how: RunOptions, tensorrt: Any, gpu: Gpu) -> tuple[
         reason = why_not_export(export, how, made_with(tensorrt, gpu))
         if reason is None:
             logits_NK = np.array(export.canary_logits, dtype=np.float32)
-            return read_trusted(export, trust_code=how.trust_code), name, logits_NK
+            again = f"linne export {bundle.path} --to {KIND} --precision {how.precision} --replace"
+            return read_made_here(export, again), name, logits_NK
         warnings.warn(f"`{name}` is not used, {reason}; compiling again", RuntimeWarning, stacklevel=4)
     started = time.perf_counter()
     plan, name, logits = compiled(bundle, how, tensorrt, gpu)

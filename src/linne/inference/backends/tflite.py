@@ -76,6 +76,9 @@ class TfliteBackend:
         except (LinneError, OSError) as error:
             reason = error.message if isinstance(error, LinneError) else error.strerror
             raise BundleError(f"bundle `{bundle.path}`: {reason}", hint=getattr(error, "hint", None)) from error
+        spec = bundle.input
+        if model.shape != (spec.channels, spec.height, spec.width):
+            raise BundleError(f"bundle `{bundle.path}`: its export takes images of another size than the bundle")
         for note in model.notes:
             warnings.warn(note, RuntimeWarning, stacklevel=2)
         canaries_NK = np.array(export.canary_logits, dtype=np.float32)
