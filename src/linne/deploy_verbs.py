@@ -66,7 +66,7 @@ def export(
     """
     prepare_for_torch()
     from linne.bundle import open_bundle
-    from linne.exporting import IN_INT8, export_bundle
+    from linne.exporting import IN_INT8, export_bundle, require_kind
     from linne.exporting.wish import Int8, Wish, require_int8
     from linne.trained_on import to_calibrate
 
@@ -80,7 +80,10 @@ def export(
     require_int8(precision, [*given, *(["source"] if calibrate is not None else [])])
     quantises = precision == "int8" and to in IN_INT8
     if (given or calibrate is not None) and not quantises:
-        raise RecipeError(f"`{to}` is not quantised by itself", hint="--calibrate and the like go with --to onnx")
+        require_kind(to)
+        raise RecipeError(
+            f"`{to}` is not quantised by itself", hint=f"make --to onnx --precision int8 first, and then --to {to}"
+        )
     wish = Wish(
         precision=precision,
         pixels=bake_preprocessing,

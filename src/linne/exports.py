@@ -205,6 +205,10 @@ def require_room(bundle: Bundle, kind: str, precision: str, *, replace: bool) ->
         raise BundleError(f"there is an export `{folder}` already", hint="add --replace to make it again")
 
 
+class NotMadeHereError(BundleError):
+    """An export is compiled code, which this user has not made on this machine."""
+
+
 def remember_made(export: Export, content: bytes) -> None:
     """Keep that the compiled file of `export` is what was made a moment ago, so that `read_made_here` opens it.
 
@@ -232,11 +236,12 @@ def read_made_here(export: Export, again: str) -> bytes:
         again: what to type to make it here.
 
     Raises:
-        BundleError: it was not made here, or is not what its `export.json` lists.
+        NotMadeHereError: it was not made here.
+        BundleError: it is not what its `export.json` lists.
     """
     listed = export.files[export.main]["sha256"]
     if not _memory_of(listed).is_file():
-        raise BundleError(
+        raise NotMadeHereError(
             f"export `{export.path}` is compiled code, and was not made here: opening it would run what is in it",
             hint=f"{again} makes it here",
         )

@@ -134,7 +134,7 @@ def choice_for(bundle: Bundle, device: str, goal: Goal) -> tuple[Choice | None, 
     for choice in kept:
         if choice.machine == here:
             versions = versions_of(choice.backend)
-            if versions == dict(choice.versions):
+            if versions and versions == dict(choice.versions):
                 return choice, None
             before = ", ".join(f"{name} {version}" for name, version in choice.versions.items())
             now = ", ".join(f"{name} {version}" for name, version in versions.items()) or "none"

@@ -65,6 +65,16 @@ def test_numbers_are_rounded_to_the_nearest_and_from_the_middle_to_the_even_one(
     assert np.isfinite(found).all(), "bf16 reaches as far as fp32"
 
 
+def test_fp32s_lowest_number_a_usual_mask_stays_finite_and_infinity_infinite() -> None:
+    from linne.exporting.bfloat import _rounded
+
+    edges = np.array([np.finfo(np.float32).min, np.finfo(np.float32).max, -np.inf, np.inf], np.float32)
+    found = numpy_helper.to_array(_rounded(numpy_helper.from_array(edges, "edges"))).astype(np.float32)
+    assert np.isfinite(found[:2]).all()
+    np.testing.assert_array_equal(np.isinf(found), [False, False, True, True])
+    np.testing.assert_array_equal(np.sign(found), [-1, 1, -1, 1])
+
+
 def test_constants_that_an_operator_takes_in_fp32_alone_stay_so() -> None:
     stored = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 2, 2], np.float32), "w": np.ones(1, np.float32)}
     nodes = [

@@ -19,7 +19,6 @@ from linne.errors import BundleError, DeviceError, LinneError, RecipeError
 from linne.exports import open_export
 from linne.graphs.migraphx_c import VARIABLE
 from linne.graphs.migraphx_compiled import CompiledFor
-from linne.graphs.migraphx_program import loaded_version
 from linne.inference.backends.base import RunOptions
 from linne.inference.backends.migraphx import FACT, MigraphxBackend
 from linne.inference.predictor import Predictor
@@ -38,6 +37,8 @@ def fake(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     found = FakeMigraphx()
     monkeypatch.setitem(sys.modules, "migraphx", found)
+    # The real one's is the name of a file that the process has loaded.
+    monkeypatch.setattr("linne.graphs.migraphx_program.loaded_version", lambda: "2.14.0")
     return found
 
 
@@ -63,7 +64,7 @@ def test_an_export_is_verified_as_loaded_again_and_says_for_what_it_was_compiled
     assert made.export.main_file == bundle.path / "exports/migraphx-fp32/model.mxr"
     assert made.agreement.num_same == 64
     compiled_for = CompiledFor.from_dict(open_export(bundle, "migraphx", "fp32").facts[FACT])
-    assert (compiled_for.migraphx, compiled_for.target) == (loaded_version(), "ref")
+    assert (compiled_for.migraphx, compiled_for.target) == ("2.14.0", "ref")
     assert compiled_for.shape == (2, 3, 8, 10)
     assert "in batches of 1, 3, 64" in capsys.readouterr().err
     export(bundle, replace=True, quiet=False)
@@ -138,6 +139,14 @@ def test_a_program_that_somebody_else_compiled_is_never_loaded(fake, bundle, mon
     )
     with pytest.raises(BundleError, match="was not made here"):
         MigraphxBackend.open(bundle, RunOptions(device="cpu", trust_code=True))
+
+
+def test_what_version_is_not_known_fits_no_program():
+    compiled = CompiledFor(
+        migraphx="of unknown version", target="ref", architecture="x86_64", shape=(1, 3, 8, 8), exhaustive_tune=False
+    )
+    assert "cannot be told from another" in (compiled.why_not_here("of unknown version", "ref") or "")
+    assert "cannot be told from another" in (compiled.why_not_here("", "ref") or "")
 
 
 def test_half_precision_is_an_export_of_its_own(fake, bundle):

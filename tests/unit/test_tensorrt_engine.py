@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -290,4 +291,39 @@ def test_a_failure_to_compile_is_of_the_bundle_and_nothing_stays_on_the_gpu(fake
     (bundle.path / "model.onnx").write_bytes(with_node("Einsum", "x", "x", equation="ij,jk->ik"))
     with warnings.catch_warnings(), pytest.raises(BundleError, match="cannot be compiled by TensorRT"):
         TensorRtBackend.open(bundle, RunOptions())
+    assert driver.held == 0
+
+
+class BrokenDriver(FakeDriver):
+    """One whose GPU fails for good from a certain moment, as CUDA's errors in a kernel are."""
+
+    broken = False
+
+    def cuMemFree_v2(self, *arguments):
+        return 700 if self.broken else super().cuMemFree_v2(*arguments)
+
+    def cuStreamSynchronize(self, *arguments):
+        return 700 if self.broken else super().cuStreamSynchronize(*arguments)
+
+
+def test_what_is_said_of_a_gpu_that_fails_is_what_failed_first(monkeypatch):
+    driver = put_driver(monkeypatch, BrokenDriver())
+    tensorrt = FakeTensorrt(driver)
+    gpu = Gpu()
+    plan = build_plan(tensorrt, gpu, image_graph(3, SPEC).SerializeToString(), "model", batch_size=2)
+    engine = TensorRtEngine(tensorrt, gpu, plan, "model")
+    driver.broken = True
+    with pytest.raises(LinneError, match="cuStreamSynchronize"), closing(engine):
+        engine.run(np.zeros((1, SPEC.channels, SPEC.height, SPEC.width), np.float32))
+    assert not gpu.is_open
+
+
+def test_a_gpu_that_gives_no_stream_is_let_go(monkeypatch):
+    class NoStream(FakeDriver):
+        def cuStreamCreate(self, *arguments):
+            return 2
+
+    driver = put_driver(monkeypatch, NoStream())
+    with pytest.raises(LinneError, match="cuStreamCreate"):
+        Gpu()
     assert driver.held == 0

@@ -33,8 +33,12 @@ KINDS: Mapping[str, str] = {
 
 IN_INT8 = ("onnx", "openvino", "tflite")
 """Those of them that can be in int8."""
-FOR_A_DEVICE = ("migraphx", "tensorrt")
-"""Those of them that are told for which device, and what the backend of that name is told."""
+
+
+def require_kind(kind: str) -> None:
+    """Raise RecipeError unless there is such a kind of export."""
+    if kind not in KINDS:
+        raise RecipeError(f"no kind of export `{kind}`", hint=suggest(kind, KINDS) or f"use {', '.join(KINDS)}")
 
 
 def export_bundle(
@@ -51,12 +55,11 @@ def export_bundle(
         LinneError: there is no such kind, it is not for this bundle, or there is an export of that name.
         CheckFailed: it does not answer as the bundle does; nothing is written.
     """
-    if kind not in KINDS:
-        raise RecipeError(f"no kind of export `{kind}`", hint=suggest(kind, KINDS) or f"use {', '.join(KINDS)}")
-    if kind not in FOR_A_DEVICE and (wish.device != "auto" or wish.options):
+    require_kind(kind)
+    if kind not in COMPILED and (wish.device != "auto" or wish.options):
         raise RecipeError(
             f"`--device` and `--backend-option` are for what is compiled for a device, not for `{kind}`",
-            hint=f"leave them out, or use --to {' or '.join(FOR_A_DEVICE)}",
+            hint=f"leave them out, or use --to {' or '.join(COMPILED)}",
         )
     stored = kind + PIXELS if wish.pixels else kind
     require_room(bundle, stored, wish.precision, replace=replace)

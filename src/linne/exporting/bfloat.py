@@ -9,6 +9,9 @@ import numpy as np
 from linne.errors import LinneError
 from linne.exporting.half import name_nodes, sort_nodes
 
+LARGEST = float(np.array([0x7F7F0000], np.uint32).view(np.float32)[0])
+"""Finite number of bf16: 3.39e38, where fp32 has 3.40e38."""
+
 OPSET = 22
 """The first of ONNX's operator sets in which convolutions and pooling take bf16."""
 IR_VERSION = 10
@@ -19,7 +22,7 @@ BF16 = "tensor(bfloat16)"
 def to_bfloat(content: bytes) -> bytes:
     """Return the graph in bf16, input and output in fp32, in operator set 22 or later.
 
-    Weights are rounded to the nearest. Nothing overflows: bf16 reaches as far as fp32.
+    Weights are rounded to the nearest. bf16 reaches as far as fp32, to within a hundredth.
 
     Raises:
         LinneError: an operator of the graph does not take bf16, or nothing converts it to such an operator set.
@@ -103,10 +106,15 @@ def _takes_bf16(node: Any, place: int, opset: int) -> bool:
 
 
 def _rounded(item: Any) -> Any:
-    """Return a tensor of fp32 in bf16, the nearest of two, the even one where both are as near."""
+    """Return a tensor of fp32 in bf16, the nearest of two, the even one where both are as near; none becomes infinite.
+
+    A mask is often fp32's lowest number, whose nearest in bf16 would be.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
-    bits = np.ascontiguousarray(numpy_helper.to_array(item), np.float32).view(np.uint32)
+    values = np.ascontiguousarray(numpy_helper.to_array(item), np.float32)
+    values = np.where(np.isfinite(values), np.clip(values, -LARGEST, LARGEST), values)
+    bits = values.view(np.uint32)
     halves = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype("<u2")
     return helper.make_tensor(item.name, TensorProto.BFLOAT16, list(item.dims), halves.tobytes(), raw=True)
 

@@ -60,6 +60,8 @@ class CompiledFor:
         here = architecture_of(target)
         if self.target != target:
             return f"it was compiled for MIGraphX's target `{self.target}`, not for `{target}`"
+        if UNKNOWN in version or UNKNOWN in here or not version:
+            return f"MIGraphX {version or UNKNOWN} on {here} cannot be told from another"
         if self.migraphx != version:
             return f"it was compiled by MIGraphX {self.migraphx}, and here is MIGraphX {version}"
         if self.architecture != here:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
-from linne.errors import DeviceError
+from linne.errors import DeviceError, LinneError
 
 LIBRARY = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
 NO_DEVICE = 100
@@ -145,8 +145,12 @@ class Gpu:
         self._addresses: list[int] = []
         self._stream = c_void_p()
         self.is_open = True
-        with self.current():
-            self._call("cuStreamCreate", ctypes.byref(self._stream), NON_BLOCKING)
+        try:
+            with self.current():
+                self._call("cuStreamCreate", ctypes.byref(self._stream), NON_BLOCKING)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def stream(self) -> int:
@@ -187,8 +191,12 @@ class Gpu:
         self._call("cuStreamBeginCapture_v2", self._stream, THREAD_LOCAL)
         try:
             enqueue()
-        finally:
-            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+        except BaseException:
+            # What went wrong is what `enqueue` says; that recording has to end is no news.
+            with suppress(LinneError):
+                self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            raise
+        self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         try:
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, 0)
         finally:
@@ -204,16 +212,24 @@ class Gpu:
         self._call("cuGraphExecDestroy", recording.handle)
 
     def close(self) -> None:
-        """Free its memory and stream. A second call does nothing."""
+        """Free its memory and stream. A second call does nothing.
+
+        All is tried. What fails is not said: after an error of the GPU everything does, and the error was raised where
+        it came up.
+        """
         if not self.is_open:
             return
         self.is_open = False
-        with self.current():
+        with suppress(LinneError), self.current():
             for address in self._addresses:
-                self._call("cuMemFree_v2", address)
-            self._call("cuStreamDestroy_v2", self._stream)
+                with suppress(LinneError):
+                    self._call("cuMemFree_v2", address)
+            if self._stream:
+                with suppress(LinneError):
+                    self._call("cuStreamDestroy_v2", self._stream)
         self._addresses.clear()
-        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        with suppress(LinneError):
+            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
 
     def _call(self, function: str, *arguments: Any) -> None:
         check(self._library, function, *arguments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +226,16 @@ class TensorRtEngine:
     def close(self) -> None:
         """Give the GPU's memory back. A second call does nothing."""
         with self._lock:
-            if self._gpu.is_open:
-                with self._gpu.current():
+            if not self._gpu.is_open:
+                return
+            try:
+                with suppress(DeviceError), self._gpu.current():  # after an error of the GPU nothing can be freed
                     self._forget()
-                    # Each holds on to the next.
-                    self._context = None
-                    self._engine = None
-                    self._runtime = None
+            finally:
+                # Each holds on to the next.
+                self._context = None
+                self._engine = None
+                self._runtime = None
                 self._gpu.close()
 
 

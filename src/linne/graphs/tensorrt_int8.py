@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +118,9 @@ def _put(model: ModelProto, stored: dict[str, Any], node: Any, place: int, value
     from onnx import numpy_helper
 
     before = node.input[place]
-    after = f"{before}_around_zero"
+    # Two that read the same scale may have other zeros, and need other values: each gets a name of its own.
+    names = (f"{before}_around_zero{number or ''}" for number in itertools.count())
+    after = next(name for name in names if name not in stored or np.array_equal(stored[name], value))
     if after not in stored:
         model.graph.initializer.append(numpy_helper.from_array(value, after))
         stored[after] = value

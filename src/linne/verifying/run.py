@@ -9,6 +9,7 @@ import numpy as np
 
 from linne.bundle import Bundle, add_metrics, open_bundle
 from linne.errors import DeviceError, LinneError
+from linne.exports import NotMadeHereError
 from linne.inference.backends import load_backend
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.predictor import Predictor
@@ -39,7 +40,7 @@ def verify_each(
         say(f"verifying {name} in {how.precision} on {reference.examples.name}")
         try:
             reports.append(verify_one(reference, name, how, max_drop=max_drop, max_gap=max_gap, say=say))
-        except DeviceError as error:
+        except (DeviceError, NotMadeHereError) as error:
             if len(tried) == 1:
                 raise
             say(f"{name} in {how.precision} is not verified: {error.message}")
