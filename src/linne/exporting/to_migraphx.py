@@ -63,10 +63,12 @@ def make(bundle: Bundle, wish: Wish, say: Say) -> Made:
         shape=program.shape,
         exhaustive_tune=exhaustive,
     )
+    canary_logits_NK = program.run(trial.images_NCHW[: len(bundle.canaries)])
+    program.close()
     return Made(
         files={MAIN: content},
         main=MAIN,
-        canary_logits_NK=program.run(trial.images_NCHW[: len(bundle.canaries)]),
+        canary_logits_NK=canary_logits_NK,
         agreement=agreement,
         facts={**graph.facts, FACT: compiled_for.to_dict()},
     )

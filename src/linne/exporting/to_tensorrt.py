@@ -39,7 +39,7 @@ def make(bundle: Bundle, wish: Wish, say: Callable[[str], None]) -> Made:
     reason = TensorRtBackend.why_unavailable() or TensorRtBackend.why_not(bundle, wish.precision)
     if reason is not None:
         raise LinneError(f"an export to TensorRT cannot be made: {reason}")
-    options = wish.options or _tuned_options(bundle, wish)
+    options = {**_tuned_options(bundle, wish), **wish.options}
     how = RunOptions(device=wish.device, precision=wish.precision, options=options)
     require_known(KIND, TensorRtBackend, how)
     size, level = settings(how)

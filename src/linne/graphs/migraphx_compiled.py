@@ -48,7 +48,7 @@ class CompiledFor:
         """
         texts, kinds = ("migraphx", "target", "architecture"), {"shape": list, "exhaustive_tune": bool}
         sound = isinstance(values, Mapping) and values.keys() == {*texts, *kinds}
-        sound = sound and all(isinstance(values[name], str) for name in texts)
+        sound = sound and all(isinstance(values[name], str) and values[name].isprintable() for name in texts)
         sound = sound and all(isinstance(values[name], kind) for name, kind in kinds.items())
         sound = sound and values["target"] in TARGETS.values() and len(values["shape"]) == 4
         if not sound or not all(type(size) is int and size >= 1 for size in values["shape"]):

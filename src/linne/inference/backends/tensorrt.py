@@ -194,9 +194,13 @@ def made_with(tensorrt: Any, gpu: Gpu) -> dict[str, str]:
 def why_not_export(export: Export, how: RunOptions, here: Mapping[str, str]) -> str | None:
     """Return why the engine in `export` is not for this machine, or not what is asked for; None where it fits."""
     for key, value in here.items():
-        if export.facts.get(key) != value:
-            return f"it was made with {export.facts.get(key)}, and here is {value}"
+        made = export.facts.get(key)
+        if made != value:
+            said = made if isinstance(made, str) and made.isprintable() else "something else"
+            return f"it was made with {said}, and here is {value}"
     for option, asked in zip(("batch_size", "level"), settings(how), strict=True):
-        if option in how.options and export.facts.get(option) != asked:
-            return f"its {option} is {export.facts.get(option)}, and {asked} is asked for"
+        made = export.facts.get(option)
+        if how.options.get(option, "auto") != "auto" and made != asked:
+            said = made if isinstance(made, int) else "something else"
+            return f"its {option} is {said}, and {asked} is asked for"
     return None
