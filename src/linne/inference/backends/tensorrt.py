@@ -199,8 +199,8 @@ def why_not_export(export: Export, how: RunOptions, here: Mapping[str, str]) -> 
             said = made if isinstance(made, str) and made.isprintable() else "something else"
             return f"it was made with {said}, and here is {value}"
     for option, asked in zip(("batch_size", "level"), settings(how), strict=True):
-        made = export.facts.get(option)
-        if how.options.get(option, "auto") != "auto" and made != asked:
-            said = made if isinstance(made, int) else "something else"
-            return f"its {option} is {said}, and {asked} is asked for"
+        number = export.facts.get(option)
+        if how.options.get(option, "auto") != "auto" and number != asked:
+            found = number if isinstance(number, int) else "something else"
+            return f"its {option} is {found}, and {asked} is asked for"
     return None
