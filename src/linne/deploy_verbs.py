@@ -81,9 +81,9 @@ def export(
     quantises = precision == "int8" and to in IN_INT8
     if (given or calibrate is not None) and not quantises:
         require_kind(to)
-        raise RecipeError(
-            f"`{to}` is not quantised by itself", hint=f"make --to onnx --precision int8 first, and then --to {to}"
-        )
+        first = "make `--to onnx --precision int8` first, which takes them, and then `--to tensorrt`"
+        hint = first if to == "tensorrt" else f"they go with --to {' or '.join(IN_INT8)}"
+        raise RecipeError(f"`{to}` is not quantised by itself", hint=hint)
     wish = Wish(
         precision=precision,
         pixels=bake_preprocessing,

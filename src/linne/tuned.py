@@ -82,10 +82,10 @@ def machine_name() -> str:
 def versions_of(backend: str) -> dict[str, str]:
     """Return the installed versions of what `backend` runs by."""
     if backend == "migraphx":
-        from linne.graphs.migraphx_program import installed_version
+        from linne.graphs.migraphx_program import UNKNOWN, installed_version
 
         version = installed_version()
-        return {} if version is None else {backend: version}
+        return {} if version is None or UNKNOWN in version else {backend: version}
     found = {}
     for package in PACKAGES.get(backend, ()):
         try:

@@ -23,6 +23,7 @@ from linne.inference.backends.base import RunOptions
 from linne.inference.backends.migraphx import FACT, MigraphxBackend
 from linne.inference.predictor import Predictor
 from linne.preprocess import InputSpec
+from linne.tuned import versions_of
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -147,6 +148,13 @@ def test_what_version_is_not_known_fits_no_program():
     )
     assert "cannot be told from another" in (compiled.why_not_here("of unknown version", "ref") or "")
     assert "cannot be told from another" in (compiled.why_not_here("", "ref") or "")
+
+
+def test_where_no_version_is_known_no_program_is_written_that_nothing_could_load(fake, bundle, monkeypatch):
+    monkeypatch.setattr("linne.graphs.migraphx_program.loaded_version", lambda: "of unknown version")
+    with pytest.raises(LinneError, match="MIGraphX of unknown version on "):
+        export(bundle)
+    assert versions_of("migraphx") == {}
 
 
 def test_half_precision_is_an_export_of_its_own(fake, bundle):

@@ -302,6 +302,9 @@ class BrokenDriver(FakeDriver):
     def cuMemFree_v2(self, *arguments):
         return 700 if self.broken else super().cuMemFree_v2(*arguments)
 
+    def cuCtxPopCurrent_v2(self, *arguments):
+        return 700 if self.broken else super().cuCtxPopCurrent_v2(*arguments)
+
     def cuStreamSynchronize(self, *arguments):
         return 700 if self.broken else super().cuStreamSynchronize(*arguments)
 

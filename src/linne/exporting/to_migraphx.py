@@ -12,7 +12,15 @@ from linne.exporting.answers import answers_of
 from linne.exporting.to_onnx import Say, graph_in_fp32
 from linne.exporting.wish import Made, Wish
 from linne.graphs.migraphx_compiled import CompiledFor, architecture_of
-from linne.graphs.migraphx_program import MigraphxProgram, Target, find_binding, require_gpu, target_for
+from linne.graphs.migraphx_program import (
+    UNKNOWN,
+    MigraphxProgram,
+    Target,
+    find_binding,
+    installed_version,
+    require_gpu,
+    target_for,
+)
 from linne.inference.backends.base import RunOptions, require_known
 from linne.inference.backends.migraphx import FACT, KIND, MigraphxBackend, batch_size_of
 from linne.preprocess import Floats
@@ -103,4 +111,10 @@ def _target(wish: Wish, how: RunOptions) -> Target:
         raise LinneError(f"an export to MIGraphX cannot be made: {error.message}", hint=error.hint) from error
     if target == "gpu":
         require_gpu(binding)
+    version, architecture = installed_version() or UNKNOWN, architecture_of(target)
+    if UNKNOWN in version or UNKNOWN in architecture:
+        raise LinneError(
+            f"an export to MIGraphX cannot be made: MIGraphX {version} on {architecture} could not be told apart",
+            hint="`--backend migraphx` compiles the graph each time",
+        )
     return target

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from linne.errors import BundleError
-from linne.graphs.migraphx_program import TARGETS, Target
+from linne.graphs.migraphx_program import TARGETS, UNKNOWN, Target
 from linne.host import first_amd_architecture
-
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 TARGETS: Mapping[str, Target] = {"auto": "gpu", "rocm": "gpu", "cpu": "ref"}
 """By what `--device` calls them. `auto` is no reference: nobody waits for it who has not asked for it."""
 GUIDE = "it comes with ROCm, and `make migraphx` in a clone of linne unpacks one to try (docs/guides/migraphx.md)"
+UNKNOWN = "unknown"
+"""In what is said of a version or a GPU that nothing tells."""
 MAPS = Path("/proc/self/maps")
 """Where Linux lists the files that this process has loaded."""
 IDENTITY = bytes.fromhex(
@@ -130,7 +132,7 @@ def loaded_version(maps: Path = MAPS) -> str:
     except OSError:
         found = None
     if found is None:
-        return "of unknown version"
+        return f"of {UNKNOWN} version"
     number = int(found[1])
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 

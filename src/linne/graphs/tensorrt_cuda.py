@@ -163,8 +163,12 @@ class Gpu:
         self._call("cuCtxPushCurrent_v2", self._context)
         try:
             yield
-        finally:
-            self._call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
+        except BaseException:
+            # After an error of the GPU this fails as well, and is not what went wrong.
+            with suppress(LinneError):
+                self._call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
+            raise
+        self._call("cuCtxPopCurrent_v2", ctypes.byref(c_void_p()))
 
     def allocate(self, size_bytes: int) -> int:
         """Return the address of new memory on it."""
