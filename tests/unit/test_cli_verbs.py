@@ -232,6 +232,7 @@ def test_predict_with_an_input_that_is_not_there_prints_no_rows(bundle, images):
     assert ended.exit_code == 1
 
 
+@pytest.mark.long
 def test_a_child_process_predicts_into_a_pipe(bundle, images):
     command = [sys.executable, "-m", "linne", "predict", bundle, images, "--format", "jsonl", "--top", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

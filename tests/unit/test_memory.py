@@ -195,6 +195,7 @@ LIMITED = textwrap.dedent(
 )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not __import__("sys").platform.startswith("linux"), reason="limits memory as Linux does")
 def test_a_process_that_really_runs_out_of_memory_raises_what_is_looked_for(python):
     ended = python("-c", LIMITED)

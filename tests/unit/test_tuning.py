@@ -272,6 +272,7 @@ def test_a_graph_is_run_by_what_runs_graphs(bundle: Bundle) -> None:
 # The process of a candidate
 
 
+@pytest.mark.long
 def test_a_candidate_runs_in_a_process_of_its_own(bundle: Bundle) -> None:
     large = np.ones(2**29, np.uint8)  # what its starter has is not its own
     with Runner(bundle.path, way(batch=3)) as runner:
