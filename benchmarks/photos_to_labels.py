@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--timm-inference", metavar="FILE", help="timm's inference.py")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=16, help="of the others; linne takes its own")
+    parser.add_argument("--how", help="how linne runs it as well, such as '--backend openvino --precision bf16'")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     if options.quick:
@@ -56,6 +57,8 @@ def main() -> None:
             "linne predict": linne,
             "transformers pipeline": [sys.executable, "-c", PIPELINE, str(hub), str(photographs), str(options.batch)],
         }
+        if options.how:
+            commands[f"linne predict {options.how}"] = [*linne, *options.how.split()]
         if (Path(bundle) / "exports" / "onnx-int8").exists():
             commands["linne predict --precision int8"] = [*linne, "--precision", "int8"]
         if options.timm_inference:
