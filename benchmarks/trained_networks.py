@@ -1,7 +1,7 @@
 """ResNet-50 and SqueezeNet of 224 x 224 pixels, trained on Fashion-MNIST here, in fp32 and int8: for the two below.
 
     python benchmarks/trained_networks.py --data DIR --folder DIR
-    python benchmarks/deploy_networks.py --networks DIR/linne-resnet50,DIR/torchvision-squeezenet1_1 --precisions int8
+    python benchmarks/deploy_networks.py --networks DIR/grey-resnet50,DIR/torchvision-squeezenet1_1 --precisions int8
     python benchmarks/photos_to_labels.py --folder DIR
 
 Weights of ImageNet need a download. These know ten kinds of clothes, from few images in minutes on a CPU: enough for
@@ -20,7 +20,7 @@ from typing import Any
 import first_answer
 import measure
 
-NETWORKS = {"SqueezeNet 1.1": ("torchvision-squeezenet1_1", 3e-4, 15), "ResNet-50": ("linne-resnet50", 1e-3, 6)}
+NETWORKS = {"SqueezeNet 1.1": ("torchvision-squeezenet1_1", 3e-4, 15), "ResNet-50": ("grey-resnet50", 1e-3, 6)}
 """Each with its bundle's name, peak learning rate (SqueezeNet has no batch norms) and epochs."""
 KINDS = ("onnx", "openvino")
 
@@ -67,11 +67,12 @@ def trained(title: str, source: Any, options: Any) -> Path:
         overrides={**size, **growing},
         quiet=options.quick,
     )
-    if hub is None:
-        shutil.copytree(result.run / "bundle", bundle)
-    else:
+    if hub is not None:
+        colour = options.folder / "linne-resnet50"
         in_colour(result.run / "bundle", hub)
-        linne.import_weights(hub, bundle, unproved=True, quiet=options.quick)
+        linne.import_weights(hub, colour, unproved=True, quiet=options.quick)
+        linne.export(colour, "onnx", quiet=options.quick)
+    shutil.copytree(result.run / "bundle", bundle)
     return bundle
 
 

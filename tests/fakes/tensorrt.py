@@ -68,7 +68,7 @@ class FakeDriver:
         self.blocks, self.streams, self.graphs, self.contexts = {}, {}, {}, 0
         self.capturing = None
 
-    def library(self):
+    def as_library(self):
         """Return what `ctypes.CDLL` gives."""
         functions = {
             name: ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(getattr(self, name)) for name, kinds in prototypes().items()
@@ -206,7 +206,7 @@ def put_driver(monkeypatch, driver):
             return load(name, *rest, **more)
         if driver is None:
             raise OSError(f"{name}: cannot open shared object file: No such file or directory")
-        return driver.library()
+        return driver.as_library()
 
     monkeypatch.setattr(ctypes, "CDLL", found)
     return driver

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx", reason="needs `linne[onnx]`")
+pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 
 from fixtures.graphs import write_graph_bundle
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx", reason="needs `linne[onnx]`")
+pytest.importorskip("onnxruntime", reason="needs `linne[onnx]`")
 
 from linne.graphs.session import GraphSession
 from linne.graphs.tensorrt_int8 import around_zero
